@@ -1,0 +1,39 @@
+//! The vocabulary of Plimsoll.
+//!
+//! One word per idea, as the design gives them: an [`Event`] is what the kernel reported, an
+//! [`Observation`] is an event with its workload and lineage, a [`Behaviour`] is the stable
+//! identity of what was done, a [`Drift`] is an observation outside the baseline in force, an
+//! [`Alert`] is our opinion, a [`Gap`] is a recorded loss.
+//!
+//! Promises: no I/O, no async, no clock, no JSON. Every type that is stored has a numbered CBOR
+//! encoding (see [`record`]) in which unknown fields are skipped and numbers are never reused.
+//!
+//! Left out on purpose: how any of these are obtained, judged, kept or shown.
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod behaviour;
+pub mod event;
+pub mod gap;
+pub mod ids;
+pub mod observation;
+pub mod record;
+pub mod text;
+pub mod time;
+pub mod workload;
+
+pub use alert::{Alert, AlertSource, Drift, DriftClass, NearBehaviour, Priority, Risk};
+pub use behaviour::{Behaviour, BehaviourId, BehaviourKind, Operation};
+pub use event::{
+    Actor, Entry, Event, EventKind, FileOp, Origin, ProcessInfo, Proto, SockAddr, Trust,
+};
+pub use gap::{Gap, GapScope, Stage};
+pub use ids::{
+    AlertId, BaselineId, BaselineRef, BootId, ContainerId, Digest, Instance, NodeId, ProcessKey,
+    RecordId,
+};
+pub use observation::{Ancestor, Observation};
+pub use record::{Record, RecordKind};
+pub use text::Text;
+pub use time::{BootNs, ClockAnchor, Stamp, WallNs};
+pub use workload::{Container, ContainerState, ImageRef, Runtime};

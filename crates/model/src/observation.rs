@@ -1,0 +1,81 @@
+//! An event with its workload and its lineage attached.
+
+use crate::event::{Entry, Event};
+use crate::ids::{Instance, ProcessKey};
+use crate::text::Text;
+use crate::time::Stamp;
+use minicbor::{Decode, Encode};
+
+/// One process in a lineage, as it was when the event happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ancestor {
+    /// Which process.
+    #[n(0)]
+    pub key: ProcessKey,
+    /// Its executable.
+    #[n(1)]
+    pub exe: Text,
+    /// The script it interprets, or empty.
+    #[n(2)]
+    pub script: Text,
+    /// Its arguments (at most 512 bytes here; the exec record has them in full).
+    #[n(3)]
+    pub argv: Vec<Text>,
+    /// How it came into the container.
+    #[n(4)]
+    pub entry: Entry,
+    /// Its uid.
+    #[n(5)]
+    pub uid: u32,
+    /// It was rebuilt from `/proc`, not observed.
+    #[n(6)]
+    pub from_proc: bool,
+    /// When the process executed this program (boot clock; 0 unknown).
+    #[n(7)]
+    pub exec_boot: crate::time::BootNs,
+}
+
+/// An event with its workload and lineage. This is what is judged and what is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Observation {
+    /// The event.
+    #[n(0)]
+    pub event: Event,
+    /// Boot and wall time of the event.
+    #[n(1)]
+    pub at: Stamp,
+    /// The container instance (`None`: identity unknown, see `unknown_because`).
+    #[n(2)]
+    pub instance: Option<Instance>,
+    /// The acting process first, then its ancestors up to the entry point (at most 16).
+    #[n(3)]
+    pub lineage: Vec<Ancestor>,
+    /// The lineage was cut: an ancestor was not known any more.
+    #[n(4)]
+    pub lineage_cut: bool,
+    /// Names of the redaction rules that masked something.
+    #[n(5)]
+    pub redacted: Vec<String>,
+    /// Why the identity is unknown; empty when it is known.
+    #[n(6)]
+    pub unknown_because: String,
+    /// How many equal events this stands for (repeats aggregated), at least 1.
+    #[n(7)]
+    pub count: u64,
+}
+
+impl Observation {
+    /// Executable of the acting process; for an exec event this is the *new* program.
+    pub fn program(&self) -> Text {
+        self.lineage
+            .first()
+            .map(|a| a.exe.clone())
+            .unwrap_or_default()
+    }
+    /// The process that was there before: for an exec the program that executed it, else the parent.
+    pub fn parent(&self) -> Option<&Ancestor> {
+        self.lineage.get(1)
+    }
+}

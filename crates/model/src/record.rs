@@ -1,0 +1,284 @@
+//! What is journalled: a kind, a schema version and CBOR with numbered fields.
+//!
+//! Promises: numbers are never reused; unknown fields are skipped and unknown kinds pass through
+//! unread; see `docs/formats/records.md`.
+
+use crate::alert::{Alert, Drift};
+use crate::gap::Gap;
+use crate::observation::Observation;
+use crate::time::ClockAnchor;
+use crate::workload::Container;
+use minicbor::{Decode, Encode};
+
+/// Version of the record schema that this build writes.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// Kind of a journal record, as stored. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum RecordKind {
+    /// [`Observation`].
+    Observation = 1,
+    /// [`Drift`].
+    Drift = 2,
+    /// [`Alert`].
+    Alert = 3,
+    /// [`Gap`].
+    Gap = 4,
+    /// [`Container`]: identity learned or changed, tombstone.
+    Container = 5,
+    /// [`ClockAnchor`].
+    Clock = 6,
+    /// A baseline version: bytes owned by the `baseline` crate.
+    Baseline = 7,
+    /// [`Lifecycle`] of the agent.
+    Lifecycle = 8,
+    /// [`Decision`] of a person or policy.
+    Decision = 9,
+    /// [`Presence`] of known behaviours in one time slot.
+    Presence = 10,
+    /// Retention tombstone (owned by the `evidence` crate).
+    Tombstone = 11,
+}
+
+impl RecordKind {
+    /// The kind with this number, or `None` for one that this build does not know.
+    pub fn from_u16(n: u16) -> Option<Self> {
+        use RecordKind::*;
+        [
+            Observation,
+            Drift,
+            Alert,
+            Gap,
+            Container,
+            Clock,
+            Baseline,
+            Lifecycle,
+            Decision,
+            Presence,
+            Tombstone,
+        ]
+        .into_iter()
+        .find(|k| *k as u16 == n)
+    }
+}
+
+/// The agent started, stopped, or changed what it can see.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Lifecycle {
+    /// `start`, `stop`, `hooks`, `config`.
+    #[n(0)]
+    pub what: String,
+    /// When.
+    #[n(1)]
+    pub at: crate::time::Stamp,
+    /// Version of the agent.
+    #[n(2)]
+    pub version: String,
+    /// `key=value` details (boot id, kernel, pid, hooks in use, hooks refused).
+    #[n(3)]
+    pub details: Vec<(String, String)>,
+}
+
+/// Something that a person (or a policy) decided.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Decision {
+    /// When.
+    #[n(0)]
+    pub at: crate::time::Stamp,
+    /// `baseline.approve`, `baseline.lock`, `baseline.reset`, `evidence.read` …
+    #[n(1)]
+    pub action: String,
+    /// What it is about (a baseline id, an alert id).
+    #[n(2)]
+    pub subject: String,
+    /// Why, in that person's words.
+    #[n(3)]
+    pub reason: String,
+    /// uid from `SO_PEERCRED`.
+    #[n(4)]
+    pub uid: u32,
+    /// Login uid (`/proc/PID/loginuid`; `u32::MAX`: none).
+    #[n(5)]
+    pub login_uid: u32,
+    /// `socket`, `policy`.
+    #[n(6)]
+    pub method: String,
+}
+
+/// Which known behaviours of an instance were present in a time slot, with their counts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Presence {
+    /// Instance.
+    #[n(0)]
+    pub instance: crate::ids::Instance,
+    /// Start of the slot.
+    #[n(1)]
+    pub from: crate::time::Stamp,
+    /// End of the slot.
+    #[n(2)]
+    pub to: crate::time::Stamp,
+    /// Behaviour id and how often; counts that are not certain are lower bounds.
+    #[n(3)]
+    pub counts: Vec<(crate::behaviour::BehaviourId, u64)>,
+}
+
+/// A decoded record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // records live one at a time
+pub enum Record {
+    /// See [`RecordKind::Observation`].
+    Observation(Observation),
+    /// See [`RecordKind::Drift`].
+    Drift(Drift),
+    /// See [`RecordKind::Alert`].
+    Alert(Alert),
+    /// See [`RecordKind::Gap`].
+    Gap(Gap),
+    /// See [`RecordKind::Container`].
+    Container(Container),
+    /// See [`RecordKind::Clock`].
+    Clock(ClockAnchor),
+    /// See [`RecordKind::Baseline`].
+    Baseline(Vec<u8>),
+    /// See [`RecordKind::Lifecycle`].
+    Lifecycle(Lifecycle),
+    /// See [`RecordKind::Decision`].
+    Decision(Decision),
+    /// See [`RecordKind::Presence`].
+    Presence(Presence),
+    /// A kind that this build does not know, or one whose bytes belong to another crate.
+    Unknown(u16, Vec<u8>),
+}
+
+/// A record's bytes do not decode as its kind.
+#[derive(Debug, thiserror::Error)]
+#[error("decode record of kind {kind}: {source}")]
+pub struct DecodeRecordError {
+    /// The kind's number.
+    pub kind: u16,
+    /// What is wrong.
+    #[source]
+    pub source: minicbor::decode::Error,
+}
+
+impl Record {
+    /// The kind's number and the payload.
+    pub fn encode(&self) -> (u16, Vec<u8>) {
+        fn cbor<T: minicbor::Encode<()>>(t: &T) -> Vec<u8> {
+            minicbor::to_vec(t).expect("writing to memory cannot fail")
+        }
+        match self {
+            Record::Observation(x) => (RecordKind::Observation as u16, cbor(x)),
+            Record::Drift(x) => (RecordKind::Drift as u16, cbor(x)),
+            Record::Alert(x) => (RecordKind::Alert as u16, cbor(x)),
+            Record::Gap(x) => (RecordKind::Gap as u16, cbor(x)),
+            Record::Container(x) => (RecordKind::Container as u16, cbor(x)),
+            Record::Clock(x) => (RecordKind::Clock as u16, cbor(x)),
+            Record::Baseline(x) => (RecordKind::Baseline as u16, x.clone()),
+            Record::Lifecycle(x) => (RecordKind::Lifecycle as u16, cbor(x)),
+            Record::Decision(x) => (RecordKind::Decision as u16, cbor(x)),
+            Record::Presence(x) => (RecordKind::Presence as u16, cbor(x)),
+            Record::Unknown(k, x) => (*k, x.clone()),
+        }
+    }
+
+    /// Decodes a payload of the given kind.
+    ///
+    /// # Errors
+    /// When the bytes are not what the kind says. An unknown kind is no error.
+    pub fn decode(kind: u16, payload: &[u8]) -> Result<Self, DecodeRecordError> {
+        let wrap = |source| DecodeRecordError { kind, source };
+        Ok(match RecordKind::from_u16(kind) {
+            Some(RecordKind::Observation) => {
+                Record::Observation(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Drift) => Record::Drift(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::Alert) => Record::Alert(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::Gap) => Record::Gap(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::Container) => {
+                Record::Container(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Clock) => Record::Clock(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::Baseline) => Record::Baseline(payload.to_vec()),
+            Some(RecordKind::Lifecycle) => {
+                Record::Lifecycle(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Decision) => {
+                Record::Decision(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Presence) => {
+                Record::Presence(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Tombstone) | None => Record::Unknown(kind, payload.to_vec()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::*;
+    use crate::*;
+
+    fn observation() -> Observation {
+        Observation {
+            event: Event {
+                boot: BootNs(7),
+                seq: 3,
+                cpu: 1,
+                alert_class: true,
+                cgroup_id: 99,
+                process: ProcessInfo::default(),
+                actor: Actor(5),
+                trust: Trust::Object,
+                tampered: false,
+                kind: EventKind::Connect(Connection {
+                    proto: Proto::Tcp,
+                    peer: SockAddr::Inet([10, 0, 0, 1].into(), 443),
+                    local: Some(SockAddr::Unix("@x".into())),
+                    result: -115,
+                }),
+                dense: 4,
+                dict: None,
+            },
+            at: Stamp::default(),
+            instance: Some(Instance {
+                id: ContainerId::parse("abc").unwrap(),
+                start: BootNs(1),
+            }),
+            lineage: vec![Ancestor {
+                exe: Text::new(b"/bin/\xff".to_vec()),
+                ..Default::default()
+            }],
+            lineage_cut: false,
+            redacted: vec![],
+            unknown_because: String::new(),
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_its_encoding() {
+        let r = Record::Observation(observation());
+        let (kind, bytes) = r.encode();
+        assert_eq!(Record::decode(kind, &bytes).unwrap(), r);
+    }
+
+    #[test]
+    fn an_unknown_kind_passes_through() {
+        let r = Record::decode(60_000, b"whatever").unwrap();
+        assert_eq!(r.encode(), (60_000, b"whatever".to_vec()));
+    }
+
+    #[test]
+    fn every_truncation_of_a_record_is_an_error_and_never_a_panic() {
+        let (kind, bytes) = Record::Observation(observation()).encode();
+        for n in 0..bytes.len() {
+            assert!(Record::decode(kind, &bytes[..n]).is_err(), "{n} bytes");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the rest of Plimsoll sees of the kernel side: plain values, no BPF types.
+
+use plimsoll_model::event::{FileOp, Origin};
+use plimsoll_model::{BootNs, Entry, Event, ProcessKey, Proto, Stage, Text};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Which cgroup hierarchy tells containers apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// The unified hierarchy (cgroup v2).
+    V2 {
+        /// Mount point of cgroup2.
+        mount: PathBuf,
+    },
+    /// A controller of cgroup v1 (hybrid and legacy systems).
+    V1 {
+        /// Controller, for example `pids` or `memory`.
+        controller: String,
+        /// Mount point of that controller.
+        mount: PathBuf,
+    },
+}
+
+/// What to load and how large.
+#[derive(Clone, Debug)]
+pub struct SensorConfig {
+    /// Where containers are told apart.
+    pub hierarchy: Hierarchy,
+    /// Size of the bulk ring, bytes (a power of two of pages).
+    pub bulk_ring_bytes: u32,
+    /// Size of the ring of alert-class events, bytes.
+    pub alert_ring_bytes: u32,
+    /// Entries of the first-level dictionary, node-wide.
+    pub l1_entries: u32,
+    /// Alert-class events a second that one container may send before the bulk ring takes them.
+    pub alert_quota_per_second: u32,
+    /// Collect the system calls used.
+    pub syscalls_used: bool,
+    /// Watch processes outside containers too.
+    pub host: bool,
+}
+
+impl SensorConfig {
+    /// Defaults for a node, with the given hierarchy.
+    pub fn new(hierarchy: Hierarchy) -> Self {
+        Self {
+            hierarchy,
+            bulk_ring_bytes: 16 << 20,
+            alert_ring_bytes: 4 << 20,
+            l1_entries: 1 << 17,
+            alert_quota_per_second: 4096,
+            syscalls_used: true,
+            host: false,
+        }
+    }
+}
+
+/// What came out of the kernel.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // signals live one at a time
+pub enum Signal {
+    /// An event.
+    Event(Event),
+    /// Something was lost.
+    Loss(Loss),
+}
+
+/// A loss as the kernel side counts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where.
+    pub stage: Stage,
+    /// Root cgroup of the container (0: cannot be told).
+    pub cgroup_id: u64,
+    /// How many since the last report.
+    pub count: u64,
+    /// Boot time of the last report for this counter.
+    pub from: BootNs,
+    /// Boot time of this report.
+    pub to: BootNs,
+}
+
+/// How one event kind is observed on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookStatus {
+    /// Event kinds that this hook serves (`exec`, `file.open` …).
+    pub kind: &'static str,
+    /// Mechanism in use (`tp_btf/sched_process_exec`), or `None` when nothing could be attached.
+    pub mechanism: Option<String>,
+    /// What was tried first and refused, each with the kernel's reason.
+    pub refused: Vec<Refusal>,
+    /// What this mechanism does not see.
+    pub misses: &'static str,
+    /// What to change to do better; empty when nothing is better.
+    pub advice: &'static str,
+}
+
+/// A program that the kernel did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// `lsm/bprm_check_security`, `fentry/security_file_open` …
+    pub mechanism: String,
+    /// The kernel's or libbpf's reason in words.
+    pub reason: String,
+}
+
+/// A container to be watched under its root cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Kernfs id of its root cgroup.
+    pub cgroup_id: u64,
+    /// Dictionary set of its image (0: none yet, everything is new).
+    pub set: u32,
+    /// First dense number of its block of counters, one for each entry of the set.
+    pub dense_base: u32,
+    /// Length of that block.
+    pub dense_len: u32,
+}
+
+/// A process found in `/proc` when the agent started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedProcess {
+    /// Which process.
+    pub key: ProcessKey,
+    /// Root cgroup of its container.
+    pub cgroup_id: u64,
+    /// Path of its executable inside the container.
+    pub exe: Text,
+    /// The script it interprets, or empty.
+    pub script: Text,
+    /// How it came in.
+    pub entry: Entry,
+    /// Real uid.
+    pub uid: u32,
+}
+
+/// A path or a subtree of paths.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// This path.
+    Exact(Text),
+    /// Every path below this directory.
+    Below(Text),
+}
+
+/// Which addresses of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerMatch {
+    /// This address.
+    Ip(IpAddr),
+    /// Any address (a port that is known as public).
+    Any,
+}
+
+/// What a dictionary entry makes known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KnownObject {
+    /// A file operation.
+    File {
+        /// Which.
+        op: FileOp,
+        /// Where the file lives.
+        origin: Origin,
+        /// Which paths.
+        path: PathMatch,
+    },
+    /// A mapped library.
+    Library {
+        /// Where the file lives.
+        origin: Origin,
+        /// Which paths.
+        path: PathMatch,
+    },
+    /// An outbound connection to `peer:port`.
+    Connect {
+        /// Transport.
+        proto: Proto,
+        /// Address.
+        peer: PeerMatch,
+        /// Remote port.
+        port: u16,
+    },
+    /// An inbound connection from `peer` to our `port`.
+    Accept {
+        /// Transport.
+        proto: Proto,
+        /// Address.
+        peer: PeerMatch,
+        /// Local port.
+        port: u16,
+    },
+    /// Datagrams to `peer:port`.
+    Datagram {
+        /// Address.
+        peer: PeerMatch,
+        /// Remote port.
+        port: u16,
+    },
+    /// A system call used.
+    Syscall {
+        /// Number in the native table.
+        nr: u32,
+    },
+}
+
+/// One entry of a dictionary set: an actor's program and an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// Path of the acting program.
+    pub program: Text,
+    /// The script it interprets, or empty.
+    pub script: Text,
+    /// How the actor came in.
+    pub entry: Entry,
+    /// Real uid of the actor.
+    pub uid: u32,
+    /// The object.
+    pub object: KnownObject,
+    /// Index of its counter in each instance's block (from 0).
+    pub index: u32,
+}
+
+/// A path that is emitted every time it is used, whatever any dictionary knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WatchedPath {
+    /// Which paths.
+    pub path: PathMatch,
+    /// Only these operations (empty: all).
+    pub ops: Vec<FileOp>,
+}
+
+/// Counters of the kernel side since it was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// Events submitted to each ring: bulk, alert.
+    pub emitted: [u64; 2],
+    /// First-level hits (known, counted, not emitted).
+    pub l1_hits: u64,
+    /// First-level misses answered by a set.
+    pub l2_hits: u64,
+    /// Events lost, all stages.
+    pub lost: u64,
+    /// Containers and processes being watched.
+    pub containers: u64,
+    /// Watched processes.
+    pub processes: u64,
+    /// Nanoseconds spent in programs, when the kernel counts them.
+    pub run_time_ns: u64,
+    /// Memory of all maps, bytes, as the kernel accounts it.
+    pub map_bytes: u64,
+}
