@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* From a filled scratch slot to a record in a ring, with every loss counted. */
+#ifndef PLIMSOLL_EMIT_H
+#define PLIMSOLL_EMIT_H
+
+#include "path.h"
+
+/* Zeroes the header and fills in who acted; p is the acting process. */
+static __always_inline void begin(struct scratch *s, __u16 kind, struct process *p)
+{
+	struct task_struct *task = current_task();
+	__u64 ids = bpf_get_current_pid_tgid();
+
+	__builtin_memset(&s->e, 0, sizeof(s->e));
+	s->used = 0;
+	s->e.kind = kind;
+	s->e.boot_ns = bpf_ktime_get_boot_ns();
+	s->e.cpu = bpf_get_smp_processor_id();
+	s->e.tgid = ids >> 32;
+	s->e.tid = (__u32)ids;
+	s->e.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	s->e.gid = BPF_CORE_READ(task, cred, gid.val);
+	bpf_get_current_comm(s->e.comm, sizeof(s->e.comm));
+	if (s->compat)
+		s->e.flags |= WIRE_COMPAT;
+	if (p) {
+		s->e.cgroup = p->cgroup;
+		s->e.actor = p->actor;
+		s->e.start_ns = p->start_ns;
+		s->e.uid = p->uid;
+		s->e.entry = p->entry;
+	}
+}
+
+static __always_inline void put_kernel(struct scratch *s, int i, const void *from, __u64 len)
+{
+	__u64 at = s->used;
+
+	if (len > PATH_MAX - 1) {
+		len = PATH_MAX - 1;
+		s->e.flags |= WIRE_CUT;
+	}
+	if (at > WIRE_DATA_MAX - PATH_MAX) {
+		s->e.flags |= WIRE_CUT;
+		return;
+	}
+	MASK(len, PATH_MAX - 1);
+	MASK(at, WIRE_DATA_MAX - 1);
+	if (bpf_probe_read_kernel(&s->data[at], len, from))
+		return;
+	s->e.slen[i] = len;
+	s->used = at + len;
+}
+
+static __always_inline void put_path(struct scratch *s, int i)
+{
+	if (s->path_flags & PATH_CUT)
+		s->e.flags |= WIRE_CUT;
+	put_kernel(s, i, &s->path[s->path_at & (2 * PATH_MAX - 1)], s->path_len);
+}
+
+/* A string of the program, up to its terminator. */
+static __always_inline void put_user_str(struct scratch *s, int i, __u64 from)
+{
+	__u32 at = s->used;
+	long n;
+
+	if (at > WIRE_DATA_MAX - PATH_MAX) {
+		s->e.flags |= WIRE_CUT;
+		return;
+	}
+	n = bpf_probe_read_user_str(&s->data[at & (WIRE_DATA_MAX - 1)], PATH_MAX, (void *)from);
+	if (n <= 0)
+		return;
+	if (n == PATH_MAX)
+		s->e.flags |= WIRE_CUT;
+	s->e.slen[i] = n - 1;
+	s->used = at + n - 1;
+}
+
+static __always_inline void put_user(struct scratch *s, int i, __u64 from, __u64 len)
+{
+	__u64 at = s->used;
+
+	if (len > PATH_MAX - 1) {
+		len = PATH_MAX - 1;
+		s->e.flags |= WIRE_CUT;
+	}
+	if (at > WIRE_DATA_MAX - PATH_MAX) {
+		s->e.flags |= WIRE_CUT;
+		return;
+	}
+	MASK(len, PATH_MAX - 1);
+	MASK(at, WIRE_DATA_MAX - 1);
+	if (bpf_probe_read_user(&s->data[at], len, (void *)from))
+		return;
+	s->e.slen[i] = len;
+	s->used = at + len;
+}
+
+static __always_inline void lose(struct container *c, __u32 stage)
+{
+	struct cpu_state *cpu = cpu_state();
+
+	if (stage >= STAGES)
+		return;
+	if (cpu)
+		__sync_fetch_and_add(&cpu->lost[stage], 1);
+	if (c)
+		__sync_fetch_and_add(&c->lost[stage], 1);
+}
+
+/* Whether the container may still use the alert ring in this second (about 2^30 ns). */
+static __always_inline bool within_quota(struct container *c, __u64 now)
+{
+	__u64 epoch = now >> 30;
+
+	if (!c)
+		return true;
+	if (c->quota_epoch != epoch) {
+		c->quota_epoch = epoch;
+		c->quota_used = 0;
+	}
+	if (c->quota_used >= alert_quota)
+		return false;
+	c->quota_used++;
+	return true;
+}
+
+/*
+ * Sends the record; alert-class ones through their own ring, and through the bulk ring when the
+ * quota is used up or that ring is full. A global function: checked once. Returns 0 when sent.
+ */
+__noinline int submit(__u32 slot, int alert_class)
+{
+	struct scratch *s = scratch_of(slot);
+	struct cpu_state *cpu = cpu_state();
+	struct container *c;
+	__u64 root;
+	__u32 used, len;
+
+	if (!s || !cpu)
+		return -1;
+	root = s->e.cgroup;
+	c = bpf_map_lookup_elem(&containers, &root);
+	used = s->used;
+	if (used > WIRE_DATA_MAX)
+		used = WIRE_DATA_MAX;
+	len = sizeof(s->e) + used;
+	if (len > sizeof(s->e) + WIRE_DATA_MAX)
+		return -1;
+	s->e.len = len;
+	if (alert_class && within_quota(c, s->e.boot_ns)) {
+		s->e.ring = 1;
+		s->e.seq = ++cpu->seq[1];
+		if (!bpf_ringbuf_output(&alert_ring, s, len, 0)) {
+			cpu->emitted[1]++;
+			if (c)
+				__sync_fetch_and_add(&c->emitted[1], 1);
+			return 0;
+		}
+		/* the number is given back: nothing was lost if the bulk ring takes it */
+		cpu->seq[1]--;
+	}
+	s->e.ring = 0;
+	s->e.seq = ++cpu->seq[0];
+	if (!bpf_ringbuf_output(&bulk_ring, s, len, 0)) {
+		cpu->emitted[0]++;
+		if (c)
+			__sync_fetch_and_add(&c->emitted[0], 1);
+		return 0;
+	}
+	cpu->seq[0]--;
+	lose(c, alert_class ? STAGE_ALERT_RING : STAGE_BULK_RING);
+	return -1;
+}
+
+#endif

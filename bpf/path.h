@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Paths from kernel objects: walked from the leaf up over mounts to the top of the mount
+ * namespace, so that neither chroot nor symbolic links nor the memory of the program can fake
+ * them. Names that change during the walk give a wrong path, never a wrong memory access.
+ */
+#ifndef PLIMSOLL_PATH_H
+#define PLIMSOLL_PATH_H
+
+#include "siphash.h"
+#include "task.h"
+
+enum path_flags { PATH_CUT = 1, PATH_DETACHED = 2, PATH_ROOT_MOUNT = 4 };
+
+static __always_inline struct mount *real_mount(struct vfsmount *mnt)
+{
+	return (struct mount *)((void *)mnt - bpf_core_field_offset(struct mount, mnt));
+}
+
+/* Hash of the first len (at most 255) bytes of s->word. A global function: verified once. */
+__noinline int hash_word(__u32 slot, __u32 len)
+{
+	struct scratch *s = scratch_of(slot);
+
+	if (!s)
+		return 0;
+	s->hash = sip_bytes(s->word, len & 255, 32);
+	return 0;
+}
+
+/*
+ * Builds the path in s->path, s->path_at, s->path_len; hashes of its components in s->level (leaf
+ * first) and their chain in s->path_hash. A global function: the verifier checks it once.
+ * Returns the length, 0 when there is no path.
+ */
+__noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
+{
+	struct scratch *s = scratch_of(slot);
+	struct vfsmount *vfs = (struct vfsmount *)mnt_addr;
+	struct dentry *dentry = (struct dentry *)dentry_addr;
+	struct mount *mnt;
+	__u32 mounts = 0;
+
+	if (!s || !vfs || !dentry)
+		return 0;
+	mnt = real_mount(vfs);
+	/*
+	 * The positions live in the map and not in registers: there the verifier does not know
+	 * their values, and one pass over the loop stands for all.
+	 */
+	s->path_at = PATH_MAX;
+	s->levels = 0;
+	s->mounts = 0;
+	s->path_flags = PATH_CUT;
+	for (int i = 0; i < LEVELS + 16; i++) {
+		struct dentry *mnt_root = BPF_CORE_READ(mnt, mnt.mnt_root);
+		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+		const unsigned char *name;
+		__u32 len, at, n;
+
+		if (dentry == mnt_root) {
+			struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
+			if (up == mnt) {
+				s->path_flags = 0;
+				break;
+			}
+			dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
+			mnt = up;
+			s->mounts++;
+			continue;
+		}
+		n = s->levels;
+		at = s->path_at;
+		if (n >= LEVELS)
+			break;
+		len = BPF_CORE_READ(dentry, d_name.len);
+		name = BPF_CORE_READ(dentry, d_name.name);
+		if (len > 255)
+			len = 255;
+		if (at < len + 1)
+			break;
+		at -= len + 1;
+		s->path[at & (PATH_MAX - 1)] = '/';
+		bpf_probe_read_kernel(&s->path[(at & (PATH_MAX - 1)) + 1], len & 255, name);
+		bpf_probe_read_kernel(s->word, len & 255, name);
+		hash_word(slot, len);
+		s->level[n & (LEVELS - 1)] = s->hash;
+		s->levels = n + 1;
+		s->path_at = at;
+		if (parent == dentry) {
+			s->path_flags = PATH_DETACHED;
+			break;
+		}
+		dentry = parent;
+	}
+	mounts = s->mounts;
+	/* one mount above the first is the container's root on the hidden initial mount */
+	if (mounts <= 1)
+		s->path_flags |= PATH_ROOT_MOUNT;
+	if (s->levels == 0 && !(s->path_flags & PATH_CUT)) {
+		s->path_at = PATH_MAX - 1;
+		s->path[PATH_MAX - 1] = '/';
+	}
+	s->path_len = PATH_MAX - s->path_at;
+	return s->path_len;
+}
+
+/* The chain of level hashes from the root to the leaf; a cut path has none. */
+__noinline int hash_path(__u32 slot)
+{
+	struct scratch *s = scratch_of(slot);
+	__u64 h = 0;
+
+	if (!s)
+		return 0;
+	for (int i = LEVELS - 1; i >= 0; i--) {
+		if (i < s->levels)
+			h = sip2(h, s->level[i]);
+	}
+	s->path_hash = h;
+	return 0;
+}
+
+static __always_inline __u64 ctime_of(struct inode *inode)
+{
+	if (bpf_core_field_exists(inode->i_ctime_sec))
+		return BPF_CORE_READ(inode, i_ctime_sec) * 1000000000ULL + BPF_CORE_READ(inode, i_ctime_nsec);
+	struct inode___66 *i66 = (void *)inode;
+	if (bpf_core_field_exists(i66->__i_ctime))
+		return BPF_CORE_READ(i66, __i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(i66, __i_ctime.tv_nsec);
+	struct inode___old *iold = (void *)inode;
+	return BPF_CORE_READ(iold, i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(iold, i_ctime.tv_nsec);
+}
+
+#define OVERLAYFS_MAGIC 0x794c7630
+#define TMPFS_MAGIC 0x01021994
+#define RAMFS_MAGIC 0x858458f6
+
+static __always_inline bool is_pseudo(unsigned long magic)
+{
+	switch (magic) {
+	case 0x9fa0: /* proc */
+	case 0x62656572: /* sysfs */
+	case 0x27e0eb: /* cgroup */
+	case 0x63677270: /* cgroup2 */
+	case 0x1cd1: /* devpts */
+	case 0x19800202: /* mqueue */
+	case 0x64626720: /* debugfs */
+	case 0x74726163: /* tracefs */
+	case 0x73636673: /* securityfs */
+	case 0xcafe4a11: /* bpf */
+	case 0x534f434b: /* sockfs */
+	case 0x50495045: /* pipefs */
+	case 0x09041934: /* anon_inode */
+	case 0x6e736673: /* nsfs */
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Where an object lives. On overlayfs the pointer behind the inode is ovl_inode's upper dentry
+ * (fs/overlayfs/ovl_entry.h: it follows vfs_inode since 4.13). Where the root is a plain
+ * directory (vfs and btrfs drivers, crun on a directory), what changed after the container was
+ * created counts as the container's own layer.
+ */
+static __always_inline __u8 origin_of(struct inode *inode, __u32 path_flags, __u64 created_ns, __u64 ctime)
+{
+	unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
+
+	if (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC)
+		return path_flags & PATH_DETACHED ? ORIGIN_MEMFD : ORIGIN_TMPFS;
+	if (is_pseudo(magic))
+		return ORIGIN_PSEUDO;
+	if (magic == OVERLAYFS_MAGIC && (path_flags & PATH_ROOT_MOUNT)) {
+		void *upper = NULL;
+		bpf_probe_read_kernel(&upper, sizeof(upper), (void *)inode + bpf_core_type_size(struct inode));
+		return upper ? ORIGIN_UPPER : ORIGIN_IMAGE;
+	}
+	if (path_flags & PATH_ROOT_MOUNT)
+		return ctime > created_ns + boot_to_wall_ns ? ORIGIN_UPPER : ORIGIN_IMAGE;
+	return ORIGIN_VOLUME;
+}
+
+#endif

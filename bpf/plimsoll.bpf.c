@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The kernel side of Plimsoll: known behaviour is counted where it happens and never leaves the
+ * kernel; what is new is emitted once; every loss is counted.
+ *
+ * siphash.h  keyed hashing              path.h   paths and origins from kernel objects
+ * maps.h     state and its bounds       emit.h   records, quotas, losses
+ * task.h     cgroups, credentials       dict.h   the dictionary (first and second level)
+ * sched.h    processes and cgroups      sys.h    system calls by kind      net.h  sockets, DNS
+ *
+ * Left out here: the recorder and enforcement, which have their own issue.
+ */
+#include "net.h"
+#include "sched.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

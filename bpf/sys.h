@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * System calls, at their exit: one program on sys_exit that looks at the number first, and one
+ * tail-called program per kind. Objects are taken from the kernel (file behind the descriptor,
+ * socket behind the file); where there is none (unlink, rename, mount ...) the argument is copied
+ * and marked so.
+ */
+#ifndef PLIMSOLL_SYS_H
+#define PLIMSOLL_SYS_H
+
+#include "dict.h"
+
+enum handler {
+	H_NONE,
+	H_OPEN,
+	H_OPENAT,
+	H_PATH,
+	H_CONNECT,
+	H_ACCEPT,
+	H_BIND,
+	H_SOCKET,
+	H_DUP,
+	H_NAMESPACE,
+	H_MOUNT,
+	H_PTRACE,
+	H_MODULE,
+	H_BPF,
+	H_CREDENTIALS,
+	H_MMAP,
+	H_MEMFD,
+	H_RARE,
+	H_DNS_BUFFER,
+	H_DNS_MESSAGE,
+	H_SIGNAL,
+	H_MAX,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 32);
+	__type(key, __u32);
+	__type(value, __u32);
+} handlers SEC(".maps");
+
+#define USED_BUDGET 256 /* looks at one number until the next tick of user space */
+
+static __always_inline struct file *file_of(__u32 fd)
+{
+	struct task_struct *task = current_task();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **fds, *file = NULL;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return NULL;
+	fds = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), &fds[fd]);
+	return file;
+}
+
+static __always_inline struct sock *sock_of_file(struct file *file)
+{
+	struct socket *socket;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline struct sock *sock_of(__u32 fd)
+{
+	return sock_of_file(file_of(fd));
+}
+
+static __always_inline void read_args(struct scratch *s, struct pt_regs *regs, __u32 compat)
+{
+#if defined(__TARGET_ARCH_x86)
+	if (compat) {
+		s->args[0] = (__u32)BPF_CORE_READ(regs, bx);
+		s->args[1] = (__u32)BPF_CORE_READ(regs, cx);
+		s->args[2] = (__u32)BPF_CORE_READ(regs, dx);
+		s->args[3] = (__u32)BPF_CORE_READ(regs, si);
+		s->args[4] = (__u32)BPF_CORE_READ(regs, di);
+		s->args[5] = (__u32)BPF_CORE_READ(regs, bp);
+		return;
+	}
+	s->args[0] = BPF_CORE_READ(regs, di);
+	s->args[1] = BPF_CORE_READ(regs, si);
+	s->args[2] = BPF_CORE_READ(regs, dx);
+	s->args[3] = BPF_CORE_READ(regs, r10);
+	s->args[4] = BPF_CORE_READ(regs, r8);
+	s->args[5] = BPF_CORE_READ(regs, r9);
+#elif defined(__TARGET_ARCH_arm64)
+	s->args[0] = BPF_CORE_READ(regs, orig_x0);
+	s->args[1] = BPF_CORE_READ(regs, regs[1]);
+	s->args[2] = BPF_CORE_READ(regs, regs[2]);
+	s->args[3] = BPF_CORE_READ(regs, regs[3]);
+	s->args[4] = BPF_CORE_READ(regs, regs[4]);
+	s->args[5] = BPF_CORE_READ(regs, regs[5]);
+#endif
+}
+
+static __always_inline void note_used(struct scratch *s)
+{
+	struct container *c = container_of_actor(s);
+
+	if (!c)
+		return;
+	start_key(&s->key, &s->actor, WIRE_SYSCALL, s->compat);
+	s->key.object[0] = s->nr;
+	if (consult(&s->key, c) != NEW)
+		return;
+	begin(s, WIRE_SYSCALL, &s->actor);
+	s->verdict = in_set(s, c, s->nr, s->key.code, 0) ? KNOWN : NOVEL;
+	s->e.num[0] = s->nr;
+	settle(SLOT_SYS, 0);
+}
+
+/* kernel: TRACE_EVENT_SYSCALL(sys_exit), TP_PROTO(regs, ret) */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+{
+#if defined(__TARGET_ARCH_x86)
+	unsigned long nr = regs->orig_ax;
+#else
+	unsigned long nr = regs->syscallno;
+#endif
+	struct gate g;
+	struct process *p;
+	struct scratch *s;
+	__u32 tgid, compat = 0;
+
+	if (nr >= SYSCALLS)
+		return 0;
+	g = gates[nr & (SYSCALLS - 1)];
+#if defined(__TARGET_ARCH_x86)
+	{
+		struct gate gc = gates_compat[nr & (SYSCALLS - 1)];
+		if (!g.handler && !g.used && !gc.handler && !gc.used)
+			return 0;
+		/* TS_COMPAT: entered through int 0x80 or the 32-bit entry points */
+		if (BPF_CORE_READ(current_task(), thread_info.status) & 2) {
+			g = gc;
+			compat = 1;
+		}
+	}
+#endif
+	if (!g.handler && !g.used)
+		return 0;
+	tgid = bpf_get_current_pid_tgid() >> 32;
+	p = bpf_map_lookup_elem(&processes, &tgid);
+	if (g.used && !compat) {
+		if (++used_budget[nr & (SYSCALLS - 1)] > USED_BUDGET)
+			gates[nr & (SYSCALLS - 1)].used = 0;
+	}
+	if (!p || (p->flags & PROCESS_SETUP))
+		return 0;
+	s = scratch_of(SLOT_SYS);
+	if (!s)
+		return 0;
+	s->actor = *p;
+	s->ret = ret;
+	s->nr = compat ? native_numbers[nr & (SYSCALLS - 1)] : nr;
+	s->compat = compat;
+	if (g.used)
+		note_used(s);
+	if (g.handler) {
+		read_args(s, regs, compat);
+		bpf_tail_call(ctx, &handlers, g.handler);
+	}
+	return 0;
+}
+
+#define HANDLER(name)              \
+	SEC("tp_btf/sys_exit")     \
+	int BPF_PROG(name, struct pt_regs *regs, long ret)
+
+#define SCRATCH_AND_CONTAINER(s, c)                      \
+	struct scratch *s = scratch_of(SLOT_SYS);        \
+	struct container *c;                             \
+	if (!s)                                          \
+		return 0;                                \
+	c = container_of_actor(s);                       \
+	if (!c)                                          \
+		return 0
+
+/* Key of a file object: device, inode, generation, change time. */
+static __always_inline void file_key(struct scratch *s, struct container *c, struct inode *inode, __u32 kind, __u32 op)
+{
+	start_key(&s->key, &s->actor, kind, op);
+	s->key.object[0] = BPF_CORE_READ(inode, i_ino);
+	s->key.object[1] = ctime_of(inode);
+	s->key.object[2] = (__u64)BPF_CORE_READ(inode, i_sb, s_dev) << 32 | BPF_CORE_READ(inode, i_generation);
+	s->key.flags = foreign(c);
+}
+
+/* A file object was used: open or executable mapping. */
+static __always_inline int use_file(struct scratch *s, struct container *c, struct file *file, __u32 kind, __u32 op, __u64 flags, __u32 slot)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	int told;
+
+	file_key(s, c, inode, kind, op);
+	told = consult(&s->key, c);
+	if (told == HIT)
+		return 0;
+	begin(s, kind, &s->actor);
+	if (!build_path(slot, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry))) {
+		bpf_map_delete_elem(&l1, &s->key);
+		return 0;
+	}
+	s->e.origin = origin_of(inode, s->path_flags, c->created_ns, s->key.object[1]);
+	if (s->key.flags & 1)
+		s->e.origin = s->e.origin == ORIGIN_MEMFD ? ORIGIN_MEMFD : ORIGIN_FOREIGN;
+	if (BPF_CORE_READ(inode, i_nlink) == 0)
+		s->e.flags |= WIRE_DELETED;
+	s->e.num[0] = op;
+	s->e.num[1] = flags;
+	put_path(s, 0);
+	if (told == WATCHED) {
+		emit_watched(s, slot);
+		return 0;
+	}
+	/* the first level has no origin in its code: the object decides it; the second level has */
+	s->key.code |= s->e.origin;
+	decide_path(slot);
+	s->key.code &= ~0xffU;
+	settle(slot, 0);
+	return 0;
+}
+
+static __always_inline __u32 open_op(struct file *file)
+{
+	__u32 mode = BPF_CORE_READ(file, f_mode);
+	__u16 type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+
+	if (mode & FMODE_CREATED)
+		return FILE_CREATE;
+	if ((mode & FMODE_PATH) || type == S_IFDIR)
+		return FILE_LIST;
+	return mode & FMODE_WRITE ? FILE_WRITE : FILE_READ;
+}
+
+/* The directory that a relative argument starts from. */
+static __always_inline void put_base(struct scratch *s, int i, int dfd)
+{
+	struct file *dir;
+
+	if (dfd == AT_FDCWD) {
+		struct task_struct *task = current_task();
+		build_path(SLOT_SYS, (__u64)BPF_CORE_READ(task, fs, pwd.mnt), (__u64)BPF_CORE_READ(task, fs, pwd.dentry));
+	} else {
+		dir = file_of(dfd);
+		if (!dir)
+			return;
+		build_path(SLOT_SYS, (__u64)BPF_CORE_READ(dir, f_path.mnt), (__u64)BPF_CORE_READ(dir, f_path.dentry));
+	}
+	put_path(s, i);
+}
+
+static __always_inline __u64 hash_string(struct scratch *s, int i, __u64 from)
+{
+	__u64 len = s->e.slen[i];
+
+	/* 256 bytes from its end: the end differs where paths differ most often */
+	if (len > 255) {
+		from += len - 255;
+		len = 255;
+	}
+	__builtin_memset(s->word, 0, 264);
+	MASK(len, 255);
+	MASK(from, WIRE_DATA_MAX - 1);
+	bpf_probe_read_kernel(s->word, len, &s->data[from]);
+	hash_word(SLOT_SYS, len);
+	return s->hash;
+}
+
+static __always_inline __u64 arg(struct scratch *s, __u64 i)
+{
+	MASK(i, 7);
+	return s->args[i];
+}
+
+/* A call that names one or two files by path. */
+static __always_inline int use_paths(struct scratch *s, struct container *c, __u32 op, struct path_call pc, __s64 result)
+{
+	__u32 second;
+	__u64 h0, h1;
+	int told;
+
+	begin(s, WIRE_FILE, &s->actor);
+	s->e.flags |= WIRE_ARGUMENT;
+	s->e.num[0] = op;
+	if (pc.mode < 6)
+		s->e.num[1] = arg(s, pc.mode);
+	s->e.num[2] = result;
+	if (pc.path < 6)
+		put_user_str(s, 0, arg(s, pc.path));
+	second = s->used;
+	if (pc.path2 < 6)
+		put_user_str(s, 1, arg(s, pc.path2));
+	h0 = hash_string(s, 0, 0);
+	h1 = hash_string(s, 1, second);
+	start_key(&s->key, &s->actor, WIRE_FILE, op);
+	s->key.object[0] = h0;
+	s->key.object[1] = h1;
+	s->key.object[2] = (__u64)(pc.dfd < 6 ? (int)arg(s, pc.dfd) : AT_FDCWD) << 32 | (__u32)(s->e.slen[0] << 16 | s->e.slen[1]);
+	{
+		struct task_struct *task = current_task();
+		s->key.object[3] = (__u64)BPF_CORE_READ(task, fs, pwd.dentry);
+	}
+	s->key.flags = foreign(c) | (result ? 2 : 0) | (op == FILE_CHMOD ? (__u32)s->e.num[1] << 8 : 0);
+	if (s->key.flags & 1)
+		s->e.origin = ORIGIN_FOREIGN;
+	told = consult(&s->key, c);
+	if (told == HIT)
+		return 0;
+	put_base(s, 2, pc.dfd < 6 ? (int)arg(s, pc.dfd) : AT_FDCWD);
+	if (pc.path2 < 6)
+		put_base(s, 3, pc.dfd2 < 6 ? (int)arg(s, pc.dfd2) : AT_FDCWD);
+	if (told == WATCHED) {
+		emit_watched(s, SLOT_SYS);
+		return 0;
+	}
+	s->verdict = NOVEL;
+	settle(SLOT_SYS, op == FILE_CHMOD || op == FILE_LINK || op == FILE_SYMLINK);
+	return 0;
+}
+
+static __always_inline int opened(struct scratch *s, struct container *c, struct path_call pc, __u64 flags)
+{
+	struct file *file;
+
+	if (s->ret == -EACCES || s->ret == -EPERM)
+		return use_paths(s, c, FILE_FAILED, pc, s->ret);
+	if (s->ret < 0)
+		return 0;
+	file = file_of(s->ret);
+	if (!file)
+		return 0;
+	return use_file(s, c, file, WIRE_FILE, open_op(file), flags, SLOT_SYS);
+}
+
+HANDLER(h_open)
+{
+	struct path_call pc = { .dfd = 0xff, .path = 0, .dfd2 = 0xff, .path2 = 0xff, .mode = 1 };
+	SCRATCH_AND_CONTAINER(s, c);
+	return opened(s, c, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[1]);
+}
+
+HANDLER(h_openat)
+{
+	struct path_call pc = { .dfd = 0, .path = 1, .dfd2 = 0xff, .path2 = 0xff, .mode = 2 };
+	SCRATCH_AND_CONTAINER(s, c);
+	return opened(s, c, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[2]);
+}
+
+HANDLER(h_path)
+{
+	struct path_call pc;
+	struct file *file;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	if (s->ret < 0 && s->ret != -EACCES && s->ret != -EPERM)
+		return 0;
+	pc = path_calls[s->nr & (SYSCALLS - 1)];
+	if (pc.path == 0xff) {
+		/* fchmod, fchown: by descriptor */
+		file = file_of(s->args[0]);
+		if (!file || s->ret < 0)
+			return 0;
+		return use_file(s, c, file, WIRE_FILE, pc.op & 31, s->args[1], SLOT_SYS);
+	}
+	if (pc.op == FILE_UNLINK && pc.mode < 6 && (arg(s, pc.mode) & 0x200)) /* AT_REMOVEDIR */
+		pc.op = FILE_RMDIR;
+	return use_paths(s, c, pc.op & 31, pc, s->ret);
+}
+
+HANDLER(h_mmap)
+{
+	struct file *file;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	/* errors are the last page of the address space */
+	if (!(s->args[2] & PROT_EXEC) || (s->args[3] & MAP_ANONYMOUS) || (__u64)s->ret > -4096ULL)
+		return 0;
+	file = file_of(s->args[4]);
+	if (!file)
+		return 0;
+	return use_file(s, c, file, WIRE_LIBRARY, 0, s->args[2], SLOT_SYS);
+}
+
+/* Calls that are new by a few words: key words, no path. */
+static __always_inline int use_words(struct scratch *s, struct container *c, __u32 kind, __u32 op, __u64 a, __u64 b, int alert_class)
+{
+	int told;
+
+	start_key(&s->key, &s->actor, kind, op);
+	s->key.object[0] = a;
+	s->key.object[1] = b;
+	s->key.flags = s->ret < 0 ? 2 : 0;
+	told = consult(&s->key, c);
+	if (told == HIT)
+		return 0;
+	s->verdict = NOVEL;
+	if (told == WATCHED)
+		emit_watched(s, SLOT_SYS);
+	else
+		settle(SLOT_SYS, alert_class);
+	return 0;
+}
+
+HANDLER(h_dup)
+{
+	struct file *file;
+	struct sock *sk;
+	__u32 stream, target = 4, family = 0;
+	__u16 type;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	if (s->ret < 0 || s->ret > 2)
+		return 0;
+	stream = s->ret;
+	file = file_of(stream);
+	if (!file)
+		return 0;
+	begin(s, WIRE_DUP, &s->actor);
+	type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
+	if (type == S_IFIFO)
+		target = 2;
+	else if (type == S_IFCHR)
+		target = 3;
+	else if (type == S_IFSOCK) {
+		sk = sock_of_file(file);
+		family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : 0;
+		target = family == AF_UNIX ? 1 : 0;
+		if (family == AF_INET) {
+			__u32 v4[4] = { 0, 0, bpf_htonl(0xffff), BPF_CORE_READ(sk, __sk_common.skc_daddr) };
+			put_kernel(s, 1, v4, 16);
+		} else if (family == AF_INET6) {
+			put_kernel(s, 1, &sk->__sk_common.skc_v6_daddr, 16);
+		}
+		if (target == 0)
+			s->e.num[4] = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	}
+	s->e.num[0] = stream;
+	s->e.num[1] = target;
+	s->e.num[2] = family;
+	return use_words(s, c, WIRE_DUP, stream, target, target == 0 ? hash_string(s, 1, 0) : 0, target == 0);
+}
+
+HANDLER(h_namespace)
+{
+	__u64 flags;
+	__u32 call;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	call = call_numbers[s->nr & (SYSCALLS - 1)];
+	flags = call == 0 ? s->args[1] : s->args[0];
+	if (call == 3) { /* clone3: the flags are the first word of its structure */
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)s->args[0]);
+		call = 2;
+	}
+	if (call == 2) {
+		flags &= 0x7e020080; /* CLONE_NEW*, time namespaces included */
+		if (!flags)
+			return 0;
+	}
+	if (call == 1 && !(flags & 0x7e020080))
+		return 0;
+	begin(s, WIRE_NAMESPACE, &s->actor);
+	s->e.num[0] = call;
+	s->e.num[1] = flags;
+	s->e.num[2] = s->ret;
+	return use_words(s, c, WIRE_NAMESPACE, call, flags, 0, 1);
+}
+
+HANDLER(h_mount)
+{
+	__u32 call;
+	__u64 h;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	call = call_numbers[s->nr & (SYSCALLS - 1)];
+	if (s->ret == 0) {
+		/* whatever is known by path may mean something else now */
+		__sync_fetch_and_add(&c->generation, 1);
+	}
+	begin(s, WIRE_MOUNT, &s->actor);
+	s->e.flags |= WIRE_ARGUMENT;
+	s->e.num[0] = call;
+	s->e.num[2] = s->ret;
+	switch (call) {
+	case 0: /* mount(source, target, fstype, flags) */
+		put_user_str(s, 0, s->args[0]);
+		put_user_str(s, 1, s->args[1]);
+		put_user_str(s, 2, s->args[2]);
+		s->e.num[1] = s->args[3];
+		break;
+	case 1: /* umount2(target, flags) */
+		put_user_str(s, 1, s->args[0]);
+		s->e.num[1] = s->args[1];
+		break;
+	case 2: /* pivot_root(new, old) */
+		put_user_str(s, 1, s->args[0]);
+		put_user_str(s, 0, s->args[1]);
+		break;
+	case 3: /* chroot(path) */
+		put_user_str(s, 1, s->args[0]);
+		break;
+	default: /* move_mount(from_fd, from, to_fd, to) */
+		put_user_str(s, 0, s->args[1]);
+		put_user_str(s, 1, s->args[3]);
+	}
+	h = hash_string(s, 1, s->e.slen[0]);
+	put_base(s, 3, AT_FDCWD);
+	return use_words(s, c, WIRE_MOUNT, call, h, s->e.num[1], 1);
+}
+
+HANDLER(h_ptrace)
+{
+	__u32 request, call;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	call = call_numbers[s->nr & (SYSCALLS - 1)];
+	request = call == 0 ? s->args[0] : call == 1 ? 0xffffffff : 0xfffffffe;
+	/* reading and stepping are no news after attaching */
+	if (call == 0 && request != 16 && request != 0x4206 && request != 4 && request != 5 && request != 13 && request != 0x4205)
+		return 0;
+	begin(s, WIRE_PTRACE, &s->actor);
+	s->e.num[0] = request;
+	s->e.num[1] = call == 0 ? s->args[1] : s->args[0];
+	s->e.num[2] = s->ret;
+	return use_words(s, c, WIRE_PTRACE, call, request, 0, 1);
+}
+
+HANDLER(h_module)
+{
+	struct file *file;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	begin(s, WIRE_MODULE, &s->actor);
+	if (call_numbers[s->nr & (SYSCALLS - 1)] == 1) {
+		file = file_of(s->args[0]);
+		if (file && build_path(SLOT_SYS, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry)))
+			put_path(s, 0);
+	} else if (call_numbers[s->nr & (SYSCALLS - 1)] == 2) {
+		put_user_str(s, 0, s->args[0]);
+		s->e.flags |= WIRE_ARGUMENT;
+	}
+	s->e.num[0] = s->ret;
+	return use_words(s, c, WIRE_MODULE, 0, hash_string(s, 0, 0), s->nr, 1);
+}
+
+HANDLER(h_bpf)
+{
+	SCRATCH_AND_CONTAINER(s, c);
+	begin(s, WIRE_BPF, &s->actor);
+	s->e.num[0] = s->args[0];
+	s->e.num[1] = s->ret;
+	return use_words(s, c, WIRE_BPF, 0, s->args[0], 0, 1);
+}
+
+HANDLER(h_memfd)
+{
+	SCRATCH_AND_CONTAINER(s, c);
+	if (s->ret < 0)
+		return 0;
+	begin(s, WIRE_MEMFD, &s->actor);
+	s->e.flags |= WIRE_ARGUMENT;
+	put_user_str(s, 0, s->args[0]);
+	return use_words(s, c, WIRE_MEMFD, 0, hash_string(s, 0, 0), 0, 1);
+}
+
+HANDLER(h_rare)
+{
+	SCRATCH_AND_CONTAINER(s, c);
+	begin(s, WIRE_RARE, &s->actor);
+	s->e.num[0] = s->nr;
+	s->e.num[1] = s->args[0];
+	s->e.num[2] = s->args[1];
+	s->e.num[3] = s->args[2];
+	s->e.num[4] = s->args[3];
+	s->e.num[5] = s->ret;
+	return use_words(s, c, WIRE_RARE, 0, s->nr, s->args[0] & 0xffff, 1);
+}
+
+HANDLER(h_signal)
+{
+	__u32 call;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	call = call_numbers[s->nr & (SYSCALLS - 1)];
+	begin(s, WIRE_SIGNAL, &s->actor);
+	s->e.num[0] = call == 1 ? s->args[2] : s->args[1];
+	s->e.num[1] = (int)s->args[0];
+	s->e.num[2] = s->ret;
+	/* signal 0 asks, and nothing more */
+	if (!s->e.num[0])
+		return 0;
+	return use_words(s, c, WIRE_SIGNAL, 0, s->e.num[0], 0, 0);
+}
+
+HANDLER(h_credentials)
+{
+	struct task_struct *task = current_task();
+	const struct cred *cred;
+	struct process *p;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, uid;
+	__u64 caps;
+	SCRATCH_AND_CONTAINER(s, c);
+
+	if (s->ret < 0)
+		return 0;
+	cred = BPF_CORE_READ(task, cred);
+	uid = BPF_CORE_READ(cred, uid.val);
+	caps = caps_of(cred);
+	if (uid == s->actor.uid && caps == s->actor.caps)
+		return 0;
+	begin(s, WIRE_CREDENTIALS, &s->actor);
+	s->e.num[0] = s->actor.uid;
+	s->e.num[1] = uid;
+	s->e.num[2] = s->actor.caps;
+	s->e.num[3] = caps;
+	/* another uid is another actor */
+	p = bpf_map_lookup_elem(&processes, &tgid);
+	if (p) {
+		p->uid = uid;
+		p->caps = caps;
+		make_actor(p);
+	}
+	return use_words(s, c, WIRE_CREDENTIALS, 0, (__u64)s->e.num[0] << 32 | uid, caps, (caps & ~s->actor.caps) != 0);
+}
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Tasks: which container, which mount namespace, whose credentials. */
+#ifndef PLIMSOLL_TASK_H
+#define PLIMSOLL_TASK_H
+
+#include "maps.h"
+
+static __always_inline __u64 cgroup_id_of(struct task_struct *task)
+{
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup *cgrp;
+
+	if (cgroup_v1_subsys == 0xffffffff) {
+		cgrp = BPF_CORE_READ(set, dfl_cgrp);
+	} else {
+		struct cgroup_subsys_state *css = NULL;
+		bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[cgroup_v1_subsys & 15]);
+		cgrp = BPF_CORE_READ(css, cgroup);
+	}
+	return BPF_CORE_READ(cgrp, kn, id);
+}
+
+static __always_inline bool in_hierarchy(struct cgroup *cgrp)
+{
+	return BPF_CORE_READ(cgrp, root, hierarchy_id) == hierarchy_id;
+}
+
+static __always_inline __u32 mntns_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+}
+
+static __always_inline __u64 caps_of(const struct cred *cred)
+{
+	/* kernel commit f122a08b197d (6.3) made it one word; the bytes are the same */
+	__u64 caps = 0;
+	bpf_probe_read_kernel(&caps, sizeof(caps), &cred->cap_effective);
+	return caps;
+}
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+/* comm of the OCI runtimes that put processes into containers */
+static __always_inline bool is_runtime(const char *comm)
+{
+	return (comm[0] == 'r' && comm[1] == 'u' && comm[2] == 'n' && comm[3] == 'c') ||
+	       (comm[0] == 'c' && comm[1] == 'r' && comm[2] == 'u' && comm[3] == 'n') ||
+	       (comm[0] == 'y' && comm[1] == 'o' && comm[2] == 'u' && comm[3] == 'k') ||
+	       (comm[0] == '3' && comm[1] == 0) || (comm[0] == '4' && comm[1] == 0) ||
+	       (comm[0] == '5' && comm[1] == 0) || (comm[0] == '6' && comm[1] == 0) ||
+	       (comm[0] == '7' && comm[1] == 0) || (comm[0] == '8' && comm[1] == 0) ||
+	       (comm[0] == 'e' && comm[1] == 'x' && comm[2] == 'e' && comm[3] == 0) ||
+	       (comm[0] == 's' && comm[1] == 'y' && comm[2] == 's' && comm[3] == 't' && comm[4] == 'e' && comm[5] == 'm' && comm[6] == 'd');
+}
+
+#endif

@@ -1,0 +1,20 @@
+//! The kernel side of Plimsoll: loads the eBPF programs in `bpf/`, reads their rings, decodes
+//! bytes into events, and keeps the dictionary's maps.
+//!
+//! Promises: what cannot be loaded costs only its own kinds and says why; bytes from the kernel
+//! are checked before use; every loss counter becomes a [`api::Loss`]. The home of `unsafe`.
+//!
+//! Left out: containers and their names (`workload`), judging (`baseline`), keeping (`evidence`).
+
+pub mod api;
+mod hash;
+mod load;
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/plimsoll.skel.rs"));
+}
+mod tables;
+pub mod wire;
+
+pub use load::{Control, Sensor, SensorError};

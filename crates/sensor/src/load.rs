@@ -1,0 +1,1037 @@
+//! Loads the programs, attaches them, reads the rings, and keeps the maps.
+//!
+//! Promises: a program that the kernel refuses costs only its own kinds, and the refusal is kept
+//! with the kernel's reason; the home of `unsafe` in this project.
+
+use crate::api::*;
+use crate::hash::{Key, op_number};
+use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
+use crate::tables::{HANDLER_PROGRAMS, Handler, calls, dns_calls};
+use crate::wire;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder};
+use plimsoll_model::{BootNs, Event, EventKind, Stage};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What failed when loading or talking to the kernel side.
+#[derive(Debug, thiserror::Error)]
+pub enum SensorError {
+    /// The kernel has no type information.
+    #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y, as every distribution kernel since about 2021 has")]
+    NoBtf,
+    /// Not enough privilege.
+    #[error("loading eBPF programs needs root or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")]
+    NotPermitted,
+    /// Opening or loading the object as a whole failed.
+    #[error("load the eBPF programs: {reason}")]
+    Load {
+        /// libbpf's or the kernel's words.
+        reason: String,
+    },
+    /// A program without which nothing can be attributed was refused.
+    #[error("the kernel refused {program}, without which nothing can be observed: {reason}")]
+    Essential {
+        /// Name of the program.
+        program: String,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// A map operation failed.
+    #[error("{operation} in kernel map {map}: {source}")]
+    Map {
+        /// `update`, `delete`, `read`.
+        operation: &'static str,
+        /// Which map.
+        map: &'static str,
+        /// The kernel's error.
+        source: libbpf_rs::Error,
+    },
+    /// The hierarchy does not exist.
+    #[error("read cgroup hierarchy {hierarchy}: {source}")]
+    Hierarchy {
+        /// Which.
+        hierarchy: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Waiting for the rings failed.
+    #[error("wait for events: {0}")]
+    Poll(io::Error),
+    /// No random key.
+    #[error("make a random key: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Programs without which no event can be attributed.
+const ESSENTIAL: &[&str] = &["on_exec", "on_fork", "on_exit", "on_cgroup_mkdir", "on_cgroup_attach"];
+
+/// Most events that one call of [`Sensor::poll`] takes from the bulk ring.
+const BULK_BATCH: usize = 4096;
+
+/// Boot clock now.
+pub(crate) fn boot_now() -> BootNs {
+    BootNs(clock(libc::CLOCK_BOOTTIME) as u64)
+}
+
+#[allow(unsafe_code)]
+fn clock(id: libc::clockid_t) -> i64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: t is a valid timespec for the length of the call; both clocks exist on every kernel
+    // that this program can load on.
+    unsafe { libc::clock_gettime(id, &mut t) };
+    t.tv_sec * 1_000_000_000 + t.tv_nsec
+}
+
+/// libbpf's messages while loading, to find out which program was refused and why.
+static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// One object is loaded at a time, since the messages are global to libbpf.
+static LOADING: Mutex<()> = Mutex::new(());
+
+fn keep_message(_: PrintLevel, message: String) {
+    let mut kept = MESSAGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if kept.len() < 4096 {
+        kept.push(message);
+    }
+}
+
+/// The kernel side, loaded and attached. Dropping it detaches everything.
+pub struct Sensor {
+    rings: [RingBuffer<'static>; 2],
+    inbox: Arc<Mutex<Inbox>>,
+    _links: Vec<Link>,
+    hooks: Vec<HookStatus>,
+    control: Control,
+    losses: Losses,
+    last_tick: BootNs,
+    last_fast_tick: BootNs,
+    dns_opened_ns: u64,
+    syscalls_used: bool,
+    misses: Vec<(MapFreeProgram, u64)>,
+    // last: everything above holds references into the kernel only through descriptors
+    skel: PlimsollSkel<'static>,
+}
+
+/// Descriptor of a loaded program, for its statistics.
+struct MapFreeProgram {
+    fd: std::os::fd::OwnedFd,
+}
+
+#[derive(Default)]
+struct Inbox {
+    events: VecDeque<Event>,
+    broken: u64,
+}
+
+/// What was reported of each loss counter so far.
+#[derive(Default)]
+struct Losses {
+    seen: HashMap<(u64, usize), u64>,
+    node: [u64; 5],
+    since: BootNs,
+    broken: u64,
+}
+
+impl Sensor {
+    /// Loads and attaches what this kernel takes.
+    ///
+    /// # Errors
+    /// When there is no BTF, no privilege, or an essential program is refused.
+    pub fn load(config: &SensorConfig) -> Result<Sensor, SensorError> {
+        if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+            return Err(SensorError::NoBtf);
+        }
+        let _one = LOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = Key::random().map_err(SensorError::Random)?;
+        let mut refused: HashMap<String, String> = HashMap::new();
+        let skel = loop {
+            match try_load(config, key, &refused)? {
+                Ok(skel) => break skel,
+                Err((program, reason)) => {
+                    if ESSENTIAL.contains(&program.as_str()) {
+                        return Err(SensorError::Essential { program, reason });
+                    }
+                    refused.insert(program, reason);
+                }
+            }
+        };
+        Self::attach(config, key, skel, refused)
+    }
+
+    fn attach(
+        config: &SensorConfig,
+        key: Key,
+        mut skel: PlimsollSkel<'static>,
+        mut refused: HashMap<String, String>,
+    ) -> Result<Sensor, SensorError> {
+        fill_handlers(&skel, &refused)?;
+        fill_tables(&mut skel, &refused);
+        let mut links = Vec::new();
+        let mut misses = Vec::new();
+        let v2 = v2_mount(config);
+        for program in skel.object().progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            if refused.contains_key(&name) || name.starts_with("h_") {
+                continue;
+            }
+            let link = if name.starts_with("on_sendmsg") {
+                match &v2 {
+                    Some(dir) => program.attach_cgroup(dir.as_raw_fd()),
+                    None => {
+                        refused.insert(name, "no cgroup2 mount to attach to".into());
+                        continue;
+                    }
+                }
+            } else {
+                program.attach()
+            };
+            match link {
+                Ok(link) => {
+                    links.push(link);
+                    if let Ok(fd) = program.as_fd().try_clone_to_owned() {
+                        misses.push((MapFreeProgram { fd }, 0));
+                    }
+                }
+                Err(e) if ESSENTIAL.contains(&name.as_str()) => {
+                    return Err(SensorError::Essential { program: name, reason: e.to_string() });
+                }
+                Err(e) => {
+                    refused.insert(name, format!("attach: {e}"));
+                }
+            }
+        }
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let ring = |map: &dyn MapCore, inbox: Arc<Mutex<Inbox>>| -> libbpf_rs::Result<RingBuffer<'static>> {
+            let mut builder = RingBufferBuilder::new();
+            // the builder keeps only the map's descriptor, which lives as long as the skeleton
+            #[allow(unsafe_code)]
+            // SAFETY: `map` is a map of `skel`, which is stored in the same struct as the ring and
+            // dropped after it (fields are dropped in order; `skel` is the last one).
+            let map: &'static dyn MapCore = unsafe { std::mem::transmute(map) };
+            builder.add(map, move |bytes| {
+                let mut inbox = inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                match wire::decode(bytes) {
+                    Ok(event) => inbox.events.push_back(event),
+                    Err(_) => inbox.broken += 1,
+                }
+                0
+            })?;
+            builder.build()
+        };
+        let load_error = |e: libbpf_rs::Error| SensorError::Load { reason: e.to_string() };
+        let rings = [
+            ring(&skel.maps.bulk_ring, Arc::clone(&inbox)).map_err(load_error)?,
+            ring(&skel.maps.alert_ring, Arc::clone(&inbox)).map_err(load_error)?,
+        ];
+        let control = Control::new(&skel, key).map_err(load_error)?;
+        let now = boot_now();
+        let mut sensor = Sensor {
+            rings,
+            inbox,
+            _links: links,
+            hooks: hook_statuses(&refused),
+            control,
+            losses: Losses { since: now, ..Default::default() },
+            last_tick: BootNs(0),
+            last_fast_tick: BootNs(0),
+            dns_opened_ns: 0,
+            syscalls_used: config.syscalls_used,
+            misses,
+            skel,
+        };
+        sensor.tick(now);
+        Ok(sensor)
+    }
+
+    /// How each kind is observed, and what was refused.
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+
+    /// A handle on the maps, for any thread.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Hands over what has arrived, alert-class events first; waits at most `timeout` when nothing
+    /// is there. Returns how many signals were handed over.
+    ///
+    /// # Errors
+    /// When the rings cannot be waited for.
+    pub fn poll(&mut self, timeout: Duration, sink: &mut dyn FnMut(Signal)) -> Result<usize, SensorError> {
+        let now = boot_now();
+        if now.0.saturating_sub(self.last_tick.0) >= 1_000_000_000 {
+            self.tick(now);
+        }
+        let mut handed = self.losses(now, sink);
+        if self.drain(sink) + handed > 0 {
+            return Ok(handed + 1);
+        }
+        self.wait(timeout)?;
+        handed += self.drain(sink);
+        Ok(handed)
+    }
+
+    fn drain(&mut self, sink: &mut dyn FnMut(Signal)) -> usize {
+        let mut handed = 0;
+        for alert in [true, false] {
+            if alert {
+                self.rings[1].consume_raw();
+            } else {
+                self.rings[0].consume_raw_n(BULK_BATCH);
+            }
+            let events = {
+                let mut inbox = self.inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                std::mem::take(&mut inbox.events)
+            };
+            handed += events.len();
+            for event in events {
+                self.control.note_script(&event);
+                sink(Signal::Event(event));
+            }
+        }
+        handed
+    }
+
+    #[allow(unsafe_code)]
+    fn wait(&self, timeout: Duration) -> Result<(), SensorError> {
+        let mut fds = [0, 1].map(|i| libc::pollfd { fd: self.rings[i].epoll_fd(), events: libc::POLLIN, revents: 0 });
+        let ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: fds is an array of two pollfds for the length of the call.
+        let n = unsafe { libc::poll(fds.as_mut_ptr(), 2, ms) };
+        if n < 0 {
+            let e = io::Error::last_os_error();
+            if e.kind() != io::ErrorKind::Interrupted {
+                return Err(SensorError::Poll(e));
+            }
+        }
+        Ok(())
+    }
+
+    /// Once a second: the wall clock for origins, the budgets of "system calls used", the DNS window.
+    fn tick(&mut self, now: BootNs) {
+        self.last_tick = now;
+        let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else { return };
+        bss.boot_to_wall_ns = clock(libc::CLOCK_REALTIME) - now.0 as i64;
+        if self.syscalls_used {
+            bss.used_budget.fill(0);
+            for gate in &mut bss.gates {
+                gate.used = 1;
+            }
+        }
+        if bss.dns_until_ns != 0 && bss.dns_until_ns < now.0 {
+            for (nr, _, _) in dns_calls() {
+                bss.gates[nr as usize].handler = 0;
+            }
+            bss.dns_until_ns = 0;
+        }
+        let _ = (self.dns_opened_ns, self.last_fast_tick);
+    }
+
+    /// New losses since the last call, at most every 200 ms.
+    fn losses(&mut self, now: BootNs, sink: &mut dyn FnMut(Signal)) -> usize {
+        if now.0.saturating_sub(self.losses.since.0) < 200_000_000 {
+            return 0;
+        }
+        let from = std::mem::replace(&mut self.losses.since, now);
+        let mut handed = 0;
+        let mut tell = |stage, cgroup_id, count| {
+            handed += 1;
+            sink(Signal::Loss(Loss { stage, cgroup_id, count, from, to: now }));
+        };
+        let cpu = self.control.cpu_totals();
+        if cpu.lost != self.losses.node {
+            let mut by_container = [0u64; 5];
+            for (id, lost) in self.control.container_losses() {
+                for (i, n) in lost.into_iter().enumerate() {
+                    let seen = self.losses.seen.entry((id, i)).or_default();
+                    if n > *seen {
+                        by_container[i] += n - *seen;
+                        tell(STAGES[i], id, n - *seen);
+                        *seen = n;
+                    }
+                }
+            }
+            for i in 0..5 {
+                // what no living container accounts for
+                let rest = (cpu.lost[i] - self.losses.node[i]).saturating_sub(by_container[i]);
+                if rest > 0 {
+                    tell(STAGES[i], 0, rest);
+                }
+            }
+            self.losses.node = cpu.lost;
+        }
+        for (program, seen) in &mut self.misses {
+            let n = recursion_misses(program);
+            if n > *seen {
+                tell(Stage::Recursion, 0, n - *seen);
+                *seen = n;
+            }
+        }
+        let broken = self.inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner).broken;
+        if broken > self.losses.broken {
+            tell(Stage::Decode, 0, broken - self.losses.broken);
+            self.losses.broken = broken;
+        }
+        handed
+    }
+
+    /// Accumulated run time of all programs, nanoseconds (0 unless the kernel counts it, see
+    /// `kernel.bpf_stats_enabled`).
+    pub fn run_time_ns(&self) -> u64 {
+        self.misses.iter().map(|(p, _)| program_info(p).map_or(0, |i| i.run_time_ns)).sum()
+    }
+}
+
+const STAGES: [Stage; 5] = [Stage::BulkRing, Stage::AlertRing, Stage::Recursion, Stage::Scratch, Stage::KernelMap];
+
+#[allow(unsafe_code)]
+fn program_info(program: &MapFreeProgram) -> Option<libbpf_rs::libbpf_sys::bpf_prog_info> {
+    // SAFETY: bpf_prog_info is plain data for which all zeroes is valid; the kernel writes at most
+    // `len` bytes into it.
+    unsafe {
+        let mut info: libbpf_rs::libbpf_sys::bpf_prog_info = std::mem::zeroed();
+        let mut len = size_of_val(&info) as u32;
+        let ret = libbpf_rs::libbpf_sys::bpf_prog_get_info_by_fd(program.fd.as_raw_fd(), &mut info, &mut len);
+        (ret == 0).then_some(info)
+    }
+}
+
+fn recursion_misses(program: &MapFreeProgram) -> u64 {
+    program_info(program).map_or(0, |i| i.recursion_misses)
+}
+
+type Refused = (String, String);
+
+/// One attempt, without the programs that were refused before.
+fn try_load(
+    config: &SensorConfig,
+    key: Key,
+    refused: &HashMap<String, String>,
+) -> Result<Result<PlimsollSkel<'static>, Refused>, SensorError> {
+    MESSAGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    let before = libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
+    // One small allocation a load lives as long as the process: the skeleton borrows from it.
+    let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+    let loaded = open(config, key, refused, storage).and_then(|open| {
+        open.load().map_err(|e| SensorError::Load { reason: e.to_string() })
+    });
+    libbpf_rs::set_print(before);
+    match loaded {
+        Ok(skel) => Ok(Ok(skel)),
+        Err(error) => {
+            let messages = MESSAGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            match refused_program(&messages) {
+                Some((program, reason)) if !refused.contains_key(&program) => Ok(Err((program, reason))),
+                _ if messages.iter().any(|m| m.contains("Operation not permitted")) => Err(SensorError::NotPermitted),
+                _ => Err(SensorError::Load { reason: format!("{error}; {}", tail(&messages)) }),
+            }
+        }
+    }
+}
+
+fn tail(messages: &[String]) -> String {
+    let from = messages.len().saturating_sub(4);
+    messages[from..].join(" ").replace('\n', " ")
+}
+
+/// Finds libbpf's "prog 'NAME': BPF program load failed: REASON" or "failed to load".
+fn refused_program(messages: &[String]) -> Option<Refused> {
+    for m in messages {
+        let Some((_, rest)) = m.split_once("prog '") else { continue };
+        let Some((name, what)) = rest.split_once('\'') else { continue };
+        if what.contains("load failed") || what.contains("failed to load") || what.contains("failed to find kernel BTF type") {
+            let reason = what.trim_start_matches(':').trim();
+            let verifier = messages.iter().find(|m| m.contains("BEGIN PROG LOAD LOG")).map(|m| last_lines(m));
+            return Some((name.to_owned(), format!("{reason}{}", verifier.unwrap_or_default())));
+        }
+    }
+    None
+}
+
+/// The last words of a verifier log.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> =
+        log.lines().filter(|l| !l.starts_with("processed ") && !l.contains("END PROG LOAD LOG") && !l.trim().is_empty()).collect();
+    let from = lines.len().saturating_sub(if std::env::var_os("PLIMSOLL_VERIFIER_LOG").is_some() { 80 } else { 2 });
+    format!(" ({})", lines[from..].join("; "))
+}
+
+fn open(
+    config: &SensorConfig,
+    key: Key,
+    refused: &HashMap<String, String>,
+    storage: &'static mut MaybeUninit<OpenObject>,
+) -> Result<OpenPlimsollSkel<'static>, SensorError> {
+    let load_error = |e: libbpf_rs::Error| SensorError::Load { reason: e.to_string() };
+    let mut open = PlimsollSkelBuilder::default().open(storage).map_err(load_error)?;
+    for mut program in open.open_object_mut().progs_mut() {
+        if refused.contains_key(&*program.name().to_string_lossy()) {
+            program.set_autoload(false);
+        }
+    }
+    open.maps.bulk_ring.set_max_entries(config.bulk_ring_bytes).map_err(load_error)?;
+    open.maps.alert_ring.set_max_entries(config.alert_ring_bytes).map_err(load_error)?;
+    open.maps.l1.set_max_entries(config.l1_entries).map_err(load_error)?;
+    let (hierarchy_id, subsys) = hierarchy_numbers(&config.hierarchy)?;
+    let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has settings");
+    rodata.sip_k0 = key.0;
+    rodata.sip_k1 = key.1;
+    rodata.hierarchy_id = hierarchy_id;
+    rodata.cgroup_v1_subsys = subsys;
+    rodata.alert_quota = config.alert_quota_per_second;
+    rodata.host_mntns = std::fs::metadata("/proc/1/ns/mnt").map_or(0, |m| m.ino() as u32);
+    rodata.cpus = libbpf_rs::num_possible_cpus().unwrap_or(1) as u32;
+    Ok(open)
+}
+
+/// Id of the hierarchy and index of the controller among the kernel's (all ones: v2).
+fn hierarchy_numbers(hierarchy: &Hierarchy) -> Result<(u32, u32), SensorError> {
+    let Hierarchy::V1 { controller, .. } = hierarchy else { return Ok((0, u32::MAX)) };
+    let fail = |source| SensorError::Hierarchy { hierarchy: controller.clone(), source };
+    // columns: name, hierarchy id, cgroups, enabled; lines in the order of the kernel's enum
+    let table = std::fs::read_to_string("/proc/cgroups").map_err(fail)?;
+    for (index, line) in table.lines().filter(|l| !l.starts_with('#')).enumerate() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some(controller) {
+            let id = words.next().and_then(|w| w.parse().ok()).unwrap_or(0);
+            return Ok((id, index as u32));
+        }
+    }
+    Err(fail(io::Error::from(io::ErrorKind::NotFound)))
+}
+
+/// Where programs on all sockets are attached.
+fn v2_mount(config: &SensorConfig) -> Option<File> {
+    if let Hierarchy::V2 { mount } = &config.hierarchy {
+        return File::open(mount).ok();
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let dir = mounts.lines().find_map(|l| {
+        let mut w = l.split(' ');
+        let (_, dir, kind) = (w.next()?, w.next()?, w.next()?);
+        (kind == "cgroup2").then(|| dir.to_owned())
+    })?;
+    File::open(dir).ok()
+}
+
+/// Puts the tail-called programs into their table.
+fn fill_handlers(skel: &PlimsollSkel<'_>, refused: &HashMap<String, String>) -> Result<(), SensorError> {
+    let programs: HashMap<String, i32> = skel
+        .object()
+        .progs_mut()
+        .map(|p| (p.name().to_string_lossy().into_owned(), p.as_fd().as_raw_fd()))
+        .collect();
+    for (handler, name) in HANDLER_PROGRAMS {
+        let (false, Some(fd)) = (refused.contains_key(*name), programs.get(*name)) else { continue };
+        skel.maps
+            .handlers
+            .update(&u32::from(*handler as u8).to_ne_bytes(), &(*fd as u32).to_ne_bytes(), MapFlags::ANY)
+            .map_err(|source| SensorError::Map { operation: "update", map: "handlers", source })?;
+    }
+    Ok(())
+}
+
+/// Which number is served by which handler, natively and in the 32-bit table.
+fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
+    let missing: HashSet<u8> =
+        HANDLER_PROGRAMS.iter().filter(|(_, name)| refused.contains_key(*name)).map(|(h, _)| *h as u8).collect();
+    let Some(bss) = skel.maps.bss_data.as_deref_mut() else { return };
+    bss.native_numbers.fill(u16::MAX);
+    for call in calls() {
+        let handler = call.handler as u8;
+        if missing.contains(&handler) {
+            continue;
+        }
+        let native = usize::try_from(call.nr).ok().filter(|n| *n < bss.gates.len());
+        if let Some(nr) = native {
+            bss.gates[nr].handler = handler;
+            bss.call_numbers[nr] = call.number;
+            if let Some(p) = call.path {
+                bss.path_calls[nr] = types::path_call {
+                    op: p.op,
+                    dfd: p.dfd,
+                    path: p.path,
+                    dfd2: p.dfd2,
+                    path2: p.path2,
+                    mode: p.mode,
+                    ..Default::default()
+                };
+            }
+        }
+        let compat = usize::try_from(call.compat).ok().filter(|n| *n < bss.gates_compat.len());
+        if let (Some(compat), Some(nr)) = (compat, native) {
+            // mmap of the 32-bit table has its descriptor elsewhere only in old_mmap (90), left out
+            bss.gates_compat[compat].handler = handler;
+            bss.native_numbers[compat] = nr as u16;
+        }
+    }
+    for (i, (nr, handler, number)) in dns_calls().into_iter().enumerate() {
+        let nr = nr as usize;
+        bss.dns_handlers[nr] = handler as u8;
+        bss.call_numbers[nr] = number;
+        bss.dns_numbers[i] = nr as u32;
+    }
+    // without the sendmsg hook nobody tells when unconnected resolvers start: keep sends open
+    if refused.contains_key("on_sendmsg4") {
+        for (nr, handler, _) in dns_calls().into_iter().filter(|(_, h, _)| *h == Handler::DnsBuffer).take(1) {
+            bss.gates[nr as usize].handler = handler as u8;
+        }
+    }
+}
+
+/// A kind, the programs that observe it, the mechanism's name, what it misses, what would be better.
+const KINDS: &[(&str, &[&str], &str, &str, &str)] = &[
+    ("exec", &["on_exec"], "tp_btf/sched_process_exec", "", ""),
+    ("fork, exit", &["on_fork", "on_exit"], "tp_btf/sched_process_fork, sched_process_exit", "", ""),
+    ("container start and end", &["on_cgroup_mkdir", "on_cgroup_rmdir", "on_cgroup_attach"], "tp_btf/cgroup_mkdir, cgroup_rmdir, cgroup_attach_task", "", ""),
+    ("file open", &["on_sys_exit", "h_open", "h_openat"], "tp_btf/sys_exit, file object", "opens through io_uring", "boot with lsm=...,bpf (the LSM hooks come with the sensor's own release)"),
+    ("file create, rename, link, unlink, chmod, chown, mkdir, rmdir", &["on_sys_exit", "h_path"], "tp_btf/sys_exit, argument", "paths are copied from the program at the end of the call: another thread can change them meanwhile; io_uring", "boot with lsm=...,bpf"),
+    ("library load", &["on_sys_exit", "h_mmap"], "tp_btf/sys_exit(mmap), file object", "memory made executable later (mprotect)", ""),
+    ("TCP connect and listen", &["on_sock_state"], "tp_btf/inet_sock_set_state", "", ""),
+    ("UNIX connect", &["on_sys_exit", "h_connect"], "tp_btf/sys_exit(connect), socket object", "connects through io_uring", ""),
+    ("accept, bind, socket", &["on_sys_exit", "h_accept", "h_bind", "h_socket"], "tp_btf/sys_exit, socket object", "accepts through io_uring", ""),
+    ("UDP peers", &["on_sendmsg4", "on_sendmsg6", "h_connect"], "cgroup/sendmsg4, sendmsg6; tp_btf/sys_exit(connect)", "", ""),
+    ("DNS questions and answers", &["on_sys_exit", "h_dns_buffer", "h_dns_message"], "tp_btf/sys_exit on send and receive, open while somebody resolves", "DNS over TCP, TLS and HTTPS; ports other than 53", ""),
+    ("redirected standard streams", &["on_sys_exit", "h_dup"], "tp_btf/sys_exit(dup)", "fcntl(F_DUPFD)", ""),
+    ("setns, unshare, clone flags", &["on_sys_exit", "h_namespace"], "tp_btf/sys_exit", "", ""),
+    ("mount, umount, pivot_root, chroot", &["on_sys_exit", "h_mount"], "tp_btf/sys_exit, argument", "", ""),
+    ("ptrace, process_vm_writev", &["on_sys_exit", "h_ptrace"], "tp_btf/sys_exit", "writes to /proc/PID/mem show as file writes", ""),
+    ("kernel modules", &["on_sys_exit", "h_module"], "tp_btf/sys_exit", "", ""),
+    ("bpf", &["on_sys_exit", "h_bpf"], "tp_btf/sys_exit", "", ""),
+    ("uid and capability changes", &["on_sys_exit", "h_credentials"], "tp_btf/sys_exit", "", ""),
+    ("memory files", &["on_sys_exit", "h_memfd"], "tp_btf/sys_exit", "", ""),
+    ("signals to others", &["on_sys_exit", "h_signal"], "tp_btf/sys_exit", "", ""),
+    ("other rare calls", &["on_sys_exit", "h_rare"], "tp_btf/sys_exit", "", ""),
+    ("system calls used", &["on_sys_exit"], "tp_btf/sys_exit", "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)", ""),
+];
+
+fn hook_statuses(refused: &HashMap<String, String>) -> Vec<HookStatus> {
+    KINDS
+        .iter()
+        .map(|(kind, programs, mechanism, misses, advice)| {
+            let refusals: Vec<Refusal> = programs
+                .iter()
+                .filter_map(|p| refused.get(*p).map(|reason| Refusal { mechanism: (*p).to_owned(), reason: reason.clone() }))
+                .collect();
+            HookStatus {
+                kind,
+                mechanism: (refusals.len() < programs.len() && !refused.contains_key(programs[0])).then(|| (*mechanism).to_owned()),
+                refused: refusals,
+                misses,
+                advice,
+            }
+        })
+        .collect()
+}
+
+/// A handle on the maps: cheap to clone, for any thread.
+#[derive(Clone)]
+pub struct Control {
+    maps: Arc<Maps>,
+}
+
+struct Maps {
+    key: Key,
+    l1: MapHandle,
+    l2: MapHandle,
+    watched_paths: MapHandle,
+    cgroups: MapHandle,
+    containers: MapHandle,
+    processes: MapHandle,
+    scripts: MapHandle,
+    dense: Dense,
+    cpu_states: MapHandle,
+    data: MapHandle,
+    programs: Vec<MapFreeProgram>,
+    /// hashes of the entries of each set, to replace it
+    sets: Mutex<HashMap<u32, HashMap<u64, u32>>>,
+    watched: Mutex<HashSet<u64>>,
+    all: Vec<u32>,
+}
+
+/// The dense counters, mapped read-only.
+struct Dense {
+    words: *const u64,
+    len: usize,
+}
+
+// SAFETY: a read-only shared mapping of kernel memory; every read is one volatile load.
+#[allow(unsafe_code)]
+unsafe impl Send for Dense {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Dense {}
+
+impl Dense {
+    #[allow(unsafe_code)]
+    fn map(map: &MapHandle) -> Option<Self> {
+        let len = map.max_entries() as usize;
+        // SAFETY: maps `len` words of an array map that allows it; the address is checked.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), len * 8, libc::PROT_READ, libc::MAP_SHARED, map.as_fd().as_raw_fd(), 0)
+        };
+        (at != libc::MAP_FAILED).then_some(Dense { words: at.cast(), len })
+    }
+
+    #[allow(unsafe_code)]
+    fn get(&self, i: usize) -> u64 {
+        if i >= self.len {
+            return 0;
+        }
+        // SAFETY: i is within the mapping, which lives as long as self.
+        unsafe { self.words.add(i).read_volatile() }
+    }
+}
+
+impl Drop for Dense {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: unmaps exactly what `map` mapped; no reference into it exists outside of self.
+        unsafe { libc::munmap(self.words.cast_mut().cast(), self.len * 8) };
+    }
+}
+
+#[derive(Default, Clone, Copy)]
+struct CpuTotals {
+    emitted: [u64; 2],
+    lost: [u64; 5],
+    l1_hits: u64,
+    l2_hits: u64,
+}
+
+fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    #[allow(unsafe_code)]
+    // SAFETY: the types used here are the plain C structs of wire.h with explicit padding.
+    unsafe {
+        std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>())
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).map_or(0, |b| u64::from_ne_bytes(b.try_into().expect("eight bytes")))
+}
+
+impl Control {
+    fn new(skel: &PlimsollSkel<'_>, key: Key) -> libbpf_rs::Result<Self> {
+        let m = &skel.maps;
+        let programs = skel
+            .object()
+            .progs_mut()
+            .filter_map(|p| p.as_fd().try_clone_to_owned().ok())
+            .map(|fd| MapFreeProgram { fd })
+            .collect();
+        let dense_map = MapHandle::try_from(&m.dense)?;
+        let dense = Dense::map(&dense_map).ok_or_else(|| libbpf_rs::Error::from_raw_os_error(libc::ENOMEM))?;
+        let all = skel.object().maps().filter_map(|map| map.info().ok().map(|i| i.info.id)).collect();
+        Ok(Control {
+            maps: Arc::new(Maps {
+                key,
+                l1: MapHandle::try_from(&m.l1)?,
+                l2: MapHandle::try_from(&m.l2)?,
+                watched_paths: MapHandle::try_from(&m.watched_paths)?,
+                cgroups: MapHandle::try_from(&m.cgroups)?,
+                containers: MapHandle::try_from(&m.containers)?,
+                processes: MapHandle::try_from(&m.processes)?,
+                scripts: MapHandle::try_from(&m.scripts)?,
+                dense,
+                cpu_states: MapHandle::try_from(&m.cpu_states)?,
+                data: MapHandle::try_from(&m.data)?,
+                programs,
+                sets: Mutex::default(),
+                watched: Mutex::default(),
+                all,
+            }),
+        })
+    }
+
+    /// A cgroup is a container's root cgroup: its behaviour is looked up in a set from now on.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn watch(&self, w: &Watch) -> Result<(), SensorError> {
+        let id = w.cgroup_id.to_ne_bytes();
+        let mut c = types::container::default();
+        if let Ok(Some(old)) = self.maps.containers.lookup(&id, MapFlags::ANY) {
+            copy_into(&mut c, &old);
+            // another set: what the first level remembers of this container is void
+            if c.set != w.set {
+                c.generation = c.generation.wrapping_add(1);
+            }
+        } else {
+            c.created_ns = boot_now().0;
+        }
+        c.set = w.set;
+        c.dense_base = w.dense_base;
+        c.dense_len = w.dense_len;
+        c.flags &= !1;
+        update(&self.maps.containers, "containers", &id, bytes_of(&c))?;
+        update(&self.maps.cgroups, "cgroups", &id, &id)
+    }
+
+    /// A cgroup is no container's.
+    ///
+    /// # Errors
+    /// Never for a cgroup that is not there.
+    pub fn ignore(&self, cgroup_id: u64) -> Result<(), SensorError> {
+        let id = cgroup_id.to_ne_bytes();
+        let _ = self.maps.containers.delete(&id);
+        let _ = self.maps.cgroups.delete(&id);
+        self.drop_processes(cgroup_id);
+        Ok(())
+    }
+
+    /// A container is gone.
+    ///
+    /// # Errors
+    /// Never for one that is not there.
+    pub fn unwatch(&self, cgroup_id: u64) -> Result<(), SensorError> {
+        self.ignore(cgroup_id)
+    }
+
+    /// A cgroup turned out to be inside a container: its processes are that container's.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn adopt(&self, cgroup_id: u64, root: u64) -> Result<(), SensorError> {
+        let id = cgroup_id.to_ne_bytes();
+        update(&self.maps.cgroups, "cgroups", &id, &root.to_ne_bytes())?;
+        let _ = self.maps.containers.delete(&id);
+        for key in self.maps.processes.keys() {
+            let Ok(Some(mut p)) = self.maps.processes.lookup(&key, MapFlags::ANY) else { continue };
+            if word(&p, 0) == cgroup_id {
+                p[..8].copy_from_slice(&root.to_ne_bytes());
+                let _ = self.maps.processes.update(&key, &p, MapFlags::EXIST);
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_processes(&self, cgroup_id: u64) {
+        let gone: Vec<Vec<u8>> = self
+            .maps
+            .processes
+            .keys()
+            .filter(|k| matches!(self.maps.processes.lookup(k, MapFlags::ANY), Ok(Some(p)) if word(&p, 0) == cgroup_id))
+            .collect();
+        for key in gone {
+            let _ = self.maps.processes.delete(&key);
+        }
+    }
+
+    /// A process that ran before the sensor was loaded.
+    ///
+    /// # Errors
+    /// When a map is full.
+    pub fn seed_process(&self, p: &SeedProcess) -> Result<(), SensorError> {
+        let program = self.maps.key.path(p.exe.as_bytes()).unwrap_or(0);
+        let script = self.maps.key.script(&p.script);
+        let interpreted = wire::is_interpreter(&p.exe) || !p.script.is_empty();
+        if interpreted {
+            update(&self.maps.scripts, "scripts", &p.key.start.0.to_ne_bytes(), &script.to_ne_bytes())?;
+        }
+        let exe = std::fs::metadata(format!("/proc/{}/exe", p.key.tgid)).ok();
+        let process = types::process {
+            cgroup: p.cgroup_id,
+            // any number that no other program, script, entry or uid of this container has
+            actor: program ^ script.rotate_left(17) ^ p.cgroup_id.rotate_left(32) ^ u64::from(p.uid) << 40 ^ (p.entry as u64) << 8,
+            program,
+            script,
+            exe_ino: exe.as_ref().map_or(0, MetadataExt::ino),
+            start_ns: p.key.start.0,
+            uid: p.uid,
+            flags: if interpreted { 2 } else { 0 },
+            entry: p.entry as u8,
+            ..Default::default()
+        };
+        self.mark_started(p);
+        update(&self.maps.processes, "processes", &p.key.tgid.to_ne_bytes(), bytes_of(&process))
+    }
+
+    /// A container with a running process has started; its mount namespace is that process's.
+    fn mark_started(&self, p: &SeedProcess) {
+        let id = p.cgroup_id.to_ne_bytes();
+        if let Ok(Some(old)) = self.maps.containers.lookup(&id, MapFlags::ANY) {
+            let mut c = types::container::default();
+            copy_into(&mut c, &old);
+            if c.flags & 2 == 0 {
+                c.flags |= 2;
+                c.mntns = std::fs::metadata(format!("/proc/{}/ns/mnt", p.key.tgid)).map_or(0, |m| m.ino() as u32);
+                let _ = self.maps.containers.update(&id, bytes_of(&c), MapFlags::EXIST);
+            }
+        }
+    }
+
+    /// Replaces the entries of a set: adds what is new, removes what is missing.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn load_set(&self, set: u32, entries: &[Known]) -> Result<(), SensorError> {
+        let wanted: HashMap<u64, u32> =
+            entries.iter().filter_map(|k| Some((self.maps.key.known(set, k)?, k.index))).collect();
+        let mut sets = self.maps.sets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let there = sets.entry(set).or_default();
+        for (hash, index) in &wanted {
+            if there.get(hash) == Some(index) {
+                continue;
+            }
+            let value = types::l2_value { set, index: *index };
+            update(&self.maps.l2, "l2", &hash.to_ne_bytes(), bytes_of(&value))?;
+            there.insert(*hash, *index);
+        }
+        let missing: Vec<u64> = there.keys().filter(|h| !wanted.contains_key(h)).copied().collect();
+        for hash in missing {
+            let _ = self.maps.l2.delete(&hash.to_ne_bytes());
+            there.remove(&hash);
+        }
+        Ok(())
+    }
+
+    /// Removes a set.
+    ///
+    /// # Errors
+    /// Never for one that is not there.
+    pub fn drop_set(&self, set: u32) -> Result<(), SensorError> {
+        self.load_set(set, &[])?;
+        self.maps.sets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&set);
+        Ok(())
+    }
+
+    /// Replaces the paths that are emitted every time.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn set_watched_paths(&self, paths: &[WatchedPath]) -> Result<(), SensorError> {
+        let mut wanted: HashMap<u64, u32> = HashMap::new();
+        for p in paths {
+            let Some(hash) = self.maps.key.watched(&p.path) else { continue };
+            let mask = if p.ops.is_empty() { u32::MAX } else { p.ops.iter().fold(0, |m, op| m | 1 << op_number(*op)) };
+            *wanted.entry(hash).or_default() |= mask;
+        }
+        let mut there = self.maps.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (hash, mask) in &wanted {
+            update(&self.maps.watched_paths, "watched_paths", &hash.to_ne_bytes(), &mask.to_ne_bytes())?;
+            there.insert(*hash);
+        }
+        let missing: Vec<u64> = there.iter().filter(|h| !wanted.contains_key(h)).copied().collect();
+        for hash in missing {
+            let _ = self.maps.watched_paths.delete(&hash.to_ne_bytes());
+            there.remove(&hash);
+        }
+        Ok(())
+    }
+
+    /// Every first-level entry becomes a miss.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn bump_generation(&self) -> Result<(), SensorError> {
+        let zero = 0u32.to_ne_bytes();
+        let mut data = self
+            .maps
+            .data
+            .lookup(&zero, MapFlags::ANY)
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| vec![0; self.maps.data.value_size() as usize]);
+        let generation = data.get(..4).map_or(0, |b| u32::from_ne_bytes(b.try_into().expect("four bytes")));
+        if let Some(first) = data.get_mut(..4) {
+            first.copy_from_slice(&generation.wrapping_add(1).to_ne_bytes());
+        }
+        update(&self.maps.data, "data", &zero, &data)
+    }
+
+    /// An emitted event was lost later: the next one is emitted again.
+    ///
+    /// # Errors
+    /// Never for an entry that is not there.
+    pub fn forget(&self, dict: &[u8; 48]) -> Result<(), SensorError> {
+        let _ = self.maps.l1.delete(dict);
+        Ok(())
+    }
+
+    /// Dense counters from `first`, cumulative.
+    pub fn counts(&self, first: u32, len: u32) -> Vec<u64> {
+        (first..first.saturating_add(len)).map(|i| self.maps.dense.get(i as usize)).collect()
+    }
+
+    /// Tells the kernel which script an interpreter runs, once its arguments are known here.
+    fn note_script(&self, event: &Event) {
+        let EventKind::Exec(exec) = &event.kind else { return };
+        if exec.script.is_empty() && !wire::is_interpreter(&exec.exe) {
+            return;
+        }
+        let script = self.maps.key.script(&exec.script);
+        let _ = self.maps.scripts.update(&event.process.key.start.0.to_ne_bytes(), &script.to_ne_bytes(), MapFlags::ANY);
+    }
+
+    fn cpu_totals(&self) -> CpuTotals {
+        let mut total = CpuTotals::default();
+        let Ok(Some(cpus)) = self.maps.cpu_states.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY) else { return total };
+        for cpu in cpus {
+            // struct cpu_state: seq[2], emitted[2], lost[5], l1_hits, l2_hits, dense_used
+            for i in 0..2 {
+                total.emitted[i] += word(&cpu, 16 + 8 * i);
+            }
+            for i in 0..5 {
+                total.lost[i] += word(&cpu, 32 + 8 * i);
+            }
+            total.l1_hits += word(&cpu, 72);
+            total.l2_hits += word(&cpu, 80);
+        }
+        total
+    }
+
+    fn container_losses(&self) -> Vec<(u64, [u64; 5])> {
+        let mut out = Vec::new();
+        for key in self.maps.containers.keys() {
+            let Ok(Some(bytes)) = self.maps.containers.lookup(&key, MapFlags::ANY) else { continue };
+            let mut c = types::container::default();
+            copy_into(&mut c, &bytes);
+            if c.lost.iter().any(|n| *n > 0) {
+                out.push((word(&key, 0), c.lost));
+            }
+        }
+        out
+    }
+
+    /// Counters since loading.
+    pub fn counters(&self) -> KernelCounters {
+        let cpu = self.cpu_totals();
+        KernelCounters {
+            emitted: cpu.emitted,
+            l1_hits: cpu.l1_hits,
+            l2_hits: cpu.l2_hits,
+            lost: cpu.lost.iter().sum(),
+            containers: self.maps.containers.keys().count() as u64,
+            processes: self.maps.processes.keys().count() as u64,
+            run_time_ns: self.maps.programs.iter().map(|p| program_info(p).map_or(0, |i| i.run_time_ns)).sum(),
+            map_bytes: self.maps.all.iter().map(|id| map_bytes(*id)).sum(),
+        }
+    }
+}
+
+/// Memory of a map as the kernel accounts it (`memlock` in its fdinfo).
+fn map_bytes(id: u32) -> u64 {
+    let Ok(map) = MapHandle::from_map_id(id) else { return 0 };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).unwrap_or_default();
+    info.lines().find_map(|l| l.strip_prefix("memlock:")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+fn update(map: &MapHandle, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), SensorError> {
+    map.update(key, value, MapFlags::ANY).map_err(|source| SensorError::Map { operation: "update", map: name, source })
+}
+
+#[allow(unsafe_code)]
+fn copy_into<T: Copy>(to: &mut T, from: &[u8]) {
+    let n = from.len().min(size_of::<T>());
+    // SAFETY: `to` is a plain C struct of wire.h (integers only: every bit pattern is valid) and n
+    // is at most the length of both.
+    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), std::ptr::from_mut(to).cast(), n) };
+}
