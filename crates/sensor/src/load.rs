@@ -964,7 +964,7 @@ impl Control {
     /// Tells the kernel which script an interpreter runs, once its arguments are known here.
     fn note_script(&self, event: &Event) {
         let EventKind::Exec(exec) = &event.kind else { return };
-        if exec.script.is_empty() && !wire::is_interpreter(&exec.exe) {
+        if exec.script.is_empty() && !wire::is_interpreter(&exec.exe) && !wire::is_interpreter(&event.process.comm) {
             return;
         }
         let script = self.maps.key.script(&exec.script);

@@ -363,22 +363,29 @@ fn exec(raw: &Raw<'_>, flags: u8) -> Result<Exec, DecodeError> {
 }
 
 /// Whether a program behaves as the script that it is given (the same set as in `bpf/sched.h`).
-pub(crate) fn is_interpreter(exe: &Text) -> bool {
-    let name = exe.basename();
+pub(crate) fn is_interpreter(name: &Text) -> bool {
+    let name = name.basename();
     let n = name.as_bytes();
     let starts = |p: &str| n.starts_with(p.as_bytes());
     starts("pyt") || starts("perl") || starts("php") || starts("ruby") || starts("node") || starts("lua")
         || starts("java") || n == b"sh" || starts("bash") || starts("dash") || starts("zsh") || starts("ash")
-        || starts("ksh") || starts("busybox")
+        || starts("ksh")
+}
+
+/// The name that says what a program does: a multi-call binary is what it is called as.
+fn acting_as<'a>(exe: &'a Text, argv: &'a [Text]) -> &'a Text {
+    let multi = [&b"busybox"[..], b"toybox"].contains(&exe.basename().as_bytes());
+    if multi { argv.first().unwrap_or(exe) } else { exe }
 }
 
 /// The script that an interpreter was given as an argument (`python3 -u app.py`): the first
 /// argument that is no option; none for code on the command line (`-c`, `-e`, `-m`).
 pub(crate) fn script_of(exe: &Text, argv: &[Text], cwd: &[u8]) -> Option<Text> {
-    if !is_interpreter(exe) {
+    let name = acting_as(exe, argv);
+    if !is_interpreter(name) {
         return None;
     }
-    let java = exe.basename().as_bytes().starts_with(b"java");
+    let java = name.basename().as_bytes().starts_with(b"java");
     let mut args = argv.iter().skip(1);
     while let Some(arg) = args.next() {
         let a = arg.as_bytes();

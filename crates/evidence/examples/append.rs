@@ -1,0 +1,125 @@
+//! Records a second through the journal on this disk, appended and read back.
+//!
+//! `cargo run --release -p plimsoll-evidence --example append [RECORDS] [PAYLOAD_BYTES] [DIR]`
+//!
+//! Every appended record is fsynced; batches are what the writer's queue makes of them.
+//! Beside it: the disk's own fdatasync, and one alert at a time.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use plimsoll_evidence::{
+    Durable, Filter, InstanceKey, Journal, JournalWriter, Options, QueueBounds, Reader, Record,
+    RetentionClass, SubmitError,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let mut args = std::env::args().skip(1);
+    let records: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
+    let payload_bytes: usize = args.next().map_or(Ok(100), |text| text.parse())?;
+    let scratch = tempfile::tempdir()?;
+    let dir = args
+        .next()
+        .map_or(scratch.path().join("journal"), Into::into);
+
+    let (journal, _) = Journal::open(&dir, Options::new("bench"))?;
+    let took = append_batched(journal, records, payload_bytes)?;
+    rate("append, batched, durable", records, took);
+
+    let reader = Reader::open(&dir)?;
+    let begun = Instant::now();
+    let read = reader
+        .scan(Filter::default())?
+        .filter(Result::is_ok)
+        .count();
+    rate("read with payloads", read as u64, begun.elapsed());
+    let begun = Instant::now();
+    let read = reader.scan(Filter::default())?.headers().count();
+    rate("read headers", read as u64, begun.elapsed());
+    let begun = Instant::now();
+    let one = Filter {
+        containers: vec![container(records / 2)],
+        ..Filter::default()
+    };
+    let found = reader.scan(one)?.count();
+    println!(
+        "one container's {found} records: {:.1} ms",
+        ms(begun.elapsed())
+    );
+
+    let begun = Instant::now();
+    let (mut journal, _) = Journal::open(&dir, Options::new("bench"))?;
+    println!("open again: {:.1} ms", ms(begun.elapsed()));
+    let mut alerts = Vec::new();
+    for n in 0..500 {
+        let begun = Instant::now();
+        journal.append_durable(Record::new(1, RetentionClass::ALERT, vec![7; 600]).at(n, 0))?;
+        alerts.push(begun.elapsed());
+    }
+    percentiles("alert, durable, alone", alerts);
+    percentiles(
+        "the disk's own fdatasync",
+        fdatasync(&scratch.path().join("probe"))?,
+    );
+    Ok(())
+}
+
+fn append_batched(journal: Journal, records: u64, bytes: usize) -> Result<Duration, Failure> {
+    let writer = JournalWriter::start(journal, QueueBounds::default())?;
+    let begun = Instant::now();
+    for n in 0..records {
+        let wall_ns = i64::try_from(n)?;
+        let mut record = Record::new(2, RetentionClass::OBSERVATION, vec![7; bytes])
+            .about(container(n))
+            .at(wall_ns, n);
+        while let Err(SubmitError::Full(back)) = writer.submit(record) {
+            record = *back;
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    let (told, last) = mpsc::channel();
+    let ack = move |result: Result<Durable, _>| drop(told.send(result));
+    writer.submit_durable(Record::new(1, RetentionClass::ALERT, vec![]), Box::new(ack))?;
+    last.recv()??;
+    Ok(begun.elapsed())
+}
+
+/// 500 containers that take turns of 1,000 records.
+fn container(n: u64) -> InstanceKey {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&(n / 1000 % 500).to_le_bytes());
+    InstanceKey(key)
+}
+
+fn fdatasync(path: &std::path::Path) -> Result<Vec<Duration>, Failure> {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path)?;
+    let mut times = Vec::new();
+    for _ in 0..500 {
+        file.write_all(&[7; 800])?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    Ok(times)
+}
+
+fn rate(what: &str, records: u64, took: Duration) {
+    let per_second = records as f64 / took.as_secs_f64();
+    println!(
+        "{what}: {records} in {:.2} s, {per_second:.0} records/s",
+        took.as_secs_f64()
+    );
+}
+
+fn percentiles(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |percent: usize| ms(times[(times.len() - 1) * percent / 100]);
+    println!("{what}: p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

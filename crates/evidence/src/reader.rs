@@ -1,0 +1,824 @@
+//! Reads a journal without its lock, also while a writer is live.
+//!
+//! A reader sees what is durable: the head file is written after each sync, so nothing
+//! beyond it is looked at and a torn tail is never met. Damage is an error for its leaf
+//! and reading goes on behind it. What retention removed reads as [`Payload::Pruned`].
+//!
+//! Filters are decided on leaf headers, block by block; only what matches costs a payload.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{self, Disk, DiskFile, OpenMode, RealDisk};
+use crate::emergency::{self, Kept};
+use crate::error::{OpenError, ReadError};
+use crate::format::{
+    self, FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, LeafBytes, PRUNED_MAGIC, SALT_BYTES,
+};
+use crate::index::{self, BLOCK_LEAVES, Index};
+use crate::paths::{self, Name, Paths};
+use crate::record::{Header, InstanceKey, LEAF_BYTES, Leaf, RecordId, RetentionClass};
+use crate::recover::{payload_frame_bytes, read_frames, read_head, read_meta};
+use crate::store::Meta;
+
+const OPEN_PAYLOADS_MAX: usize = 32;
+const READ_AHEAD_BYTES: usize = 128 << 10;
+const SCRUB_DAMAGE_MAX: usize = 1000;
+
+/// How far a reader looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// To the end of what the writer declared durable: for a journal that may be in use.
+    Durable,
+    /// To the last whole leaf: for a copy, or a disk whose writer is gone for good.
+    Everything,
+}
+
+/// Which entries are wanted; empty lists and `None` mean all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Leaf indexes.
+    pub leaves: Range<u64>,
+    /// Wall-clock times of the facts, nanoseconds.
+    pub wall_ns: Option<Range<i64>>,
+    /// Record kinds.
+    pub kinds: Vec<u16>,
+    /// Retention classes.
+    pub classes: Vec<RetentionClass>,
+    /// Container instances.
+    pub containers: Vec<InstanceKey>,
+    /// The latest leaf first.
+    pub newest_first: bool,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            leaves: 0..u64::MAX,
+            wall_ns: None,
+            kinds: Vec::new(),
+            classes: Vec::new(),
+            containers: Vec::new(),
+            newest_first: false,
+        }
+    }
+}
+
+impl Filter {
+    fn matches(&self, header: &Header) -> bool {
+        let any = |list_is_empty: bool, found: bool| list_is_empty || found;
+        self.wall_ns
+            .as_ref()
+            .is_none_or(|w| w.contains(&header.wall_ns))
+            && any(self.kinds.is_empty(), self.kinds.contains(&header.kind))
+            && any(
+                self.classes.is_empty(),
+                self.classes.contains(&header.class),
+            )
+            && any(
+                self.containers.is_empty(),
+                header
+                    .container
+                    .is_some_and(|key| self.containers.contains(&key)),
+            )
+    }
+}
+
+/// The content of an entry, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// The bytes that were appended, checked against the leaf's hash.
+    Present {
+        /// The content.
+        bytes: Vec<u8>,
+        /// What was hashed before it.
+        salt: [u8; SALT_BYTES],
+    },
+    /// Removed by retention.
+    Pruned {
+        /// The leaf of the record that says so; `None` when the stub is unreadable.
+        tombstone: Option<Leaf>,
+    },
+    /// It should be there and is not, or does not match its leaf.
+    Lost {
+        /// What was found instead.
+        why: String,
+    },
+}
+
+impl Payload {
+    /// The content, where it is present.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Present { bytes, .. } => Some(bytes),
+            Self::Pruned { .. } | Self::Lost { .. } => None,
+        }
+    }
+}
+
+/// One record as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its position.
+    pub leaf: Leaf,
+    /// What the leaf says.
+    pub header: Header,
+    /// The leaf itself, for hashing into a tree.
+    pub leaf_bytes: [u8; LEAF_BYTES],
+    /// Its content.
+    pub payload: Payload,
+}
+
+/// What a scrub found.
+#[derive(Debug, Default)]
+pub struct ScrubReport {
+    /// Entries read and checked.
+    pub checked: u64,
+    /// Entries whose payload retention has removed.
+    pub pruned: u64,
+    /// What is damaged; the first 1000.
+    pub damage: Vec<ReadError>,
+    /// Leaves whose payload is lost, with what was found instead; the first 1000.
+    pub lost: Vec<(Leaf, String)>,
+    /// Further damage beyond those.
+    pub omitted: u64,
+}
+
+/// A read-only view of a journal.
+pub struct Reader {
+    disk: Arc<dyn Disk>,
+    paths: Paths,
+    meta: Meta,
+    tail: Tail,
+}
+
+impl Reader {
+    /// Opens the journal in `dir` on the machine's disk, up to what is durable.
+    ///
+    /// # Errors
+    /// When there is no journal, it is of a newer format, or the disk refuses.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(RealDisk::default()), dir, Tail::Durable)
+    }
+
+    /// Opens the journal in `dir` on any disk, up to `tail`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: impl AsRef<Path>,
+        tail: Tail,
+    ) -> Result<Self, OpenError> {
+        let paths = Paths::new(dir.as_ref());
+        let meta = read_meta(&*disk, &paths)?.ok_or_else(|| OpenError::Foreign {
+            path: paths.root.clone(),
+            why: "it has no journal.meta".to_owned(),
+        })?;
+        Ok(Self {
+            disk,
+            paths,
+            meta,
+            tail,
+        })
+    }
+
+    pub(crate) fn over(disk: Arc<dyn Disk>, paths: Paths, meta: Meta, tail: Tail) -> Self {
+        Self {
+            disk,
+            paths,
+            meta,
+            tail,
+        }
+    }
+
+    /// The node this journal belongs to.
+    pub fn origin(&self) -> &str {
+        &self.meta.origin
+    }
+
+    /// The full name of a leaf.
+    pub fn id(&self, leaf: Leaf) -> RecordId {
+        RecordId {
+            origin: self.meta.origin.clone(),
+            leaf,
+        }
+    }
+
+    /// One past the last leaf this reader sees now, the emergency segment included.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn end(&self) -> Result<Leaf, ReadError> {
+        let view = self.view()?;
+        Ok(Leaf(
+            view.kept.last().map_or(view.end, |kept| kept.index + 1),
+        ))
+    }
+
+    /// The entry at `leaf`; `None` beyond the end.
+    ///
+    /// # Errors
+    /// When the leaf is damaged or missing, or the disk refuses.
+    pub fn get(&self, leaf: Leaf) -> Result<Option<Entry>, ReadError> {
+        let leaves = leaf.0..leaf.0.saturating_add(1);
+        self.scan(Filter {
+            leaves,
+            ..Filter::default()
+        })?
+        .next()
+        .transpose()
+    }
+
+    /// Entries that match, as of now.
+    ///
+    /// # Errors
+    /// When the journal's files cannot be listed. Damage met later is an item of the
+    /// iteration, which goes on behind it.
+    pub fn scan(&self, filter: Filter) -> Result<Scan, ReadError> {
+        let view = self.view()?;
+        let rest = filter.leaves.start..filter.leaves.end.min(view.end);
+        let kept = view
+            .kept
+            .into_iter()
+            .filter(|kept| filter.leaves.contains(&kept.index))
+            .collect();
+        Ok(Scan {
+            leaves: LeafSource::new(self, view.segments),
+            payloads: PayloadSource::new(self),
+            filter,
+            rest,
+            kept,
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// Follows the journal from `from` on.
+    pub fn follow(self, from: Leaf, filter: Filter) -> Follow {
+        Follow {
+            reader: self,
+            filter,
+            next: from,
+        }
+    }
+
+    /// Reads and checks everything in `leaves`.
+    ///
+    /// # Errors
+    /// When the journal's files cannot be listed.
+    pub fn scrub(&self, leaves: Range<u64>) -> Result<ScrubReport, ReadError> {
+        let mut report = ScrubReport::default();
+        for entry in self.scan(Filter {
+            leaves,
+            ..Filter::default()
+        })? {
+            let room = report.damage.len() + report.lost.len() < SCRUB_DAMAGE_MAX;
+            report.checked += 1;
+            match entry {
+                Ok(Entry {
+                    payload: Payload::Present { .. },
+                    ..
+                }) => {}
+                Ok(Entry {
+                    payload: Payload::Pruned { .. },
+                    ..
+                }) => report.pruned += 1,
+                Ok(Entry {
+                    leaf,
+                    payload: Payload::Lost { why },
+                    ..
+                }) if room => {
+                    report.lost.push((leaf, why));
+                }
+                Err(error) if room => report.damage.push(error),
+                _ => report.omitted += 1,
+            }
+        }
+        Ok(report)
+    }
+
+    /// The emergency segment first, then the head: what leaves the former between the two
+    /// looks is found below the latter.
+    fn view(&self) -> Result<View, ReadError> {
+        let mut kept = emergency::peek(&*self.disk, &self.paths, &self.meta);
+        let head = read_head(&*self.disk, &self.paths, &self.meta);
+        let segments = self.segments()?;
+        let end = match (self.tail, head) {
+            (Tail::Durable, Some(head)) => head,
+            (Tail::Durable, None) => self.whole_end(&segments, 0, true)?,
+            (Tail::Everything, head) => self.whole_end(&segments, head.unwrap_or(0), false)?,
+        };
+        kept.retain(|kept| kept.index >= end);
+        Ok(View {
+            end,
+            segments,
+            kept,
+        })
+    }
+
+    fn segments(&self) -> Result<Vec<u64>, ReadError> {
+        let dir = &self.paths.leaves;
+        let items = match self.disk.list(dir) {
+            Err(e) if disk::is_missing(&e) => Vec::new(),
+            listed => listed.map_err(read_error(dir))?,
+        };
+        let mut firsts: Vec<u64> = items
+            .iter()
+            .filter_map(|item| match paths::parse(&item.name) {
+                Name::Segment(first) => Some(first),
+                _ => None,
+            })
+            .collect();
+        firsts.sort_unstable();
+        Ok(firsts)
+    }
+
+    /// The end of the leaves by the frames alone: all whole ones from `head` on, or only
+    /// those that a later frame calls durable.
+    fn whole_end(&self, segments: &[u64], head: u64, durable: bool) -> Result<u64, ReadError> {
+        let mut end = head;
+        let from = segments
+            .partition_point(|first| *first <= head)
+            .saturating_sub(1);
+        for (position, first) in segments.iter().enumerate().skip(from) {
+            let path = self.paths.segment(*first);
+            let file = self
+                .disk
+                .open(&path, OpenMode::Read)
+                .map_err(read_error(&path))?;
+            let limit = segments.get(position + 1).copied().unwrap_or(u64::MAX);
+            let mut at = *first;
+            while at < limit {
+                let block = at..limit.min(at + BLOCK_LEAVES);
+                let bytes =
+                    read_frames(file.as_ref(), *first, &block).map_err(read_error(&path))?;
+                for (leaf, raw) in block.clone().zip(bytes.chunks(FRAME_BYTES)) {
+                    match Frame::decode(self.meta.seed(), leaf, raw) {
+                        Some(f) if durable => end = end.max(leaf - leaf.min(f.undurable.into())),
+                        Some(_) => end = end.max(leaf + 1),
+                        None => {}
+                    }
+                }
+                if (bytes.len() / FRAME_BYTES) as u64 != block.end - block.start {
+                    break;
+                }
+                at = block.end;
+            }
+        }
+        Ok(end)
+    }
+}
+
+struct View {
+    end: u64,
+    segments: Vec<u64>,
+    kept: Vec<Kept>,
+}
+
+fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+    let path = path.to_path_buf();
+    move |source| ReadError::Io { path, source }
+}
+
+/// Matching entries, in leaf order or its reverse.
+pub struct Scan {
+    leaves: LeafSource,
+    payloads: PayloadSource,
+    filter: Filter,
+    /// Leaves not yet looked at.
+    rest: Range<u64>,
+    /// Records of the emergency segment, all behind `rest`.
+    kept: VecDeque<Kept>,
+    ready: VecDeque<Result<(u64, Frame), ReadError>>,
+}
+
+impl Iterator for Scan {
+    type Item = Result<Entry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.filter.newest_first
+                && let Some(entry) = self.next_kept()
+            {
+                return Some(Ok(entry));
+            }
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready.map(|(leaf, frame)| self.payloads.entry(leaf, &frame)));
+            }
+            if self.rest.is_empty() {
+                return self.next_kept().map(Ok);
+            }
+            self.fill();
+        }
+    }
+}
+
+impl Scan {
+    /// Entries as leaves only, without reading payloads.
+    pub fn headers(mut self) -> impl Iterator<Item = Result<(Leaf, Header), ReadError>> {
+        std::iter::from_fn(move || {
+            while self.ready.is_empty() && !self.rest.is_empty() {
+                self.fill();
+            }
+            let next = self.ready.pop_front()?;
+            Some(next.and_then(|(leaf, frame)| {
+                let header = format::header_of(&frame.leaf);
+                let damaged = || ReadError::DamagedLeaf {
+                    leaf,
+                    path: self.leaves.path_of(leaf),
+                };
+                header
+                    .map(|header| (Leaf(leaf), header))
+                    .ok_or_else(damaged)
+            }))
+        })
+    }
+
+    pub(crate) fn leaf_bytes(mut self) -> impl Iterator<Item = Result<LeafBytes, ReadError>> {
+        std::iter::from_fn(move || {
+            while self.ready.is_empty() && !self.rest.is_empty() {
+                self.fill();
+            }
+            self.ready
+                .pop_front()
+                .map(|next| next.map(|(_, frame)| frame.leaf))
+        })
+    }
+
+    fn fill(&mut self) {
+        let newest = self.filter.newest_first;
+        let block = self.leaves.block_of(&self.rest, newest);
+        if newest {
+            self.rest.end = block.start;
+        } else {
+            self.rest.start = block.end;
+        }
+        if let Err(error) = self.leaves.read(&block, &self.filter, &mut self.ready) {
+            self.ready.push_back(Err(error));
+        }
+        if newest {
+            self.ready.make_contiguous().reverse();
+        }
+    }
+
+    fn next_kept(&mut self) -> Option<Entry> {
+        loop {
+            let newest = self.filter.newest_first;
+            let kept = if newest {
+                self.kept.pop_back()
+            } else {
+                self.kept.pop_front()
+            }?;
+            let Some(header) = format::header_of(&kept.leaf) else {
+                continue;
+            };
+            if self.filter.matches(&header) {
+                let payload = Payload::Present {
+                    bytes: kept.payload,
+                    salt: kept.salt,
+                };
+                let leaf = Leaf(kept.index);
+                return Some(Entry {
+                    leaf,
+                    header,
+                    leaf_bytes: kept.leaf,
+                    payload,
+                });
+            }
+        }
+    }
+}
+
+/// Leaf frames, block by block.
+struct LeafSource {
+    disk: Arc<dyn Disk>,
+    paths: Paths,
+    meta: Meta,
+    segments: Vec<u64>,
+    open: Option<OpenSegment>,
+}
+
+struct OpenSegment {
+    first: u64,
+    file: Box<dyn DiskFile>,
+    index: Option<Index>,
+}
+
+impl LeafSource {
+    fn new(reader: &Reader, segments: Vec<u64>) -> Self {
+        let (disk, paths, meta) = (
+            reader.disk.clone(),
+            reader.paths.clone(),
+            reader.meta.clone(),
+        );
+        Self {
+            disk,
+            paths,
+            meta,
+            segments,
+            open: None,
+        }
+    }
+
+    /// The block at one end of `rest`: within one segment, or within one hole.
+    fn block_of(&self, rest: &Range<u64>, newest: bool) -> Range<u64> {
+        let probe = if newest { rest.end - 1 } else { rest.start };
+        let (first, limit) = self.segment_of(probe);
+        let Some(first) = first else {
+            return rest.start..rest.end.min(limit);
+        };
+        let start = first + (probe - first) / BLOCK_LEAVES * BLOCK_LEAVES;
+        start.max(rest.start)..(start + BLOCK_LEAVES).min(limit).min(rest.end)
+    }
+
+    /// The segment that should hold `leaf`, and where the next one begins.
+    fn segment_of(&self, leaf: u64) -> (Option<u64>, u64) {
+        let position = self.segments.partition_point(|first| *first <= leaf);
+        let limit = self.segments.get(position).copied().unwrap_or(u64::MAX);
+        (position.checked_sub(1).map(|p| self.segments[p]), limit)
+    }
+
+    fn path_of(&self, leaf: u64) -> std::path::PathBuf {
+        self.paths.segment(self.segment_of(leaf).0.unwrap_or(0))
+    }
+
+    fn read(
+        &mut self,
+        block: &Range<u64>,
+        filter: &Filter,
+        out: &mut VecDeque<Result<(u64, Frame), ReadError>>,
+    ) -> Result<(), ReadError> {
+        let missing = |first| ReadError::MissingLeaves {
+            first,
+            last: block.end - 1,
+        };
+        let Some(first) = self.segment_of(block.start).0 else {
+            return Err(missing(block.start));
+        };
+        let seed = self.meta.seed();
+        let path = self.paths.segment(first);
+        let segment = self.open_segment(first)?;
+        if !segment.may_match(block, filter) {
+            return Ok(());
+        }
+        let bytes = read_frames(segment.file.as_ref(), first, block).map_err(read_error(&path))?;
+        for (leaf, raw) in block.clone().zip(bytes.as_chunks::<FRAME_BYTES>().0) {
+            let frame = Frame::decode(seed, leaf, raw);
+            match frame.and_then(|f| Some((f, format::header_of(&f.leaf)?))) {
+                Some((frame, header)) if filter.matches(&header) => {
+                    out.push_back(Ok((leaf, frame)))
+                }
+                Some(_) => {}
+                None => out.push_back(Err(ReadError::DamagedLeaf {
+                    leaf,
+                    path: path.clone(),
+                })),
+            }
+        }
+        let whole = block.start + (bytes.len() / FRAME_BYTES) as u64;
+        if whole < block.end {
+            Err(missing(whole))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn open_segment(&mut self, first: u64) -> Result<&OpenSegment, ReadError> {
+        if self.open.as_ref().is_none_or(|open| open.first != first) {
+            let path = self.paths.segment(first);
+            let file = self
+                .disk
+                .open(&path, OpenMode::Read)
+                .map_err(read_error(&path))?;
+            let max = index::bytes_max(self.meta.subtree_leaves);
+            let bytes = disk::read_small(&*self.disk, &self.paths.index(first), max);
+            let index = bytes
+                .ok()
+                .flatten()
+                .and_then(|b| Index::decode(&self.meta, first, &b));
+            self.open = Some(OpenSegment { first, file, index });
+        }
+        self.open
+            .as_ref()
+            .ok_or(ReadError::MissingLeaves { first, last: first })
+    }
+}
+
+impl OpenSegment {
+    fn may_match(&self, block: &Range<u64>, filter: &Filter) -> bool {
+        let number = (block.start - self.first) / BLOCK_LEAVES;
+        self.index
+            .as_ref()
+            .is_none_or(|i| !i.covers(block.end - self.first) || i.may_match(number, filter))
+    }
+}
+
+/// Payloads, through a few open files.
+struct PayloadSource {
+    disk: Arc<dyn Disk>,
+    paths: Paths,
+    meta: Meta,
+    files: HashMap<(u64, RetentionClass), OpenPayload>,
+}
+
+enum OpenPayload {
+    File {
+        file: Box<dyn DiskFile>,
+        ahead: Vec<u8>,
+        ahead_at: u64,
+        expected_at: u64,
+    },
+    Pruned(Option<Leaf>),
+    Missing(String),
+}
+
+impl PayloadSource {
+    fn new(reader: &Reader) -> Self {
+        let (disk, paths, meta) = (
+            reader.disk.clone(),
+            reader.paths.clone(),
+            reader.meta.clone(),
+        );
+        Self {
+            disk,
+            paths,
+            meta,
+            files: HashMap::new(),
+        }
+    }
+
+    fn entry(&mut self, leaf: u64, frame: &Frame) -> Entry {
+        // Frames are decoded only when their class exists.
+        let fallback = || Header {
+            kind: 0,
+            schema_version: 0,
+            class: RetentionClass::SYSTEM,
+            urgent: false,
+            container: None,
+            wall_ns: 0,
+            boot_ns: 0,
+            payload_bytes: 0,
+        };
+        let header = format::header_of(&frame.leaf).unwrap_or_else(fallback);
+        let payload = self.payload(leaf, frame, header.class);
+        Entry {
+            leaf: Leaf(leaf),
+            header,
+            leaf_bytes: frame.leaf,
+            payload,
+        }
+    }
+
+    fn payload(&mut self, leaf: u64, frame: &Frame, class: RetentionClass) -> Payload {
+        let key = (self.meta.subtree_of(leaf), class);
+        if self.files.len() >= OPEN_PAYLOADS_MAX && !self.files.contains_key(&key) {
+            self.files.clear();
+        }
+        let (disk, paths, meta) = (&self.disk, &self.paths, &self.meta);
+        let open = self
+            .files
+            .entry(key)
+            .or_insert_with(|| open_payload(&**disk, paths, meta, key));
+        match open {
+            OpenPayload::Pruned(tombstone) => Payload::Pruned {
+                tombstone: *tombstone,
+            },
+            OpenPayload::Missing(why) => Payload::Lost { why: why.clone() },
+            OpenPayload::File { .. } => open.read(meta, leaf, frame),
+        }
+    }
+}
+
+fn open_payload(
+    disk: &dyn Disk,
+    paths: &Paths,
+    meta: &Meta,
+    (subtree, class): (u64, RetentionClass),
+) -> OpenPayload {
+    let path = paths.payload(subtree, class);
+    match disk.open(&path, OpenMode::Read) {
+        Ok(file) => OpenPayload::File {
+            file,
+            ahead: Vec::new(),
+            ahead_at: 0,
+            expected_at: 0,
+        },
+        Err(error) => {
+            match disk::read_small(disk, &paths.pruned(subtree, class), FILE_HEADER_BYTES) {
+                Ok(Some(stub)) => {
+                    let header = FileHeader::decode(PRUNED_MAGIC, &stub).ok();
+                    let ours = header.filter(|h| h.store == meta.store && h.first == subtree);
+                    OpenPayload::Pruned(ours.map(|header| Leaf(header.a)))
+                }
+                _ => OpenPayload::Missing(format!("{}: {error}", path.display())),
+            }
+        }
+    }
+}
+
+impl OpenPayload {
+    fn read(&mut self, meta: &Meta, leaf: u64, frame: &Frame) -> Payload {
+        let Self::File {
+            file,
+            ahead,
+            ahead_at,
+            expected_at,
+        } = self
+        else {
+            return Payload::Lost {
+                why: "not open".to_owned(),
+            };
+        };
+        let lost = |why: &str| Payload::Lost {
+            why: why.to_owned(),
+        };
+        let Some(len) = payload_frame_bytes(frame) else {
+            return lost("its length exceeds the bound");
+        };
+        let at = frame.payload_at;
+        let Some(end) = at.checked_add(len as u64) else {
+            return lost("its place is impossible");
+        };
+        if at < *ahead_at || end > *ahead_at + ahead.len() as u64 {
+            // Reading ahead pays only for one record after another.
+            let want = if at == *expected_at {
+                len.max(READ_AHEAD_BYTES)
+            } else {
+                len
+            };
+            ahead.resize(want, 0);
+            match disk::read_up_to(file.as_ref(), ahead, at) {
+                Ok(filled) => ahead.truncate(filled),
+                Err(error) => {
+                    ahead.clear();
+                    return lost(&error.to_string());
+                }
+            }
+            *ahead_at = at;
+        }
+        *expected_at = end;
+        let from = usize::try_from(at - *ahead_at).unwrap_or(usize::MAX);
+        let bytes = ahead.get(from..from.saturating_add(len));
+        match bytes.and_then(|bytes| format::decode_payload(meta.seed(), leaf, bytes)) {
+            Some((salt, bytes))
+                if format::payload_hash(&salt, bytes) == format::hash_of(&frame.leaf) =>
+            {
+                Payload::Present {
+                    bytes: bytes.to_vec(),
+                    salt,
+                }
+            }
+            Some(_) => lost("it does not match the leaf's hash"),
+            None if bytes.is_none() => lost("its file ends before it"),
+            None => lost("its checksum does not match"),
+        }
+    }
+}
+
+/// A reader that remembers how far it got.
+pub struct Follow {
+    reader: Reader,
+    filter: Filter,
+    next: Leaf,
+}
+
+impl Follow {
+    /// The next leaf it will look at.
+    pub fn position(&self) -> Leaf {
+        self.next
+    }
+
+    /// What has become durable since the last call, at most `max` entries; empty when
+    /// there is nothing new. The caller waits between calls.
+    ///
+    /// # Errors
+    /// When the journal's files cannot be listed; damage is an item.
+    pub fn poll(&mut self, max: usize) -> Result<Vec<Result<Entry, ReadError>>, ReadError> {
+        let end = self.reader.end()?;
+        let leaves = self.next.0..end.0.min(self.filter.leaves.end);
+        let filter = Filter {
+            leaves,
+            newest_first: false,
+            ..self.filter.clone()
+        };
+        let found: Vec<_> = self.reader.scan(filter)?.take(max).collect();
+        let full = found.len() == max;
+        self.next = match found.last() {
+            Some(last) if full => Leaf(end_of(last, self.next).max(self.next.0)),
+            _ => Leaf(end.0.max(self.next.0)),
+        };
+        Ok(found)
+    }
+}
+
+fn end_of(item: &Result<Entry, ReadError>, next: Leaf) -> u64 {
+    match item {
+        Ok(entry) => entry.leaf.0 + 1,
+        Err(ReadError::DamagedLeaf { leaf, .. }) => leaf + 1,
+        Err(ReadError::MissingLeaves { last, .. }) => last + 1,
+        Err(ReadError::Io { .. }) => next.0,
+    }
+}
