@@ -1,0 +1,194 @@
+//! What a rule needs, what it expands to, what it costs and why it may be off.
+//!
+//! Promises: a rule that cannot be judged here is never silent; its status says what is missing.
+//!
+//! Leaves out: how it is shown.
+
+use serde::Serialize;
+
+use crate::events::KindSet;
+use crate::fields::NodeCapabilities;
+use crate::graph::{Graph, KindMemo, Node, NodeId};
+use crate::{Rule, RuleId, Ruleset, Source};
+
+/// Whether a rule judges events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RuleStatus {
+    /// It judges all the kinds of event it is for.
+    Active,
+    /// It judges only some of the kinds it is for; the reasons name the others.
+    Partial {
+        /// e.g. `needs evt.type bpf: not observed`
+        reasons: Vec<String>,
+    },
+    /// Its author, or a later file, has disabled it.
+    Disabled,
+    /// This node does not observe what it needs.
+    Inactive {
+        /// e.g. `needs proc.env: not collected`
+        reasons: Vec<String>,
+    },
+}
+
+impl RuleStatus {
+    /// Whether it judges any events.
+    pub fn is_active(&self) -> bool {
+        matches!(self, Self::Active | Self::Partial { .. })
+    }
+
+    /// Why it judges none or not all; empty where it judges all.
+    pub fn reasons(&self) -> Vec<String> {
+        match self {
+            Self::Active => Vec::new(),
+            Self::Disabled => vec!["disabled".to_owned()],
+            Self::Partial { reasons } | Self::Inactive { reasons } => reasons.clone(),
+        }
+    }
+}
+
+pub(crate) fn status(
+    graph: &Graph,
+    root: NodeId,
+    kinds: &KindSet,
+    source: Source,
+    enabled: bool,
+    capabilities: &NodeCapabilities,
+) -> RuleStatus {
+    if !enabled {
+        return RuleStatus::Disabled;
+    }
+    let mut reasons: Vec<String> = Vec::new();
+    for field in graph.fields_under(root) {
+        if let Some(why) = capabilities.missing_field(field.field) {
+            reasons.push(format!("needs {}: {why}", field.field.name()));
+        }
+    }
+    reasons.dedup();
+    if !reasons.is_empty() {
+        return RuleStatus::Inactive { reasons };
+    }
+    if source != Source::Syscall {
+        return RuleStatus::Active;
+    }
+    let missing: Vec<String> = kinds
+        .iter()
+        .filter_map(|k| {
+            capabilities
+                .missing_kind(k)
+                .map(|w| format!("needs evt.type {k}: {w}"))
+        })
+        .collect();
+    match missing.len() {
+        0 => RuleStatus::Active,
+        n if n == kinds.len() => RuleStatus::Inactive { reasons: missing },
+        _ => RuleStatus::Partial { reasons: missing },
+    }
+}
+
+/// Everything `rules explain` tells.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The rule.
+    pub rule: Rule,
+    /// Its condition with all macros and lists expanded, exceptions included.
+    pub expanded: String,
+    /// Macros it rests on.
+    pub macros: Vec<String>,
+    /// Kinds of event for which it can be true, and whether this node observes them; empty means
+    /// any kind of its source.
+    pub kinds: Vec<KindNeed>,
+    /// Fields it asks for, and whether this node observes them.
+    pub fields: Vec<FieldNeed>,
+    /// How many comparisons it has.
+    pub comparisons: usize,
+    /// What judging all of them would cost, in comparisons of a number. Most are never asked.
+    pub cost: u32,
+}
+
+/// A kind of event that a rule is for.
+#[derive(Clone, Debug, Serialize)]
+pub struct KindNeed {
+    /// `execve`
+    pub name: String,
+    /// Why it is not observed here, if it is not.
+    pub missing: Option<String>,
+}
+
+/// A field that a rule asks for.
+#[derive(Clone, Debug, Serialize)]
+pub struct FieldNeed {
+    /// `proc.aname[2]`
+    pub name: String,
+    /// Why it is not observed here, if it is not.
+    pub missing: Option<String>,
+}
+
+impl Ruleset {
+    /// Explains a rule.
+    pub fn explain(&self, id: RuleId) -> Explanation {
+        let root = self.compiled[id.index()].root;
+        let kinds = self.graph.kinds_of(root, &mut KindMemo::default());
+        let any = kinds == KindSet::all() || self.rule(id).source != Source::Syscall;
+        let (mut comparisons, mut cost) = (0, 0u32);
+        self.graph.leaves_under(root, |leaf| {
+            comparisons += 1;
+            cost = cost.saturating_add(leaf.cost);
+        });
+        Explanation {
+            rule: self.rule(id).clone(),
+            expanded: self.graph.show(root),
+            macros: self.macros_under(root),
+            kinds: kinds
+                .iter()
+                .filter(|_| !any)
+                .map(|k| KindNeed {
+                    name: k.name().to_owned(),
+                    missing: self.capabilities.missing_kind(k).map(str::to_owned),
+                })
+                .collect(),
+            fields: self
+                .graph
+                .fields_under(root)
+                .into_iter()
+                .map(|f| FieldNeed {
+                    name: f.to_string(),
+                    missing: self.capabilities.missing_field(f.field).map(str::to_owned),
+                })
+                .collect(),
+            comparisons,
+            cost,
+        }
+    }
+
+    /// The kinds of event that any active rule is for: what the sensor has to produce.
+    pub fn kinds_needed(&self, source: Source) -> KindSet {
+        let mut memo = KindMemo::default();
+        self.rules
+            .iter()
+            .zip(&self.compiled)
+            .filter(|(r, _)| r.source == source && r.status.is_active())
+            .map(|(_, c)| self.graph.kinds_of(c.root, &mut memo))
+            .fold(KindSet::EMPTY, |all, kinds| all.union(&kinds))
+    }
+
+    fn macros_under(&self, root: NodeId) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut seen = rustc_hash::FxHashSet::default();
+        let mut stack = vec![root];
+        while let Some(id) = stack.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            names.extend(self.macro_names.get(&id).cloned());
+            match self.graph.node(id) {
+                Node::And(c) | Node::Or(c) => stack.extend(c.iter().copied()),
+                Node::Not(c) => stack.push(*c),
+                Node::Leaf(_) => {}
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}

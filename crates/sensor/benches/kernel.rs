@@ -1,0 +1,313 @@
+//! What the kernel side costs and what it loses: ratios with and without the sensor, alternating in
+//! one run. Needs root; `make bench` runs it.
+//!
+//! The measured process is this binary again, in a cgroup of its own that is watched like a
+//! container's (known behaviour never leaves the kernel, so no agent is needed for the ratios).
+
+use plimsoll_model::{EventKind, FileOp};
+use plimsoll_sensor::Sensor;
+use plimsoll_sensor::api::*;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 7;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some("child") => return child(&args[2..]),
+        Some("nothing") => return,
+        _ => {}
+    }
+    let hierarchy = hierarchy();
+    println!("machine: {}", machine());
+    println!("hierarchy: {hierarchy:?}; {ROUNDS} rounds, with and without the sensor in turn; medians\n");
+    println!("| inside a watched container | without | with | ratio | bound |\n|---|---|---|---|---|");
+    ratio(&hierarchy, "open+read+close of a known file", "orc", true, 1.20);
+    ratio(&hierarchy, "getppid", "getppid", true, 1.15);
+    ratio(&hierarchy, "getppid outside any container", "getppid", false, 1.15);
+    ratio(&hierarchy, "fork+exec of a small program", "exec", true, 1.10);
+    println!();
+    novel(&hierarchy);
+    shadow(&hierarchy);
+}
+
+fn machine() -> String {
+    let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown CPU");
+    let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
+    format!("{cores} × {model}, kernel {}", read("/proc/sys/kernel/osrelease").trim())
+}
+
+/// The pids controller of cgroup v1 where it is mounted, else cgroup v2.
+fn hierarchy() -> Hierarchy {
+    let v1 = PathBuf::from("/sys/fs/cgroup/pids");
+    if v1.join("cgroup.procs").exists() {
+        return Hierarchy::V1 { controller: "pids".into(), mount: v1 };
+    }
+    Hierarchy::V2 { mount: "/sys/fs/cgroup".into() }
+}
+
+fn mount(h: &Hierarchy) -> &Path {
+    match h {
+        Hierarchy::V1 { mount, .. } | Hierarchy::V2 { mount } => mount,
+    }
+}
+
+/// A cgroup that goes when it is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(h: &Hierarchy, name: &str) -> Self {
+        let dir = mount(h).join(format!("plimsoll-bench-{}-{name}", std::process::id()));
+        std::fs::create_dir(&dir).expect("make a cgroup (root?)");
+        Cgroup(dir)
+    }
+    fn id(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(&self.0).expect("the cgroup is there").ino()
+    }
+}
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Runs this binary as a child in the cgroup and returns what it printed.
+fn run_child(cgroup: Option<&Cgroup>, args: &[&str]) -> String {
+    // a mount namespace of its own, as every container has: without one it counts as the runtime
+    let mut c = Command::new("unshare");
+    c.args(["--mount", "/bin/sh"]);
+    // the shell moves itself, so that what follows is in the cgroup from its exec on
+    let script = match cgroup {
+        Some(cg) => format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", cg.0.display()),
+        None => "exec \"$0\" \"$@\"".to_owned(),
+    };
+    c.arg("-c").arg(script).arg(std::env::current_exe().expect("own path")).arg("child").args(args);
+    let out = c.stdin(Stdio::null()).output().expect("run a child");
+    assert!(out.status.success(), "child failed: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+fn watch(sensor: &Sensor, cgroup: &Cgroup) {
+    sensor
+        .control()
+        .watch(&Watch { cgroup_id: cgroup.id(), set: 0, dense_base: 0, dense_len: 0 })
+        .expect("watch the cgroup");
+}
+
+fn load(h: &Hierarchy) -> Sensor {
+    Sensor::load(&SensorConfig::new(h.clone())).expect("load the sensor")
+}
+
+fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
+    let (mut without, mut with, mut ratios) = (vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let cg = Cgroup::new(h, "ratio");
+        let off: f64 = run_child(inside.then_some(&cg), &[op]).parse().expect("nanoseconds");
+        let mut sensor = load(h);
+        watch(&sensor, &cg);
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = std::sync::Arc::clone(&stop);
+        let reader = std::thread::spawn(move || {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = sensor.poll(Duration::from_millis(50), &mut |_| {});
+            }
+        });
+        let on: f64 = run_child(inside.then_some(&cg), &[op]).parse().expect("nanoseconds");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        reader.join().expect("the reader ends");
+        without.push(off);
+        with.push(on);
+        ratios.push(on / off);
+    }
+    println!(
+        "| {what} | {:.0} ns | {:.0} ns | {:.3} | {bound:.2} |",
+        median(without),
+        median(with),
+        median(ratios)
+    );
+}
+
+/// What the measured process does; prints nanoseconds an operation, or a count.
+fn child(args: &[String]) {
+    match args[0].as_str() {
+        "getppid" => println!("{}", per_op(3_000_000, || std::hint::black_box(std::os::unix::process::parent_id()))),
+        "orc" => {
+            let mut buf = [0u8; 64];
+            println!(
+                "{}",
+                per_op(200_000, || {
+                    use std::io::Read;
+                    let _ = std::fs::File::open("/etc/hostname").and_then(|mut f| f.read(&mut buf));
+                })
+            );
+        }
+        "exec" => {
+            let own = std::env::current_exe().expect("own path");
+            println!("{}", per_op(1_000, || drop(Command::new(&own).arg("nothing").status())));
+        }
+        "novel" => {
+            let (dir, n, rate): (&str, u64, u64) = (&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
+            novel_child(dir, n, rate);
+        }
+        "shadow" => {
+            let flood = std::thread::spawn(|| {
+                let end = Instant::now() + Duration::from_secs(5);
+                while Instant::now() < end {
+                    for _ in 0..1000 {
+                        drop(std::fs::File::open("/etc/hostname"));
+                    }
+                }
+            });
+            for _ in 0..200 {
+                drop(std::fs::File::open("/etc/shadow"));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            flood.join().unwrap();
+        }
+        other => panic!("unknown operation {other}"),
+    }
+}
+
+fn per_op<T>(n: u32, mut f: impl FnMut() -> T) -> f64 {
+    for _ in 0..n / 10 {
+        f();
+    }
+    let start = Instant::now();
+    for _ in 0..n {
+        f();
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(n)
+}
+
+/// Opens `n` different files (hard links of one another would be one object; these are many) at
+/// `rate` a second: each is new behaviour.
+fn novel_child(dir: &str, n: u64, rate: u64) {
+    let start = Instant::now();
+    for i in 0..n {
+        let path = format!("{dir}/{}", i % 20_000);
+        // alternating operations on 20,000 files, and a rename of nothing that exists: always new
+        match i / 20_000 {
+            0 => drop(std::fs::File::open(path)),
+            _ => drop(std::fs::create_dir(format!("{dir}/d{i}"))),
+        }
+        if rate > 0 && i % 64 == 0 {
+            let due = Duration::from_nanos(i * 1_000_000_000 / rate);
+            while start.elapsed() < due {
+                std::hint::spin_loop();
+            }
+        }
+    }
+    println!("{} {:.3}", n, start.elapsed().as_secs_f64());
+}
+
+fn novel(h: &Hierarchy) {
+    println!("novel behaviour (opens and mkdirs of paths never used before; reader decodes, nothing else):\n");
+    println!("| offered a second | done | emitted | lost | done = emitted + lost | rate reached |\n|---|---|---|---|---|---|");
+    for rate in [20_000u64, 50_000, 100_000, 0] {
+        let dir = std::env::temp_dir().join(format!("plimsoll-novel-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for i in 0..20_000 {
+            std::fs::write(dir.join(i.to_string()), b"").unwrap();
+        }
+        let cg = Cgroup::new(h, "novel");
+        let mut sensor = load(h);
+        watch(&sensor, &cg);
+        let n = 100_000u64;
+        let (dir_name, cg_ref) = (dir.to_string_lossy().into_owned(), &cg);
+        let (mut emitted, mut lost) = (0u64, 0u64);
+        let mut said = String::new();
+        std::thread::scope(|s| {
+            let child = s.spawn(move || run_child(Some(cg_ref), &["novel", &dir_name, &n.to_string(), &rate.to_string()]));
+            let mut idle = 0;
+            while idle < 5 {
+                let mut got = 0;
+                sensor
+                    .poll(Duration::from_millis(100), &mut |signal| {
+                        got += 1;
+                        match signal {
+                            Signal::Event(e) => {
+                                if let EventKind::File(f) = &e.kind {
+                                    let name = f.path.as_bytes();
+                                    if name.windows(15).any(|w| w == b"plimsoll-novel-") && matches!(f.op, FileOp::Read | FileOp::Mkdir) {
+                                        emitted += 1;
+                                    }
+                                }
+                            }
+                            Signal::Loss(l) => lost += l.count,
+                        }
+                    })
+                    .unwrap();
+                idle = if got == 0 && child.is_finished() { idle + 1 } else { 0 };
+            }
+            said = child.join().unwrap();
+        });
+        let seconds: f64 = said.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(1.0);
+        let offered = if rate == 0 { "unbounded".to_owned() } else { rate.to_string() };
+        println!(
+            "| {offered} | {n} | {emitted} | {lost} | {} | {:.0} |",
+            if emitted + lost == n { "yes" } else { "NO" },
+            n as f64 / seconds
+        );
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    println!();
+}
+
+/// 200 reads of a watched file beside a flood of known opens: each must arrive.
+fn shadow(h: &Hierarchy) {
+    let cg = Cgroup::new(h, "shadow");
+    let mut sensor = load(h);
+    watch(&sensor, &cg);
+    sensor
+        .control()
+        .set_watched_paths(&[WatchedPath { path: PathMatch::Exact("/etc/shadow".into()), ops: vec![] }])
+        .unwrap();
+    let cg_ref = &cg;
+    let mut latency: Vec<f64> = Vec::new();
+    std::thread::scope(|s| {
+        let child = s.spawn(move || run_child(Some(cg_ref), &["shadow"]));
+        while !child.is_finished() {
+            sensor
+                .poll(Duration::from_millis(100), &mut |signal| {
+                    if let Signal::Event(e) = signal {
+                        if matches!(&e.kind, EventKind::File(f) if f.path.as_bytes() == b"/etc/shadow") {
+                            latency.push((boot_ns() - e.boot.0) as f64 / 1e6);
+                        }
+                    }
+                })
+                .unwrap();
+        }
+        child.join().unwrap();
+    });
+    latency.sort_by(f64::total_cmp);
+    let p = |q: f64| latency.get(((latency.len() as f64 - 1.0) * q) as usize).copied().unwrap_or(f64::NAN);
+    println!(
+        "200 reads of /etc/shadow beside a flood of opens: {} seen by the reader; from the act to the reader p50 {:.2} ms, p99 {:.2} ms (boot clock)",
+        latency.len(),
+        p(0.5),
+        p(0.99)
+    );
+}
+
+#[allow(unsafe_code)]
+fn boot_ns() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: t is a valid timespec for the length of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
