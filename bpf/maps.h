@@ -166,7 +166,6 @@ struct path_call path_calls[SYSCALLS];
 __u8 call_numbers[SYSCALLS]; /* for handlers that serve several calls */
 __u16 native_numbers[SYSCALLS]; /* 32-bit number -> native number, 0xffff: none */
 struct gate gates[SYSCALLS];
-struct gate gates_compat[SYSCALLS];
 __u32 used_budget[SYSCALLS];
 /* handlers of the DNS calls, opened while somebody resolves: number -> handler */
 __u8 dns_handlers[SYSCALLS];

@@ -132,24 +132,23 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 
 	if (nr >= SYSCALLS)
 		return 0;
+	/* one load decides for nearly every call */
+	if (!*(volatile __u32 *)&gates[nr & (SYSCALLS - 1)])
+		return 0;
 	g = gates[nr & (SYSCALLS - 1)];
 #if defined(__TARGET_ARCH_x86)
-	{
-		struct gate gc = gates_compat[nr & (SYSCALLS - 1)];
-		if (!g.handler && !g.used && !gc.handler && !gc.used)
-			return 0;
-		/* TS_COMPAT: entered through int 0x80 or the 32-bit entry points */
-		if (BPF_CORE_READ(current_task(), thread_info.status) & 2) {
-			g = gc;
-			compat = 1;
-		}
+	/* TS_COMPAT: entered through int 0x80 or the 32-bit entry points */
+	if (BPF_CORE_READ(current_task(), thread_info.status) & 2) {
+		g.handler = g.compat;
+		g.used = 0;
+		compat = 1;
 	}
 #endif
 	if (!g.handler && !g.used)
 		return 0;
 	tgid = bpf_get_current_pid_tgid() >> 32;
 	p = bpf_map_lookup_elem(&processes, &tgid);
-	if (g.used && !compat) {
+	if (g.used) {
 		if (++used_budget[nr & (SYSCALLS - 1)] > USED_BUDGET)
 			gates[nr & (SYSCALLS - 1)].used = 0;
 	}

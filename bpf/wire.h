@@ -188,6 +188,8 @@ struct process {
 struct gate {
 	__u8 handler; /* tail call index, 0: none */
 	__u8 used; /* collect "system calls used" for this number now */
+	__u8 compat; /* handler of this number in the 32-bit table */
+	__u8 pad;
 };
 
 #define SYSCALLS 512

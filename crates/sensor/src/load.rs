@@ -110,8 +110,6 @@ pub struct Sensor {
     control: Control,
     losses: Losses,
     last_tick: BootNs,
-    last_fast_tick: BootNs,
-    dns_opened_ns: u64,
     syscalls_used: bool,
     misses: Vec<(MapFreeProgram, u64)>,
     // last: everything above holds references into the kernel only through descriptors
@@ -239,8 +237,6 @@ impl Sensor {
             control,
             losses: Losses { since: now, ..Default::default() },
             last_tick: BootNs(0),
-            last_fast_tick: BootNs(0),
-            dns_opened_ns: 0,
             syscalls_used: config.syscalls_used,
             misses,
             skel,
@@ -331,7 +327,6 @@ impl Sensor {
             }
             bss.dns_until_ns = 0;
         }
-        let _ = (self.dns_opened_ns, self.last_fast_tick);
     }
 
     /// New losses since the last call, at most every 200 ms.
@@ -565,10 +560,10 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
                 };
             }
         }
-        let compat = usize::try_from(call.compat).ok().filter(|n| *n < bss.gates_compat.len());
+        let compat = usize::try_from(call.compat).ok().filter(|n| *n < bss.gates.len());
         if let (Some(compat), Some(nr)) = (compat, native) {
             // mmap of the 32-bit table has its descriptor elsewhere only in old_mmap (90), left out
-            bss.gates_compat[compat].handler = handler;
+            bss.gates[compat].compat = handler;
             bss.native_numbers[compat] = nr as u16;
         }
     }

@@ -1,0 +1,416 @@
+//! What the socket answers: reads of live state, and decisions, which are journalled.
+//!
+//! Promises: every question goes to the pipeline as one job and is answered within [`PATIENCE`] or
+//! refused as busy, so a question can be late but never stops observing for longer than its own
+//! work. Making JSON is done on the connection's thread. A decision names uid and login uid.
+
+use crate::daemon::Shared;
+use crate::pipeline::Pipeline;
+use crate::server::{Answer, Peer};
+use crate::shelf::{DOCUMENT_BYTES_MAX, ShelfError};
+use crate::{machine, view};
+use plimsoll_api::protocol::BaselineSelector;
+use plimsoll_api::types::{
+    BaselineCounts, DoctorState, JournalStatus, Refusal, SensorStatus, time,
+};
+use plimsoll_api::{self as api, DoctorRow, Failure, FailureCode, Item, Request};
+use plimsoll_baseline::baseline::{Approval, DecideError};
+use plimsoll_baseline::{Baseline, Change, Select};
+use plimsoll_model::record::Decision;
+use plimsoll_model::{BaselineId, BehaviourId, Stamp};
+use plimsoll_sensor::api::HookStatus;
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How long a question waits for the pipeline.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a flush may take.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+type Answered = Result<(Vec<Item>, Option<String>), Failure>;
+
+/// The answers of a running agent.
+pub struct Answers(pub Arc<Shared>);
+
+impl Answer for Answers {
+    fn answer(&self, request: Request, peer: &Peer) -> Answered {
+        let one = |item| Ok((vec![item], None));
+        match request {
+            Request::Status {} => one(Item::Status(self.status()?)),
+            Request::Doctor {} => {
+                let rows = self.0.hooks.iter().map(doctor_row);
+                Ok((rows.map(Item::Doctor).collect(), None))
+            }
+            Request::Containers { gone } => {
+                let node = self.0.ledger.origin().as_str();
+                let all = self.ask(move |p| p.containers(gone))?;
+                let item = |c| Item::Container(api::Container::new(&c, node));
+                Ok((all.into_iter().map(item).collect(), None))
+            }
+            Request::Baselines {} => {
+                let all = self.ask(|p| p.shelf().summaries())?;
+                Ok((all.into_iter().map(Item::Baseline).collect(), None))
+            }
+            Request::BaselineShow { id, version } => {
+                let baseline = self.baseline(id, version)?;
+                one(Item::BaselineDetail(view::detail(
+                    &baseline,
+                    self.0.ledger.origin(),
+                )))
+            }
+            Request::BaselineDiff { from, to } => {
+                let BaselineSelector { id, version } = from;
+                let a = self.baseline(id, version)?;
+                let BaselineSelector { id, version } = to;
+                let b = self.baseline(id, version)?;
+                let diff = plimsoll_baseline::diff(&a, &b);
+                one(Item::BaselineDiff(view::diff(&a, &b, &diff)))
+            }
+            Request::BaselineExport { id, version } => {
+                let baseline = self.baseline(id, version)?;
+                let document = plimsoll_baseline::export(&baseline)
+                    .map_err(|e| Failure::new(FailureCode::Conflict, e.to_string()))?;
+                one(Item::Document(document.to_string()))
+            }
+            Request::BaselineApprove {
+                id,
+                behaviours,
+                reason,
+            } => {
+                let select = selection(&behaviours)?;
+                self.decide("baseline.approve", id, reason, peer, move |b, approval| {
+                    b.approve(&select, approval)
+                })
+            }
+            Request::BaselineLock { id, reason } => {
+                self.decide("baseline.lock", id, reason, peer, Baseline::lock)
+            }
+            Request::BaselineReset { id, reason } => {
+                self.decide("baseline.reset", id, reason, peer, Baseline::reset)
+            }
+            Request::BaselineImport { document, reason } => self.import(&document, reason, peer),
+            Request::Flush {} => {
+                // what the pipeline still holds goes to the journal first
+                self.ask(|p| p.tick())?;
+                let durable = self
+                    .0
+                    .ledger
+                    .flush(FLUSH_PATIENCE)
+                    .map_err(|e| Failure::new(FailureCode::Failed, e.to_string()))?;
+                one(Item::Flushed { durable })
+            }
+        }
+    }
+}
+
+impl Answers {
+    /// Runs `job` on the pipeline and waits for what it gives.
+    fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Pipeline) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (told, answer) = mpsc::sync_channel(1);
+        let busy = |_| Failure::new(FailureCode::Busy, "the agent is busy: try again");
+        self.0
+            .job(Box::new(move |p| drop(told.send(job(p)))))
+            .map_err(|()| busy(mpsc::RecvTimeoutError::Timeout))?;
+        answer.recv_timeout(PATIENCE).map_err(busy)
+    }
+
+    fn baseline(&self, id: String, version: Option<u64>) -> Result<Baseline, Failure> {
+        let found = self
+            .ask(move |p| p.shelf().find(&id).map(|s| s.baseline.clone()))?
+            .map_err(refused)?;
+        match version {
+            Some(v) if v != found.version() => Err(Failure::new(
+                FailureCode::NotFound,
+                format!(
+                    "{} is at version {} now; older versions are in the journal",
+                    found.id(),
+                    found.version()
+                ),
+            )),
+            _ => Ok(found),
+        }
+    }
+
+    fn decide(
+        &self,
+        action: &'static str,
+        id: String,
+        reason: String,
+        peer: &Peer,
+        act: impl FnOnce(&mut Baseline, Approval) -> Result<Change, DecideError> + Send + 'static,
+    ) -> Answered {
+        let at = self.0.anchor.stamp(self.0.clocks.boot());
+        let approval = approval(peer, &reason, at);
+        let decision = decision(action, String::new(), reason, peer, at);
+        let (change, reference) = self.ask(move |p| {
+            let shelved = p.shelf().find(&id).map_err(refused)?;
+            let change = act(&mut shelved.baseline, approval)
+                .map_err(|e| Failure::new(FailureCode::Conflict, e.to_string()))?;
+            let id = shelved.baseline.id().clone();
+            let subject = id.to_string();
+            let reference = p.decided(
+                &id,
+                Decision {
+                    subject,
+                    ..decision
+                },
+            );
+            Ok((change, reference))
+        })??;
+        let items = reference.iter().map(view::reference).map(Item::BaselineRef);
+        Ok((items.collect(), Some(words(&change))))
+    }
+
+    fn import(&self, document: &str, reason: String, peer: &Peer) -> Answered {
+        if document.len() > DOCUMENT_BYTES_MAX {
+            return Err(Failure::new(
+                FailureCode::BadRequest,
+                format!("the document is longer than {DOCUMENT_BYTES_MAX} bytes"),
+            ));
+        }
+        let baseline = plimsoll_baseline::import(document.as_bytes())
+            .map_err(|e| Failure::new(FailureCode::BadRequest, e.to_string()))?;
+        let at = self.0.anchor.stamp(self.0.clocks.boot());
+        let decision = decision("baseline.import", String::new(), reason, peer, at);
+        let reference = self.ask(move |p| {
+            let id: BaselineId = p.shelf().import(baseline).map_err(refused)?;
+            let subject = id.to_string();
+            Ok(p.decided(
+                &id,
+                Decision {
+                    subject,
+                    ..decision
+                },
+            ))
+        })??;
+        let items = reference.iter().map(view::reference).map(Item::BaselineRef);
+        Ok((items.collect(), Some("taken over".to_owned())))
+    }
+
+    /// How the agent is doing.
+    fn status(&self) -> Result<api::Status, Failure> {
+        let shared = &self.0;
+        let ((totals, mut queues, mut problems), summaries, running, gone) = self.ask(|p| {
+            let running = p.containers(false).len() as u64;
+            let all = p.containers(true).len() as u64;
+            (p.report(), p.shelf().summaries(), running, all - running)
+        })?;
+        let ended = || Failure::new(FailureCode::Failed, "the agent is ending");
+        let writer = shared.ledger.status().ok_or_else(ended)?;
+        let fill = shared.inbox.fill();
+        let more = [
+            ("inbox_bulk", fill.bulk as u64),
+            ("inbox_tree", fill.tree as u64),
+            ("inbox_alert", fill.alert as u64),
+            ("inbox_bytes", fill.bytes as u64),
+            ("journal_queue", writer.queued as u64),
+            ("journal_queue_bytes", writer.queued_bytes as u64),
+            ("alerts_to_show", shared.outputs.waiting() as u64),
+        ];
+        queues.extend(more.map(|(k, v)| (k.to_owned(), v)));
+        let latency = shared.ledger.latency();
+        let p99 = [
+            ("alert_handed_p99_us", latency.handed_quantile(0.99)),
+            ("alert_durable_p99_us", latency.durable_quantile(0.99)),
+        ];
+        queues.extend(
+            p99.iter()
+                .filter_map(|(k, v)| Some(((*k).to_owned(), (*v)? / 1000))),
+        );
+        queues.insert("events_judged".into(), totals.observations);
+        problems.extend(recent_losses(shared));
+        let now = shared.clocks.boot();
+        Ok(api::Status {
+            running: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: shared.ledger.origin().to_string(),
+            boot_id: machine::boot_id().to_string(),
+            kernel: machine::kernel(),
+            pid: Some(std::process::id()),
+            started: Some(time(shared.started)),
+            uptime_seconds: Some(now.0.saturating_sub(shared.started.boot.0) / 1_000_000_000),
+            memory_bytes: machine::resident_bytes(),
+            cpu_ms: Some(machine::cpu_ms()),
+            sensor: Some(sensor(shared)),
+            journal: journal(shared, &writer),
+            containers_running: running,
+            containers_gone: gone,
+            baselines: counts(&summaries),
+            alerts: Some(totals.alerts),
+            drifts: Some(totals.drifts),
+            gaps_last_hour: None,
+            last_record: Some(shared.ledger.last_wall().rfc3339()),
+            queues,
+            problems,
+        })
+    }
+}
+
+fn recent_losses(shared: &Shared) -> Vec<String> {
+    let gaps = shared
+        .gaps
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lost: BTreeMap<_, _> = gaps.totals().clone();
+    lost.into_iter()
+        .map(|(stage, n)| format!("{n} lost at {} since the start", stage.as_str()))
+        .collect()
+}
+
+fn sensor(shared: &Shared) -> SensorStatus {
+    let c = shared.kernel.counters();
+    let refused: Vec<&HookStatus> = shared
+        .hooks
+        .iter()
+        .filter(|h| h.mechanism.is_none())
+        .collect();
+    let names: Vec<&str> = refused.iter().map(|h| h.kind).collect();
+    SensorStatus {
+        state: if refused.is_empty() {
+            "running"
+        } else {
+            "degraded"
+        }
+        .to_owned(),
+        reason: (!refused.is_empty()).then(|| format!("not seen: {}", names.join(", "))),
+        kinds_seen: (shared.hooks.len() - refused.len()) as u64,
+        kinds_refused: refused.len() as u64,
+        emitted: c.emitted.iter().sum(),
+        known_l1: c.l1_hits,
+        known_l2: c.l2_hits,
+        lost: c.lost,
+        containers: c.containers,
+        processes: c.processes,
+        run_time_ns: c.run_time_ns,
+        map_bytes: c.map_bytes,
+    }
+}
+
+fn journal(shared: &Shared, writer: &plimsoll_evidence::WriterStatus) -> JournalStatus {
+    let health = &writer.health;
+    let (state, reason) = match &health.trouble {
+        None => ("ok", None),
+        Some((reason, _)) => {
+            let state = if health.emergency_room_bytes > 0 {
+                "emergency"
+            } else {
+                "failing"
+            };
+            (state, Some(format!("{reason:?}")))
+        }
+    };
+    JournalStatus {
+        dir: shared.journal_dir.display().to_string(),
+        origin: shared.ledger.origin().to_string(),
+        records: health.durable + writer.queued as u64,
+        durable: health.durable,
+        bytes: machine::bytes_below(&shared.journal_dir),
+        free_bytes: machine::free_bytes(&shared.journal_dir),
+        health: state.to_owned(),
+        reason,
+        unanchored_since: Some(time(shared.started)),
+    }
+}
+
+fn counts(summaries: &[api::Baseline]) -> BaselineCounts {
+    let in_state = |state: &str| summaries.iter().filter(|b| b.state == state).count() as u64;
+    BaselineCounts {
+        learning: in_state("learning"),
+        ready: in_state("ready"),
+        locked: in_state("locked"),
+    }
+}
+
+/// A hook as the doctor tells it.
+pub fn doctor_row(hook: &HookStatus) -> DoctorRow {
+    let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+    DoctorRow {
+        area: "hook".to_owned(),
+        name: hook.kind.to_owned(),
+        state: match (&hook.mechanism, hook.refused.is_empty()) {
+            (None, _) => DoctorState::Missing,
+            (Some(_), true) => DoctorState::Ok,
+            (Some(_), false) => DoctorState::Degraded,
+        },
+        found: hook.mechanism.clone().unwrap_or_default(),
+        refused: hook
+            .refused
+            .iter()
+            .map(|r| Refusal {
+                mechanism: r.mechanism.clone(),
+                reason: r.reason.clone(),
+            })
+            .collect(),
+        cost: text(hook.misses),
+        advice: text(hook.advice),
+        fatal: false,
+    }
+}
+
+fn selection(behaviours: &[String]) -> Result<Select, Failure> {
+    if behaviours.is_empty() {
+        return Ok(Select::AllPending);
+    }
+    let ids: Option<Vec<BehaviourId>> = behaviours.iter().map(|b| behaviour_id(b)).collect();
+    ids.map(Select::Ids)
+        .ok_or_else(|| Failure::new(FailureCode::BadRequest, "a behaviour id has 32 hex digits"))
+}
+
+fn behaviour_id(hex: &str) -> Option<BehaviourId> {
+    let mut id = [0; 16];
+    if hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (n, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[n * 2..n * 2 + 2], 16).ok()?;
+    }
+    Some(BehaviourId(id))
+}
+
+fn approval(peer: &Peer, reason: &str, at: Stamp) -> Approval {
+    let who = match peer.login_uid {
+        u32::MAX => format!("uid {}", peer.uid),
+        login => format!("uid {} (login {login})", peer.uid),
+    };
+    Approval {
+        who,
+        why: reason.to_owned(),
+        at,
+    }
+}
+
+fn decision(action: &str, subject: String, reason: String, peer: &Peer, at: Stamp) -> Decision {
+    Decision {
+        at,
+        action: action.to_owned(),
+        subject,
+        reason,
+        uid: peer.uid,
+        login_uid: peer.login_uid,
+        method: "socket".to_owned(),
+    }
+}
+
+fn words(change: &Change) -> String {
+    match change {
+        Change::Ready { version, statement } => format!("version {version} is ready: {statement}"),
+        Change::Decided(d) => match d.behaviours {
+            0 => format!("version {}: {}", d.version, d.action),
+            n => format!("version {}: {} of {n} behaviours", d.version, d.action),
+        },
+    }
+}
+
+fn refused(error: ShelfError) -> Failure {
+    let code = match &error {
+        ShelfError::NotFound(_) => FailureCode::NotFound,
+        ShelfError::Ambiguous(..) => FailureCode::Ambiguous,
+        ShelfError::Full => FailureCode::Conflict,
+        ShelfError::Read { .. } | ShelfError::Decode { .. } => FailureCode::Failed,
+    };
+    Failure::new(code, error.to_string())
+}

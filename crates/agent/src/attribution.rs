@@ -1,0 +1,63 @@
+//! The stage "attribute" as the pipeline sees it: one object-safe trait over
+//! [`plimsoll_workload::Attributor`], so that the pipeline does not carry the kind of evidence in
+//! its type, and tests can give it containers without a machine.
+
+use plimsoll_model::{BootNs, ClockAnchor, Container, ContainerId, Event, Instance};
+use plimsoll_workload::{Attributor, Counters, Evidence, Facts, Out, Scan};
+
+/// Events in, observations and news of containers out.
+pub trait Attribute: Send {
+    /// Takes over what was running when the agent started.
+    fn seed(
+        &mut self,
+        scan: Scan,
+        remembered: Vec<Container>,
+        anchor: &ClockAnchor,
+        now: BootNs,
+    ) -> Vec<Out>;
+    /// Attributes one event.
+    fn attribute(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
+    /// A runtime said something about an instance.
+    fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out>;
+    /// A container got another name.
+    fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out>;
+    /// Time passes.
+    fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
+    /// How full its tables are.
+    fn counters(&self) -> Counters;
+    /// Containers that are known although they are gone.
+    fn gone(&self) -> Vec<Container>;
+}
+
+impl<E: Evidence + Send> Attribute for Attributor<E> {
+    fn seed(
+        &mut self,
+        scan: Scan,
+        remembered: Vec<Container>,
+        anchor: &ClockAnchor,
+        now: BootNs,
+    ) -> Vec<Out> {
+        Attributor::seed(self, scan, remembered, anchor, now)
+    }
+    fn attribute(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
+        Attributor::attribute(self, event, anchor, now)
+    }
+    fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out> {
+        Attributor::confirmed(self, instance, facts, now)
+    }
+    fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out> {
+        Attributor::renamed(self, id, name)
+    }
+    fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
+        Attributor::tick(self, anchor, now)
+    }
+    fn counters(&self) -> Counters {
+        Attributor::counters(self)
+    }
+    fn gone(&self) -> Vec<Container> {
+        self.containers()
+            .filter(|c| c.state == plimsoll_model::ContainerState::Gone)
+            .cloned()
+            .collect()
+    }
+}

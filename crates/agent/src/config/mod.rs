@@ -1,0 +1,541 @@
+//! Configuration: the YAML file and the command line, resolved into a [`Config`] that is valid.
+//!
+//! Promises: no file is needed, every key has a default. What is wrong is said with file, line,
+//! column, what was expected and what was found; an unknown key is wrong, and the nearest known
+//! one is named. Values are bounded. Left out: reloading while running, and any look at the
+//! machine (that a path exists is found out by whoever uses it). The keys are documented in
+//! `docs/guide/configuration.md`.
+
+mod read;
+mod yaml;
+
+use crate::inbox;
+use plimsoll_baseline::LearnConfig;
+use plimsoll_model::NodeId;
+use read::Section;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use yaml::{Fault, Mark};
+
+/// Where the configuration is looked for.
+pub const DEFAULT_PATH: &str = "/etc/plimsoll/config.yaml";
+/// Where everything is kept.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/plimsoll";
+
+/// What the agent does, resolved and valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of the node (`None`: the machine id).
+    pub node: Option<NodeId>,
+    /// Where journal and baselines are kept.
+    pub data_dir: PathBuf,
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// Group whose members may ask and decide (`None`: root only).
+    pub socket_group: Option<String>,
+    /// Watch processes outside containers too.
+    pub host: bool,
+    /// The kernel side.
+    pub rings: Rings,
+    /// Room between the rings and the pipeline.
+    pub queues: inbox::Bounds,
+    /// How baselines learn.
+    pub learning: LearnConfig,
+    /// The journal.
+    pub journal: JournalConfig,
+    /// Where alerts are shown.
+    pub alerts: AlertOutputs,
+    /// Where runtimes are asked.
+    pub runtimes: Runtimes,
+}
+
+/// Sizes on the kernel side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    /// Bulk ring.
+    pub bulk_bytes: u32,
+    /// Ring of alert-class events.
+    pub alert_bytes: u32,
+    /// First-level entries, node-wide.
+    pub l1_entries: u32,
+    /// Alert-class events a second and container before the bulk ring takes them.
+    pub alert_quota_per_second: u32,
+    /// Collect the system calls used.
+    pub syscalls_used: bool,
+}
+
+/// The journal's knobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Ordinary records become durable at most this late.
+    pub group_commit: Duration,
+    /// Room kept for alerts on a full disk.
+    pub emergency_bytes: u64,
+    /// Payloads of observations older than this are removed (`None`: never).
+    pub max_age: Option<Duration>,
+    /// Payloads beyond this are removed, oldest observations first.
+    pub max_bytes: u64,
+}
+
+/// How alerts look on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    /// Lines for people on a terminal, JSON lines otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// JSON lines.
+    Json,
+    /// Nothing.
+    Off,
+}
+
+/// Where alerts are shown besides the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertOutputs {
+    /// Standard output.
+    pub stdout: Stdout,
+    /// A file of JSON lines, appended to.
+    pub file: Option<PathBuf>,
+}
+
+/// Where runtimes are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtimes {
+    /// Sockets of Docker or Podman, beyond those found.
+    pub docker_sockets: Vec<PathBuf>,
+    /// Sockets of containerd, beyond those found.
+    pub containerd_sockets: Vec<PathBuf>,
+    /// Look for sockets and roots of running daemons.
+    pub discover: bool,
+}
+
+/// What the command line says over the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--node`
+    pub node: Option<NodeId>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--socket`
+    pub socket: Option<PathBuf>,
+    /// `--host`
+    pub host: bool,
+    /// `--json`, or what the command needs.
+    pub stdout: Option<Stdout>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: cannot read it: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file says something that is not understood.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What was expected and what was found.
+        message: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: None,
+            data_dir: DEFAULT_DATA_DIR.into(),
+            socket: plimsoll_api::protocol::DEFAULT_SOCKET.into(),
+            socket_group: None,
+            host: false,
+            rings: Rings {
+                bulk_bytes: 16 << 20,
+                alert_bytes: 4 << 20,
+                l1_entries: 1 << 17,
+                alert_quota_per_second: 4096,
+                syscalls_used: true,
+            },
+            queues: inbox::Bounds::default(),
+            learning: LearnConfig::default(),
+            journal: JournalConfig {
+                group_commit: Duration::from_millis(50),
+                emergency_bytes: 16 << 20,
+                max_age: Some(Duration::from_secs(30 * 86_400)),
+                max_bytes: 10 << 30,
+            },
+            alerts: AlertOutputs {
+                stdout: Stdout::Auto,
+                file: None,
+            },
+            runtimes: Runtimes {
+                docker_sockets: Vec::new(),
+                containerd_sockets: Vec::new(),
+                discover: true,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// The file and the command line together. Without `path` the default file is read if there
+    /// is one; a file that was named has to be there.
+    ///
+    /// # Errors
+    /// When the file cannot be read or says something that is not understood.
+    pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let config = match read_bounded(file) {
+            Ok(text) => Self::parse(&text, file)?,
+            Err(e) if path.is_none() && e.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: file.to_owned(),
+                    source,
+                });
+            }
+        };
+        Ok(config.overridden(overrides))
+    }
+
+    /// Reads a configuration's text; `path` names it in messages.
+    ///
+    /// # Errors
+    /// When the text says something that is not understood.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        resolve(text).map_err(|fault| ConfigError::Malformed {
+            path: path.to_owned(),
+            line: fault.at.line,
+            column: fault.at.column,
+            message: fault.message,
+        })
+    }
+
+    fn overridden(mut self, o: Overrides) -> Self {
+        self.node = o.node.or(self.node);
+        self.data_dir = o.data_dir.unwrap_or(self.data_dir);
+        self.socket = o.socket.unwrap_or(self.socket);
+        self.host |= o.host;
+        self.alerts.stdout = o.stdout.unwrap_or(self.alerts.stdout);
+        self
+    }
+
+    /// Where the journal lies.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.data_dir.join("journal")
+    }
+    /// Where baselines lie.
+    pub fn baselines_dir(&self) -> PathBuf {
+        self.data_dir.join("baselines")
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(yaml::MAX_FILE_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn resolve(text: &str) -> Result<Config, Fault> {
+    let default = Config::default();
+    let Some(root) = yaml::parse(text)? else {
+        return Ok(default);
+    };
+    let file = Section::new(
+        Some(&root),
+        "",
+        &[
+            "version",
+            "node",
+            "data_dir",
+            "socket",
+            "socket_group",
+            "host",
+            "rings",
+            "queues",
+            "learning",
+            "journal",
+            "alerts",
+            "runtimes",
+        ],
+    )?;
+    file.must_be("version", "1", Mark { line: 1, column: 1 })?;
+    Ok(Config {
+        node: file.text(
+            "node",
+            "a name of letters, digits, \"-\", \"_\", \".\" and \":\"",
+            |t| NodeId::parse(t).ok(),
+        )?,
+        data_dir: file.path("data_dir")?.unwrap_or(default.data_dir),
+        socket: file
+            .text("socket", "an absolute path of at most 100 bytes", |t| {
+                (t.starts_with('/') && t.len() <= 100).then(|| t.into())
+            })?
+            .unwrap_or(default.socket),
+        socket_group: file.text("socket_group", "the name of a group", |t| {
+            let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            (!t.is_empty() && t.len() <= 64 && t.bytes().all(ok)).then(|| t.to_owned())
+        })?,
+        host: file.flag("host", default.host)?,
+        rings: rings(&file, default.rings)?,
+        queues: queues(&file, default.queues)?,
+        learning: learning(&file, default.learning)?,
+        journal: journal(&file, default.journal)?,
+        alerts: alerts(&file, &default.alerts)?,
+        runtimes: runtimes(&file, &default.runtimes)?,
+    })
+}
+
+fn rings(file: &Section<'_>, default: Rings) -> Result<Rings, Fault> {
+    let s = file.section(
+        "rings",
+        &[
+            "bulk_bytes",
+            "alert_bytes",
+            "l1_entries",
+            "alert_quota_per_second",
+            "syscalls_used",
+        ],
+    )?;
+    Ok(Rings {
+        bulk_bytes: s.ring_bytes("bulk_bytes", 64 << 10..=1 << 30, default.bulk_bytes.into())?,
+        alert_bytes: s.ring_bytes(
+            "alert_bytes",
+            64 << 10..=256 << 20,
+            default.alert_bytes.into(),
+        )?,
+        l1_entries: s.number("l1_entries", 1024..=4 << 20, default.l1_entries.into())? as u32,
+        alert_quota_per_second: s.number(
+            "alert_quota_per_second",
+            16..=1_000_000,
+            default.alert_quota_per_second.into(),
+        )? as u32,
+        syscalls_used: s.flag("syscalls_used", default.syscalls_used)?,
+    })
+}
+
+fn queues(file: &Section<'_>, default: inbox::Bounds) -> Result<inbox::Bounds, Fault> {
+    let s = file.section(
+        "queues",
+        &["bulk_events", "tree_events", "alert_events", "bytes"],
+    )?;
+    let events = |key, default: usize| s.number(key, 256..=65_536, default as u64);
+    Ok(inbox::Bounds {
+        bulk_events: events("bulk_events", default.bulk_events)? as usize,
+        tree_events: events("tree_events", default.tree_events)? as usize,
+        alert_events: events("alert_events", default.alert_events)? as usize,
+        bytes: s.bytes("bytes", 1 << 20..=1 << 30, default.bytes as u64)? as usize,
+    })
+}
+
+fn learning(file: &Section<'_>, default: LearnConfig) -> Result<LearnConfig, Fault> {
+    let s = file.section(
+        "learning",
+        &[
+            "slot_seconds",
+            "startup_seconds",
+            "ready_coverage",
+            "min_starts",
+            "min_steady_slots",
+            "min_units",
+            "min_siblings",
+            "min_directory_siblings",
+            "max_behaviours",
+            "max_pending",
+        ],
+    )?;
+    let number =
+        |key, bounds, default: u32| Ok::<_, Fault>(s.number(key, bounds, default.into())? as u32);
+    Ok(LearnConfig {
+        slot_seconds: number("slot_seconds", 1..=86_400, default.slot_seconds)?,
+        startup_seconds: number("startup_seconds", 0..=86_400, default.startup_seconds)?,
+        min_coverage_permille: s.permille(
+            "ready_coverage",
+            500..=1000,
+            default.min_coverage_permille,
+        )?,
+        min_starts: number("min_starts", 0..=1000, default.min_starts)?,
+        min_steady_slots: number("min_steady_slots", 0..=100_000, default.min_steady_slots)?,
+        min_units: number("min_units", 1..=1_000_000, default.min_units)?,
+        min_siblings: number("min_siblings", 3..=10_000, default.min_siblings)?,
+        min_directory_siblings: number(
+            "min_directory_siblings",
+            3..=10_000,
+            default.min_directory_siblings,
+        )?,
+        max_behaviours: number("max_behaviours", 100..=1_000_000, default.max_behaviours)?,
+        max_pending: number("max_pending", 10..=100_000, default.max_pending)?,
+    }
+    .checked())
+}
+
+fn journal(file: &Section<'_>, default: JournalConfig) -> Result<JournalConfig, Fault> {
+    let s = file.section(
+        "journal",
+        &["group_commit_ms", "emergency_bytes", "max_age", "max_bytes"],
+    )?;
+    Ok(JournalConfig {
+        group_commit: Duration::from_millis(s.number(
+            "group_commit_ms",
+            1..=10_000,
+            default.group_commit.as_millis() as u64,
+        )?),
+        emergency_bytes: s.bytes(
+            "emergency_bytes",
+            64 << 10..=1 << 30,
+            default.emergency_bytes,
+        )?,
+        max_age: s.age("max_age", 3600..=100 * 366 * 86_400, default.max_age)?,
+        max_bytes: s.bytes("max_bytes", 64 << 20..=1 << 50, default.max_bytes)?,
+    })
+}
+
+fn alerts(file: &Section<'_>, default: &AlertOutputs) -> Result<AlertOutputs, Fault> {
+    let s = file.section("alerts", &["stdout", "file"])?;
+    let words = [
+        ("auto", Stdout::Auto),
+        ("text", Stdout::Text),
+        ("json", Stdout::Json),
+        ("off", Stdout::Off),
+    ];
+    Ok(AlertOutputs {
+        stdout: s.word("stdout", &words, default.stdout)?,
+        file: s.path("file")?,
+    })
+}
+
+fn runtimes(file: &Section<'_>, default: &Runtimes) -> Result<Runtimes, Fault> {
+    let s = file.section(
+        "runtimes",
+        &["docker_sockets", "containerd_sockets", "discover"],
+    )?;
+    Ok(Runtimes {
+        docker_sockets: s.paths("docker_sockets")?,
+        containerd_sockets: s.paths("containerd_sockets")?,
+        discover: s.flag("discover", default.discover)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let error = Config::parse(text, Path::new("c.yaml")).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn no_file_and_an_empty_file_are_the_defaults() {
+        for text in ["", "# nothing\n", "version: 1\n", "version: 1\nrings:\n"] {
+            assert_eq!(
+                Config::parse(text, Path::new("c")).unwrap(),
+                Config::default()
+            );
+        }
+    }
+
+    #[test]
+    fn every_key_is_taken() {
+        let text = "version: 1
+node: web-7
+data_dir: /srv/plimsoll
+socket: /run/p.sock
+socket_group: ops
+host: true
+rings: { bulk_bytes: 32MiB, alert_bytes: 8MiB, l1_entries: 65_536, alert_quota_per_second: 100, syscalls_used: false }
+queues: { bulk_events: 1000, tree_events: 1000, alert_events: 1000, bytes: 8MiB }
+learning: { slot_seconds: 10, startup_seconds: 5, ready_coverage: 0.95, min_starts: 1, min_steady_slots: 3, min_units: 5, min_siblings: 9, min_directory_siblings: 33, max_behaviours: 500, max_pending: 50 }
+journal: { group_commit_ms: 5, emergency_bytes: 1MiB, max_age: never, max_bytes: 1GiB }
+alerts: { stdout: json, file: /var/log/alerts.json }
+runtimes: { docker_sockets: [/run/d.sock], containerd_sockets: [/run/c.sock], discover: false }
+";
+        let c = Config::parse(text, Path::new("c")).unwrap();
+        assert_eq!(c.node, NodeId::parse("web-7").ok());
+        assert_eq!(c.rings.bulk_bytes, 32 << 20);
+        assert_eq!(c.learning.min_coverage_permille, 950);
+        assert_eq!(c.journal.max_age, None);
+        assert_eq!(c.alerts.stdout, Stdout::Json);
+        assert_eq!(c.runtimes.docker_sockets, [PathBuf::from("/run/d.sock")]);
+        assert!(c.host && !c.rings.syscalls_used && !c.runtimes.discover);
+    }
+
+    #[test]
+    fn malformed_config_names_line_and_expectation() {
+        check(
+            "version: 1\nrings:\n  bulk_bytes: 3MiB\n",
+            "c.yaml:3:15: rings.bulk_bytes: expected a power of two from 64KiB to 1GiB (such as 16MiB), found \"3MiB\"",
+        );
+        check(
+            "version: 1\nhost: maybe\n",
+            "c.yaml:2:7: host: expected true or false, found \"maybe\"",
+        );
+        check(
+            "version: 1\nlearning: fast\n",
+            "c.yaml:2:11: learning: expected a section with slot_seconds, startup_seconds, ready_coverage, min_starts, min_steady_slots, min_units, min_siblings, min_directory_siblings, max_behaviours or max_pending, found \"fast\"",
+        );
+        check(
+            "host: true\n",
+            "c.yaml:1:1: expected \"version: 1\", which says how to read the rest",
+        );
+        check(
+            "version: 2\n",
+            "c.yaml:1:10: version: expected 1, found \"2\"",
+        );
+        check(
+            "version: 1\ndata_dir: var\n",
+            "c.yaml:2:11: data_dir: expected an absolute path, found \"var\"",
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_nearest_neighbour() {
+        check(
+            "version: 1\njournal:\n  max_agee: 3d\n",
+            "c.yaml:3:3: unknown key \"max_agee\" in journal: did you mean \"max_age\"?",
+        );
+        check(
+            "version: 1\nalerts: {colour: red}\n",
+            "c.yaml:2:10: unknown key \"colour\" in alerts: expected stdout or file",
+        );
+    }
+
+    #[test]
+    fn broken_yaml_names_its_place() {
+        let error = Config::parse("version: 1\nrings: {\n", Path::new("c.yaml")).unwrap_err();
+        assert!(error.to_string().starts_with("c.yaml:"), "{error}");
+        assert!(error.to_string().contains("not YAML"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.yaml");
+        std::fs::write(&file, "version: 1\ndata_dir: /a\n").unwrap();
+        let overrides = Overrides {
+            data_dir: Some("/b".into()),
+            stdout: Some(Stdout::Json),
+            ..Overrides::default()
+        };
+        let c = Config::load(Some(&file), overrides).unwrap();
+        assert_eq!((c.data_dir, c.alerts.stdout), ("/b".into(), Stdout::Json));
+    }
+
+    #[test]
+    fn a_named_file_has_to_be_there() {
+        let missing = Path::new("/nonexistent/plimsoll.yaml");
+        assert!(Config::load(Some(missing), Overrides::default()).is_err());
+    }
+}

@@ -1,0 +1,637 @@
+//! The agent as a whole: its threads, and how it starts and ends.
+//!
+//! | thread | does | waits on |
+//! |---|---|---|
+//! | the caller's ([`Agent::read`]) | rings → inbox; losses → gaps | the rings |
+//! | `pipeline` | attribute → judge → journal queue; slots; jobs of others | the inbox |
+//! | `journal` (`evidence`) | group commit, alerts at once | its queue |
+//! | `keeper` | writes baseline files | its queue |
+//! | `timer` | clock anchors, gaps, retention | the clock |
+//! | `alerts` | shows alerts | its queue |
+//! | `socket`, `connection` | answers | the socket |
+//! | `runtimes` (`workload`) | asks Docker and its kin | their sockets |
+//!
+//! Promises: the reader never waits for anything behind the inbox; ending on SIGINT or SIGTERM
+//! empties the inbox, writes what bursts and counters still hold, and says "stop" in the journal.
+//! Left out: loading the sensor and finding the machine's layout ([`crate::run`]).
+
+use crate::answers::Answers;
+use crate::attribution::Attribute;
+use crate::clock::{self, Anchor, Clocks};
+use crate::config::Config;
+use crate::files;
+use crate::gaps::{GapBook, Loss};
+use crate::inbox::Inbox;
+use crate::kernel::{EventSource, Kernel, KernelError, KernelSide};
+use crate::ledger::{Ledger, retention};
+use crate::machine;
+use crate::output::{Outputs, Sink};
+use crate::past::{Past, down_gap, look_back, recovery_gaps};
+use crate::pipeline::{Ask, BATCH, Parts, Pipeline, Roots, SAVES_MAX};
+use crate::server::{Access, ServeError, Server, group_id};
+use crate::shelf::Shelf;
+use plimsoll_baseline::PathPattern;
+use plimsoll_evidence::{Journal, OpenError, Options, Recovery};
+use plimsoll_model::record::Lifecycle;
+use plimsoll_model::{BootId, Gap, GapScope, NodeId, Record, Stage, Stamp};
+use plimsoll_sensor::api::{
+    HookStatus, Loss as KernelLoss, PathMatch, SeedProcess, Signal, WatchedPath,
+};
+use plimsoll_workload::{ApiNews, Scan};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Jobs of other threads that wait for the pipeline.
+pub const JOBS_MAX: usize = 256;
+/// Baseline files that wait to be written.
+pub const FILES_MAX: usize = 16;
+/// How often time passes for the pipeline.
+const TICK: Duration = Duration::from_millis(50);
+/// How often changed baselines are written out.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// How often retention looks, and how many payload files it removes at a time.
+const RETAIN_EVERY: Duration = Duration::from_secs(600);
+const RETAIN_MOST: usize = 8;
+
+/// Work for the pipeline's thread.
+pub type Job = Box<dyn FnOnce(&mut Pipeline) + Send>;
+
+/// Where a runtime's answers go.
+pub type News = Box<dyn FnMut(ApiNews) + Send>;
+
+/// What all threads share.
+pub struct Shared {
+    /// The journal.
+    pub ledger: Arc<Ledger>,
+    /// Open gaps.
+    pub gaps: Arc<Mutex<GapBook>>,
+    /// The clocks.
+    pub clocks: Arc<dyn Clocks>,
+    /// The anchor in force.
+    pub anchor: Arc<Anchor>,
+    /// Events on their way.
+    pub inbox: Arc<Inbox>,
+    /// The kernel's maps.
+    pub kernel: Arc<dyn Kernel>,
+    /// Hooks in use and refused.
+    pub hooks: Vec<HookStatus>,
+    /// Where alerts are shown.
+    pub outputs: Arc<Outputs>,
+    /// When the agent started.
+    pub started: Stamp,
+    /// Where the journal lies.
+    pub journal_dir: PathBuf,
+    roots: Arc<Roots>,
+    jobs: crossbeam_channel::Sender<Job>,
+}
+
+impl Shared {
+    /// Gives the pipeline a job.
+    ///
+    /// # Errors
+    /// When too many wait, or it has ended.
+    #[allow(clippy::result_unit_err)] // there is one way to fail, and the caller names it
+    pub fn job(&self, job: Job) -> Result<(), ()> {
+        self.jobs.try_send(job).map_err(drop)?;
+        self.inbox.nudge();
+        Ok(())
+    }
+}
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal could not be opened.
+    #[error("cannot open the journal")]
+    Journal(#[from] OpenError),
+    /// The socket could not be made.
+    #[error(transparent)]
+    Socket(#[from] ServeError),
+    /// A directory, file or thread could not be made.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The group of the socket does not exist.
+    #[error("there is no group \"{0}\" (socket_group)")]
+    NoGroup(String),
+}
+
+fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let doing = doing.into();
+    move |source| StartError::Io { doing, source }
+}
+
+/// An open journal and what it says about the past: made before the sensor is loaded, so that a
+/// second agent is refused before it touches the kernel.
+pub struct Opened {
+    journal: Journal,
+    recovery: Recovery,
+    past: Past,
+    boot_id: BootId,
+    started: Stamp,
+    anchor: Arc<Anchor>,
+    clocks: Arc<dyn Clocks>,
+}
+
+/// Opens the journal of `config`.
+///
+/// # Errors
+/// When it is in use, foreign, or cannot be read; nothing is overwritten then.
+pub fn open(config: &Config, clocks: Arc<dyn Clocks>) -> Result<Opened, StartError> {
+    let boot_id = machine::boot_id();
+    let node: NodeId = config.node.clone().unwrap_or_else(machine::node_id);
+    let dir = &config.data_dir;
+    files::private_dir(dir).map_err(io_error(format!("make {}", dir.display())))?;
+    let mut options = Options::new(node.as_str());
+    options.emergency_bytes = config.journal.emergency_bytes;
+    options.batch_bytes = 1 << 20;
+    options.boot_id = machine::boot_bytes(&boot_id);
+    let (journal, recovery) = Journal::open(config.journal_dir(), options)?;
+    let reading = clocks.read();
+    let anchor = Arc::new(Anchor::new(&reading));
+    let started = anchor.stamp(reading.boot);
+    let past = look_back(&journal.reader(), &boot_id, started);
+    Ok(Opened {
+        journal,
+        recovery,
+        past,
+        boot_id,
+        started,
+        anchor,
+        clocks,
+    })
+}
+
+/// What [`Agent::start`] needs besides the open journal.
+pub struct Surroundings {
+    /// The kernel side, loaded.
+    pub side: KernelSide,
+    /// The stage "attribute".
+    pub attribute: Box<dyn Attribute>,
+    /// What was running, read after the sensor was loaded.
+    pub scan: Scan,
+    /// Makes the way to ask runtimes, given where their answers go.
+    pub ask: Box<dyn FnOnce(News) -> io::Result<Ask>>,
+    /// Where alerts are shown.
+    pub sinks: Vec<Sink>,
+}
+
+/// The running agent.
+pub struct Agent {
+    shared: Arc<Shared>,
+    pipeline: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    timer: JoinHandle<()>,
+    timer_stop: crossbeam_channel::Sender<()>,
+    server: Server,
+}
+
+impl Agent {
+    /// Starts everything behind the rings.
+    ///
+    /// # Errors
+    /// When a thread, a directory or the socket cannot be made.
+    pub fn start(
+        config: &Config,
+        opened: Opened,
+        around: Surroundings,
+    ) -> Result<Self, StartError> {
+        let Opened {
+            journal,
+            recovery,
+            past,
+            boot_id,
+            started,
+            anchor,
+            clocks,
+        } = opened;
+        let access = access(config)?;
+        let gaps = Arc::new(Mutex::new(GapBook::default()));
+        let ledger = Ledger::start(
+            journal,
+            config.journal.group_commit,
+            gaps.clone(),
+            clocks.clone(),
+        )
+        .map_err(io_error("start the journal's thread"))?;
+        let ledger = Arc::new(ledger);
+        let node = ledger.origin().clone();
+        let dir = config.baselines_dir();
+        let shelf = Shelf::open(&dir, node.clone(), config.learning.clone())
+            .map_err(io_error(format!("read baselines in {}", dir.display())))?;
+        let outputs = Outputs::start(node, around.sinks).map_err(io_error("start a thread"))?;
+        let (jobs, work) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
+        let shared = Arc::new(Shared {
+            ledger,
+            gaps,
+            clocks,
+            anchor,
+            inbox: Arc::new(Inbox::new(config.queues)),
+            kernel: around.side.control,
+            hooks: around.side.hooks,
+            outputs: Arc::new(outputs),
+            started,
+            journal_dir: config.journal_dir(),
+            roots: Arc::default(),
+            jobs,
+        });
+        begin(&shared, &boot_id, &recovery);
+        let down = down_gap(&past, GapScope::Node, started);
+        if let Some(gap) = &down {
+            shared.ledger.record_gap(gap.clone());
+        }
+        let ask = (around.ask)(news_to(&shared)).map_err(io_error("start a thread"))?;
+        let mut pipeline = Pipeline::new(Parts {
+            attribute: around.attribute,
+            kernel: shared.kernel.clone(),
+            ledger: shared.ledger.clone(),
+            shelf,
+            clocks: shared.clocks.clone(),
+            anchor: shared.anchor.clone(),
+            outputs: shared.outputs.clone(),
+            ask,
+            roots: shared.roots.clone(),
+            slot_seconds: config.learning.slot_seconds,
+        });
+        prime_kernel(&shared, &mut pipeline, around.scan, past, down.as_ref());
+        let server = Server::start(&config.socket, access, Arc::new(Answers(shared.clone())))?;
+        let (keep, files) = crossbeam_channel::bounded(FILES_MAX);
+        let keeper = spawn("keeper", {
+            let shared = shared.clone();
+            move || keep_files(&shared, &files)
+        })?;
+        let pipeline = spawn("pipeline", {
+            let inbox = shared.inbox.clone();
+            move || run_pipeline(pipeline, &inbox, &work, &keep)
+        })?;
+        let (timer_stop, stopped) = crossbeam_channel::bounded(1);
+        let timer = spawn("timer", {
+            let shared = shared.clone();
+            let policy = retention(config.journal.max_age, config.journal.max_bytes);
+            move || run_timer(&shared, &stopped, &policy)
+        })?;
+        Ok(Self {
+            shared,
+            pipeline,
+            keeper,
+            timer,
+            timer_stop,
+            server,
+        })
+    }
+
+    /// What all threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Reads `source` on this thread until `stop` is set.
+    ///
+    /// # Errors
+    /// When nothing can be read any more.
+    pub fn read(&self, source: &mut dyn EventSource, stop: &AtomicBool) -> Result<(), KernelError> {
+        while !stop.load(Ordering::Relaxed) {
+            source.poll(Duration::from_millis(100), &mut |signal| {
+                self.shared.deliver(signal);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends: empties the queues and says so in the journal. `why` is for people.
+    pub fn stop(self, why: &str) {
+        self.server.close();
+        self.shared.inbox.close();
+        let _ = self.pipeline.join();
+        let _ = self.keeper.join();
+        let _ = self.timer_stop.send(());
+        let _ = self.timer.join();
+        let shared = self.shared;
+        flush_gaps(&shared);
+        shared.ledger.record_losses();
+        let at = shared.anchor.stamp(shared.clocks.boot());
+        let latency = shared.ledger.latency();
+        let p99 = |q: Option<u64>| q.map_or("none".to_owned(), |ns| (ns / 1000).to_string());
+        let stop = Lifecycle {
+            what: "stop".to_owned(),
+            at,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            details: vec![
+                ("why".to_owned(), why.to_owned()),
+                ("records".to_owned(), shared.ledger.accepted().to_string()),
+                (
+                    "alert_handed_p99_us".to_owned(),
+                    p99(latency.handed_quantile(0.99)),
+                ),
+                (
+                    "alert_durable_p99_us".to_owned(),
+                    p99(latency.durable_quantile(0.99)),
+                ),
+            ],
+        };
+        shared
+            .ledger
+            .record_urgent(&Record::Lifecycle(stop), at, None);
+        // a disk that still refuses has the count of its losses in the emergency segment
+        let _ = shared.ledger.close();
+        shared.outputs.close();
+    }
+}
+
+impl Shared {
+    /// Takes one signal of the kernel side; never blocks.
+    pub fn deliver(&self, signal: Signal) {
+        match signal {
+            Signal::Event(event) => {
+                let Err(event) = self.inbox.offer(event) else {
+                    return;
+                };
+                if let Some(dict) = &event.dict {
+                    // not forgotten means: not emitted again; the loss below says it was there
+                    let _ = self.kernel.forget(dict);
+                }
+                self.note(&KernelLoss {
+                    stage: Stage::Queue,
+                    cgroup_id: event.cgroup_id,
+                    count: 1,
+                    from: event.boot,
+                    to: event.boot,
+                });
+            }
+            Signal::Loss(loss) => self.note(&loss),
+        }
+    }
+
+    fn note(&self, loss: &KernelLoss) {
+        let reason = match loss.stage {
+            Stage::BulkRing => "the ring of ordinary events was full",
+            Stage::AlertRing => "the ring of alert-class events was full",
+            Stage::Recursion => "the kernel skipped a probe that was already running",
+            Stage::Scratch => "no scratch space on that processor",
+            Stage::KernelMap => "a table in the kernel was full",
+            Stage::Decode => "bytes from the kernel could not be decoded",
+            Stage::Queue => "the queue before the pipeline was full",
+            _ => "lost on the kernel side",
+        };
+        self.ledger.note(Loss {
+            stage: loss.stage,
+            instance: self.roots.get(loss.cgroup_id),
+            count: Some(loss.count),
+            from: loss.from,
+            to: loss.to,
+            reason: reason.into(),
+        });
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(io_error(format!("start the thread {name}")))
+}
+
+fn access(config: &Config) -> Result<Access, StartError> {
+    let group = match &config.socket_group {
+        None => None,
+        Some(name) => Some(group_id(name).ok_or_else(|| StartError::NoGroup(name.clone()))?),
+    };
+    Ok(Access {
+        uid: rustix::process::geteuid().as_raw(),
+        group,
+    })
+}
+
+fn news_to(shared: &Arc<Shared>) -> News {
+    let (jobs, inbox) = (shared.jobs.clone(), shared.inbox.clone());
+    Box::new(move |news| {
+        // what does not fit only confirms what disk has said
+        if jobs.try_send(Box::new(|p| p.news(news))).is_ok() {
+            inbox.nudge();
+        }
+    })
+}
+
+/// The first records of this run: start, clock, what recovery found, what is not seen.
+fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
+    let at = shared.started;
+    let mut details = vec![
+        ("boot_id".to_owned(), boot_id.to_string()),
+        ("kernel".to_owned(), machine::kernel()),
+        ("pid".to_owned(), std::process::id().to_string()),
+    ];
+    for hook in &shared.hooks {
+        let how = hook.mechanism.as_deref().unwrap_or("refused");
+        details.push((format!("hook {}", hook.kind), how.to_owned()));
+    }
+    let start = Lifecycle {
+        what: "start".to_owned(),
+        at,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        details,
+    };
+    shared
+        .ledger
+        .record_urgent(&Record::Lifecycle(start), at, None);
+    shared
+        .ledger
+        .record(&Record::Clock(shared.anchor.get()), at, None);
+    for gap in recovery_gaps(recovery, at) {
+        shared.ledger.record_gap(gap);
+    }
+    shared.ledger.record_losses();
+    for hook in shared.hooks.iter().filter(|h| h.mechanism.is_none()) {
+        let reasons: Vec<&str> = hook.refused.iter().map(|r| r.reason.as_str()).collect();
+        shared.ledger.record_gap(Gap {
+            stage: Stage::Hook,
+            scope: GapScope::Node,
+            from: at,
+            to: at,
+            count: None,
+            reason: format!(
+                "{} is not seen from this start on: {}",
+                hook.kind,
+                reasons.join("; ")
+            ),
+        });
+    }
+}
+
+/// Tells the kernel what was running before and what has to be emitted every time.
+fn prime_kernel(
+    shared: &Shared,
+    pipeline: &mut Pipeline,
+    scan: Scan,
+    past: Past,
+    down: Option<&Gap>,
+) {
+    let seeds: Vec<SeedProcess> = scan
+        .processes
+        .iter()
+        .filter(|p| p.cgroup_id != 0)
+        .map(|p| SeedProcess {
+            key: p.key,
+            cgroup_id: p.cgroup_id,
+            exe: p.exe.clone(),
+            script: p.script.clone(),
+            entry: p.entry,
+            uid: p.uid,
+        })
+        .collect();
+    // containers first: a process is watched as one of its container's
+    pipeline.seed(scan, past.remembered, down);
+    let failed = seeds
+        .iter()
+        .filter(|seed| shared.kernel.seed_process(seed).is_err())
+        .count();
+    let watched = shared.kernel.set_watched_paths(&watched_paths());
+    let bumped = shared.kernel.bump_generation();
+    if failed > 0 || watched.is_err() || bumped.is_err() {
+        shared.ledger.note(Loss {
+            stage: Stage::KernelMap,
+            instance: None,
+            count: Some(failed as u64),
+            from: shared.started.boot,
+            to: shared.clocks.boot(),
+            reason: "the kernel's tables did not take all that was running at the start".into(),
+        });
+    }
+}
+
+fn watched_paths() -> Vec<WatchedPath> {
+    plimsoll_baseline::watched_paths()
+        .into_iter()
+        .map(|(pattern, ops)| WatchedPath {
+            path: match pattern {
+                PathPattern::Exact(p) => PathMatch::Exact(p.into()),
+                PathPattern::Below(p) => PathMatch::Below(p.into()),
+            },
+            ops,
+        })
+        .collect()
+}
+
+fn run_pipeline(
+    mut pipeline: Pipeline,
+    inbox: &Inbox,
+    work: &crossbeam_channel::Receiver<Job>,
+    keep: &crossbeam_channel::Sender<(PathBuf, Vec<u8>)>,
+) {
+    let mut batch = Vec::with_capacity(BATCH * 2);
+    let (mut ticked, mut saved) = (Instant::now(), Instant::now());
+    while inbox.take(&mut batch, BATCH, TICK) {
+        if !batch.is_empty() {
+            pipeline.events(&mut batch);
+        }
+        // a few at a time: events go on between them
+        for job in work.try_iter().take(8) {
+            job(&mut pipeline);
+        }
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            pipeline.tick();
+        }
+        if saved.elapsed() >= SAVE_EVERY {
+            saved = Instant::now();
+            let room = FILES_MAX - keep.len();
+            for file in pipeline.unsaved(SAVES_MAX.min(room)) {
+                // there is room: nobody else sends
+                let _ = keep.try_send(file);
+            }
+        }
+    }
+    for file in pipeline.finish() {
+        // the agent is ending: waiting for the disk is right here
+        let _ = keep.send(file);
+    }
+}
+
+fn keep_files(shared: &Shared, files: &crossbeam_channel::Receiver<(PathBuf, Vec<u8>)>) {
+    for (path, bytes) in files {
+        if let Err(e) = files::replace(&path, &bytes) {
+            // it is written again when it has changed; the journal has its versions
+            let now = shared.clocks.boot();
+            shared.ledger.note(Loss {
+                stage: Stage::Journal,
+                instance: None,
+                count: Some(0),
+                from: now,
+                to: now,
+                reason: format!("a baseline could not be written to its file: {e}").into(),
+            });
+        }
+    }
+}
+
+fn run_timer(
+    shared: &Shared,
+    stopped: &crossbeam_channel::Receiver<()>,
+    policy: &plimsoll_evidence::RetentionPolicy,
+) {
+    use crossbeam_channel::RecvTimeoutError::Timeout;
+    let mut retained: Option<Instant> = None;
+    let mut lost = 0;
+    while stopped.recv_timeout(Duration::from_secs(1)) == Err(Timeout) {
+        check_clock(shared);
+        flush_gaps(shared);
+        let Some(health) = shared.ledger.status().map(|s| s.health) else {
+            return;
+        };
+        if health.lost != lost && health.trouble.is_none() {
+            lost = health.lost;
+            shared.ledger.record_losses();
+        }
+        if retained.is_none_or(|r| r.elapsed() >= RETAIN_EVERY) {
+            retained = Some(Instant::now());
+            let now = shared.anchor.stamp(shared.clocks.boot());
+            shared.ledger.retain(policy.clone(), now, RETAIN_MOST);
+        }
+    }
+}
+
+/// Journals an anchor when one is due, and at once when the wall clock stepped.
+pub fn check_clock(shared: &Shared) {
+    let before = shared.anchor.get();
+    let (anchor, stepped) = match clock::judge(&before, &shared.clocks.read()) {
+        clock::Verdict::Holds => return,
+        clock::Verdict::Due(anchor) => (anchor, false),
+        clock::Verdict::Stepped(anchor) => (anchor, true),
+    };
+    shared.anchor.set(anchor);
+    let at = anchor.stamp(anchor.boot);
+    shared.ledger.record(&Record::Clock(anchor), at, None);
+    if stepped {
+        shared.ledger.record_gap(Gap {
+            stage: Stage::Clock,
+            scope: GapScope::Node,
+            from: before.stamp(before.boot),
+            to: at,
+            count: None,
+            reason: format!(
+                "the wall clock stepped by {:+.3} s; boot times are not affected",
+                anchor.step_ns as f64 / 1e9
+            ),
+        });
+    }
+}
+
+/// Journals what was lost since the last time.
+pub fn flush_gaps(shared: &Shared) {
+    let anchor = shared.anchor.get();
+    let gaps = shared
+        .gaps
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .flush(&anchor);
+    for gap in gaps {
+        shared.ledger.record_gap(gap);
+    }
+}

@@ -1,0 +1,172 @@
+//! The seam to the kernel side: what the agent asks of it, and where its signals come from.
+//!
+//! Two real implementations exist: [`plimsoll_sensor`] on a live kernel, and [`Recorded`] signals
+//! for tests, replays and benches. Nothing here decides anything.
+
+use plimsoll_model::BootNs;
+use plimsoll_sensor::api::{
+    HookStatus, KernelCounters, Known, SeedProcess, Signal, Watch, WatchedPath,
+};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What went wrong there; the text is for logs.
+pub type KernelError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where signals come from. It stays on the thread that made it.
+pub trait EventSource {
+    /// Hands over what has arrived, waiting for the first signal at most `timeout`.
+    ///
+    /// # Errors
+    /// When nothing can be read any more.
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        sink: &mut dyn FnMut(Signal),
+    ) -> Result<usize, KernelError>;
+}
+
+/// The handle on the kernel's maps. Every method is short and may be called from any thread.
+pub trait Kernel: Send + Sync {
+    /// A cgroup is a container's root cgroup.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn watch(&self, watch: &Watch) -> Result<(), KernelError>;
+    /// A cgroup is no container's.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn ignore(&self, cgroup_id: u64) -> Result<(), KernelError>;
+    /// A container has gone.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn unwatch(&self, cgroup_id: u64) -> Result<(), KernelError>;
+    /// A cgroup that the kernel streams by itself lies inside this container.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn adopt(&self, cgroup_id: u64, root: u64) -> Result<(), KernelError>;
+    /// A process that ran before the agent did.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn seed_process(&self, process: &SeedProcess) -> Result<(), KernelError>;
+    /// Replaces the entries of a dictionary set.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn load_set(&self, set: u32, entries: &[Known]) -> Result<(), KernelError>;
+    /// Removes a dictionary set.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn drop_set(&self, set: u32) -> Result<(), KernelError>;
+    /// Replaces the paths that are emitted every time.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn set_watched_paths(&self, paths: &[WatchedPath]) -> Result<(), KernelError>;
+    /// Every first-level entry becomes a miss.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn bump_generation(&self) -> Result<(), KernelError>;
+    /// An emitted event was lost later: the next one is emitted again.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn forget(&self, dict: &[u8; 48]) -> Result<(), KernelError>;
+    /// Dense counters, cumulative.
+    fn counts(&self, first: u32, len: u32) -> Vec<u64>;
+    /// Counters of the kernel side.
+    fn counters(&self) -> KernelCounters;
+}
+
+/// What is running on the kernel side, as the agent needs it.
+pub struct KernelSide {
+    /// The maps.
+    pub control: std::sync::Arc<dyn Kernel>,
+    /// Which hooks are in use, and which were refused.
+    pub hooks: Vec<HookStatus>,
+    /// Since when.
+    pub since: BootNs,
+}
+
+impl EventSource for plimsoll_sensor::Sensor {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        sink: &mut dyn FnMut(Signal),
+    ) -> Result<usize, KernelError> {
+        Ok(plimsoll_sensor::Sensor::poll(self, timeout, sink)?)
+    }
+}
+
+impl Kernel for plimsoll_sensor::Control {
+    fn watch(&self, watch: &Watch) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::watch(self, watch)?)
+    }
+    fn ignore(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::ignore(self, cgroup_id)?)
+    }
+    fn unwatch(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::unwatch(self, cgroup_id)?)
+    }
+    fn adopt(&self, cgroup_id: u64, root: u64) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::adopt(self, cgroup_id, root)?)
+    }
+    fn seed_process(&self, process: &SeedProcess) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::seed_process(self, process)?)
+    }
+    fn load_set(&self, set: u32, entries: &[Known]) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::load_set(self, set, entries)?)
+    }
+    fn drop_set(&self, set: u32) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::drop_set(self, set)?)
+    }
+    fn set_watched_paths(&self, paths: &[WatchedPath]) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::set_watched_paths(self, paths)?)
+    }
+    fn bump_generation(&self) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::bump_generation(self)?)
+    }
+    fn forget(&self, dict: &[u8; 48]) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::forget(self, dict)?)
+    }
+    fn counts(&self, first: u32, len: u32) -> Vec<u64> {
+        plimsoll_sensor::Control::counts(self, first, len)
+    }
+    fn counters(&self) -> KernelCounters {
+        plimsoll_sensor::Control::counters(self)
+    }
+}
+
+/// Signals that were recorded or made up, handed over in batches.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    signals: VecDeque<Signal>,
+    batch: usize,
+}
+
+impl Recorded {
+    /// Hands over `signals`, `batch` at a time (at least one).
+    pub fn new(signals: impl IntoIterator<Item = Signal>, batch: usize) -> Self {
+        Self {
+            signals: signals.into_iter().collect(),
+            batch: batch.max(1),
+        }
+    }
+}
+
+impl EventSource for Recorded {
+    fn poll(&mut self, _: Duration, sink: &mut dyn FnMut(Signal)) -> Result<usize, KernelError> {
+        let n = self.batch.min(self.signals.len());
+        if n == 0 {
+            return Err("the recording has ended".into());
+        }
+        self.signals.drain(..n).for_each(sink);
+        Ok(n)
+    }
+}

@@ -1,0 +1,427 @@
+//! The journal as the agent uses it: what a record of ours looks like there, and what becomes of
+//! the ones that do not fit.
+//!
+//! Promises:
+//! - [`Ledger::raise`] puts an observation, its drifts and its alerts into one durable commit, the
+//!   observation first, and the alerts name it by its leaf. When the disk begins to refuse in that
+//!   very commit, all of it is written again to the emergency segment under the same alert ids.
+//! - Nothing here blocks the pipeline; what the queue does not take is counted as a gap.
+//!
+//! Left out: the format, recovery and the emergency segment (the `evidence` crate).
+
+use crate::clock::Clocks;
+use crate::gaps::{GapBook, Loss};
+use crate::latency::Latency;
+use plimsoll_evidence::{
+    AppendError, Durable, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds, Record as Stored,
+    RetentionClass, RetentionPolicy, RetentionRule, WriterStatus,
+};
+use plimsoll_model::record::SCHEMA_VERSION;
+use plimsoll_model::{
+    Alert, AlertSource, BootNs, Drift, Gap, GapScope, Instance, NodeId, Observation, Record,
+    RecordId, RecordKind, Stage, Stamp, WallNs,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::time::Duration;
+
+/// Bounds of the journal's queue: its bytes count towards the agent's memory.
+pub const QUEUE_RECORDS: usize = 32_768;
+/// Bytes of payload that may wait for the journal.
+pub const QUEUE_BYTES: usize = 12 << 20;
+/// Part of both that only urgent records may use, percent.
+const URGENT_PERCENT: usize = 20;
+
+/// An observation that matters, with our opinion about it.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was observed.
+    pub observation: Observation,
+    /// The drifts that it shows.
+    pub drifts: Vec<Drift>,
+    /// The alerts about it.
+    pub alerts: Vec<Alert>,
+}
+
+/// The journal's front.
+pub struct Ledger {
+    /// `None` once it is closed: whoever still holds the ledger then is refused.
+    writer: RwLock<Option<JournalWriter>>,
+    origin: NodeId,
+    gaps: Arc<Mutex<GapBook>>,
+    clocks: Arc<dyn Clocks>,
+    accepted: AtomicU64,
+    last_wall: AtomicU64,
+    latency: Arc<Latency>,
+}
+
+/// The journal's key of an instance: its 64-bit key in the first half.
+pub fn instance_key(instance: &Instance) -> InstanceKey {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&instance.key().to_be_bytes());
+    InstanceKey(key)
+}
+
+/// The class by which a record is kept.
+fn class_of(kind: u16) -> RetentionClass {
+    use RecordKind::*;
+    match RecordKind::from_u16(kind) {
+        Some(Observation | Presence) => RetentionClass::OBSERVATION,
+        Some(Drift) => RetentionClass::DRIFT,
+        Some(Alert) => RetentionClass::ALERT,
+        Some(Gap) => RetentionClass::GAP,
+        Some(Decision | Tombstone) => RetentionClass::CUSTODY,
+        Some(Container | Clock | Baseline | Lifecycle) | None => RetentionClass::SYSTEM,
+    }
+}
+
+/// A record of ours as the journal takes it.
+pub fn stored(record: &Record, at: Stamp, about: Option<&Instance>) -> Stored {
+    let (kind, payload) = record.encode();
+    let mut stored = Stored::new(kind, class_of(kind), payload).at(at.wall.0, at.boot.0);
+    stored.schema_version = SCHEMA_VERSION;
+    match about {
+        Some(instance) => stored.about(instance_key(instance)),
+        None => stored,
+    }
+}
+
+/// Which payloads go first: observations by age and size; what is small and says what happened
+/// (alerts, drifts, gaps, decisions) only by size, each class within a tenth of the whole.
+pub fn retention(max_age: Option<Duration>, max_bytes: u64) -> RetentionPolicy {
+    let rule = |class, percent: u64, max_age: Option<Duration>| RetentionRule {
+        class,
+        max_age_ms: max_age.map(|d| d.as_millis() as u64),
+        max_bytes: Some(max_bytes / 100 * percent),
+    };
+    RetentionPolicy {
+        rules: vec![
+            rule(RetentionClass::OBSERVATION, 60, max_age),
+            rule(RetentionClass::DRIFT, 10, None),
+            rule(RetentionClass::ALERT, 10, None),
+            rule(RetentionClass::GAP, 5, None),
+            rule(RetentionClass::SYSTEM, 10, None),
+            rule(RetentionClass::CUSTODY, 5, None),
+        ],
+    }
+}
+
+impl Ledger {
+    /// Puts `journal` onto its own thread.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(
+        journal: Journal,
+        group_commit: Duration,
+        gaps: Arc<Mutex<GapBook>>,
+        clocks: Arc<dyn Clocks>,
+    ) -> std::io::Result<Self> {
+        let origin = NodeId::parse(journal.origin())
+            .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))?;
+        let bounds = QueueBounds {
+            records: QUEUE_RECORDS,
+            bytes: QUEUE_BYTES,
+            urgent_percent: URGENT_PERCENT,
+            group_commit_ms: group_commit.as_millis() as u64,
+        };
+        Ok(Self {
+            writer: RwLock::new(Some(JournalWriter::start(journal, bounds)?)),
+            origin,
+            gaps,
+            clocks,
+            accepted: AtomicU64::new(0),
+            last_wall: AtomicU64::new(0),
+            latency: Arc::default(),
+        })
+    }
+
+    /// The name of this journal in `origin@leaf`.
+    pub fn origin(&self) -> &NodeId {
+        &self.origin
+    }
+
+    /// Hands over an ordinary record; `false`: there was no room, and that is counted.
+    pub fn record(&self, record: &Record, at: Stamp, about: Option<&Instance>) -> bool {
+        let kept = self.with(|w| w.submit(stored(record, at, about)).is_ok()) == Some(true);
+        self.settle(kept, at, about, 1);
+        kept
+    }
+
+    /// Hands over a record that must be durable as soon as possible.
+    pub fn record_urgent(&self, record: &Record, at: Stamp, about: Option<&Instance>) -> bool {
+        let kept = self.submit_urgent(stored(record, at, about));
+        self.settle(kept, at, about, 1);
+        kept
+    }
+
+    /// Hands over findings, to become durable together.
+    pub fn raise(&self, mut findings: Vec<Finding>) -> bool {
+        let now = self.clocks.boot();
+        let mut about = Vec::with_capacity(findings.len());
+        for finding in &mut findings {
+            let records = 1 + finding.drifts.len() + finding.alerts.len();
+            let observation = &finding.observation;
+            about.push((observation.instance.clone(), observation.at, records as u64));
+            for alert in &mut finding.alerts {
+                alert.handed_boot = now;
+                self.latency.handed(now.0.saturating_sub(alert.at.boot.0));
+            }
+        }
+        let (origin, latency) = (self.origin.clone(), self.latency.clone());
+        let write =
+            move |journal: &mut Journal| write_findings(journal, &origin, &mut findings, &latency);
+        let kept = self.with(|w| w.run(write).is_ok()) == Some(true);
+        for (instance, at, records) in about {
+            self.settle(kept, at, instance.as_ref(), records);
+        }
+        kept
+    }
+
+    fn settle(&self, kept: bool, at: Stamp, about: Option<&Instance>, records: u64) {
+        if kept {
+            self.accepted.fetch_add(records, Ordering::Relaxed);
+            self.last_wall
+                .fetch_max(at.wall.0.max(0).unsigned_abs(), Ordering::Relaxed);
+            return;
+        }
+        self.note(Loss {
+            stage: Stage::Queue,
+            instance: about.cloned(),
+            count: Some(records),
+            from: at.boot,
+            to: self.clocks.boot().max(at.boot),
+            reason: "the journal's queue was full".into(),
+        });
+    }
+
+    /// Hands over a gap; when there is no room for it either, it stays counted as a loss.
+    pub fn record_gap(&self, gap: Gap) -> bool {
+        let about = match &gap.scope {
+            GapScope::Node => None,
+            GapScope::Container(instance) => Some(instance.clone()),
+        };
+        let at = gap.to;
+        let record = Record::Gap(gap);
+        let kept = self.submit_urgent(stored(&record, at, about.as_ref()));
+        if kept {
+            self.settle(true, at, about.as_ref(), 1);
+        } else if let Record::Gap(gap) = record {
+            self.note(Loss {
+                stage: gap.stage,
+                instance: about,
+                count: gap.count,
+                from: gap.from.boot,
+                to: gap.to.boot,
+                reason: gap.reason.into(),
+            });
+        }
+        kept
+    }
+
+    /// Counts a loss, to be journalled with the next flush of gaps.
+    pub fn note(&self, loss: Loss) {
+        self.gaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(loss);
+    }
+
+    /// Makes everything handed over so far durable; the number of durable leaves.
+    ///
+    /// # Errors
+    /// When the disk refuses, the writer has stopped, or it takes longer than `patience`.
+    pub fn flush(&self, patience: Duration) -> Result<u64, AppendError> {
+        let (told, done) = mpsc::sync_channel(1);
+        self.with(|w| w.run(move |journal| drop(told.send(journal.sync()))))
+            .unwrap_or(Err(AppendError::Stopped))?;
+        let leaf = done
+            .recv_timeout(patience)
+            .map_err(|_| AppendError::Stopped)??;
+        Ok(leaf.0)
+    }
+
+    /// Journals what the journal itself has lost, once its disk takes records again.
+    pub fn record_losses(&self) {
+        // refused only when the queue is full: the loss stays counted for the next time
+        let _ = self.with(|w| w.record_losses(gap_of_loss));
+    }
+
+    /// Removes payloads that have outlived their rules; at most `most` files at a time.
+    pub fn retain(&self, policy: RetentionPolicy, now: Stamp, most: usize) {
+        let prune = move |journal: &mut Journal| {
+            let Ok(plan) = journal.plan_retention(&policy, now.wall.0) else {
+                return;
+            };
+            for prune in plan.iter().take(most) {
+                let tombstone = stored(
+                    &Record::Unknown(RecordKind::Tombstone as u16, tombstone_payload(prune)),
+                    now,
+                    None,
+                );
+                if journal.prune(prune, tombstone).is_err() {
+                    return;
+                }
+            }
+        };
+        // tried again at the next turn
+        let _ = self.with(|w| w.run(prune));
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&JournalWriter) -> T) -> Option<T> {
+        let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
+        writer.as_ref().map(act)
+    }
+
+    fn submit_urgent(&self, record: Stored) -> bool {
+        self.with(|w| w.submit_durable(record, Box::new(drop)).is_ok()) == Some(true)
+    }
+
+    /// How the writer is doing; `None` once it is closed.
+    pub fn status(&self) -> Option<WriterStatus> {
+        self.with(JournalWriter::status)
+    }
+    /// Records accepted since the agent started.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+    /// Wall time of the newest record.
+    pub fn last_wall(&self) -> WallNs {
+        WallNs(i64::try_from(self.last_wall.load(Ordering::Relaxed)).unwrap_or(i64::MAX))
+    }
+    /// How long alerts took.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Writes what is queued and lets go of the journal; what comes later is refused.
+    ///
+    /// # Errors
+    /// When records of the last batch were lost, or it is closed already.
+    pub fn close(&self) -> Result<Leaf, AppendError> {
+        let writer = self
+            .writer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        writer.ok_or(AppendError::Stopped)?.close()?.close()
+    }
+}
+
+fn write_findings(
+    journal: &mut Journal,
+    origin: &NodeId,
+    findings: &mut [Finding],
+    latency: &Arc<Latency>,
+) {
+    let calm = journal.health().trouble.is_none();
+    append_findings(journal, origin, findings, latency, calm);
+    if journal.sync().is_err() && calm {
+        // The disk began to refuse in this commit: the leaves foretold above are void. Again,
+        // leaf by leaf; the same alert ids make the first attempt and this one the same alert.
+        append_findings(journal, origin, findings, latency, false);
+        // what that could not keep is counted by the journal
+        let _ = journal.sync();
+    }
+}
+
+/// `calm`: the journal takes records, so the leaf that `append` foretells is the one it gets
+/// (nothing else is pending when a task begins). Otherwise each observation is made durable first.
+fn append_findings(
+    journal: &mut Journal,
+    origin: &NodeId,
+    findings: &mut [Finding],
+    latency: &Arc<Latency>,
+    calm: bool,
+) {
+    for finding in findings {
+        let (at, instance) = (finding.observation.at, finding.observation.instance.clone());
+        let observation = stored(
+            &Record::Observation(finding.observation.clone()),
+            at,
+            instance.as_ref(),
+        );
+        let leaf = if calm {
+            journal.append(observation).ok()
+        } else {
+            journal.append_durable(observation).ok().map(|d| d.leaf)
+        };
+        let id = leaf.map(|leaf| RecordId {
+            origin: origin.clone(),
+            leaf: leaf.0,
+        });
+        for drift in &mut finding.drifts {
+            drift.observation.clone_from(&id);
+            let record = stored(&Record::Drift(drift.clone()), at, instance.as_ref());
+            journal.append_with(record, true, Box::new(drop));
+        }
+        for alert in &mut finding.alerts {
+            alert.evidence = id.iter().cloned().collect();
+            if let AlertSource::Drift(drift) = &mut alert.source {
+                drift.observation.clone_from(&id);
+            }
+            let record = stored(&Record::Alert(alert.clone()), at, instance.as_ref());
+            journal.append_with(record, true, durable_after(at.boot, latency));
+        }
+    }
+}
+
+fn durable_after(act: BootNs, latency: &Arc<Latency>) -> plimsoll_evidence::Ack {
+    let latency = latency.clone();
+    Box::new(move |result: Result<Durable, AppendError>| {
+        if let Ok(durable) = result {
+            latency.durable(durable.boot_ns.saturating_sub(act.0));
+        }
+    })
+}
+
+/// The gap record of a loss that the journal counted. Its containers are known by key only, so
+/// the gap is the node's.
+fn gap_of_loss(loss: &plimsoll_evidence::Loss) -> Stored {
+    use plimsoll_evidence::LossReason;
+    let stamp = |boot, wall| Stamp {
+        boot: BootNs(boot),
+        wall: WallNs(wall),
+        uncertainty_ns: 0,
+    };
+    let to = stamp(loss.until_boot_ns, loss.until_wall_ns);
+    let reason = match &loss.reason {
+        LossReason::DiskFull => "no space left for the journal".to_owned(),
+        LossReason::Disk { what, .. } => format!("the journal's disk refused: {what}"),
+        LossReason::BeforeRestart => "lost before the agent restarted".to_owned(),
+    };
+    let containers = match loss.by_container.len() {
+        0 => String::new(),
+        n => format!(" (of {n} containers)"),
+    };
+    let gap = Gap {
+        stage: Stage::Journal,
+        scope: GapScope::Node,
+        from: stamp(loss.since_boot_ns, loss.since_wall_ns),
+        to,
+        count: Some(loss.count),
+        reason: reason + &containers,
+    };
+    stored(&Record::Gap(gap), to, None)
+}
+
+/// What a tombstone says: a CBOR map of class, range, root and reason (docs/formats/journal.md).
+fn tombstone_payload(prune: &plimsoll_evidence::Prune) -> Vec<u8> {
+    let mut e = minicbor::Encoder::new(Vec::new());
+    let reason = match prune.reason {
+        plimsoll_evidence::PruneReason::Age => "age",
+        plimsoll_evidence::PruneReason::Size => "size",
+    };
+    e.map(6)
+        .and_then(|e| e.u8(0)?.u8(prune.class.number()))
+        .and_then(|e| e.u8(1)?.u64(prune.first))
+        .and_then(|e| e.u8(2)?.u64(prune.end))
+        .and_then(|e| e.u8(3)?.u64(prune.payload_bytes))
+        .and_then(|e| match &prune.root {
+            Some(root) => e.u8(4)?.bytes(root),
+            None => e.u8(4)?.null(),
+        })
+        .and_then(|e| e.u8(5)?.str(reason))
+        .expect("writing to memory cannot fail");
+    e.into_writer()
+}

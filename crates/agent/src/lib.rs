@@ -1,0 +1,59 @@
+//! The privileged daemon: wiring and effects.
+//!
+//! ```text
+//!            rings                                                    ┌─► alerts shown (output)
+//! sensor ──► reader ──► inbox ──► pipeline ──► ledger ──► journal ────┤
+//!   ▲          │ full: forget, count   │  attribute → judge → record  └─► readers, evidence
+//!   └──────────┴───────────────────────┘ sets, watch, forget
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | the file and the command line, resolved |
+//! | [`run()`] | finds the machine, loads the sensor, reads until told to stop |
+//! | [`daemon`] | threads, start and end |
+//! | [`inbox`] | the bounded, fair queue behind the rings |
+//! | [`pipeline`] | attribute, judge, record: the one order of things |
+//! | [`attribution`], [`kernel`] | the seams to the stages before |
+//! | [`shelf`] | baselines on disk and as the kernel's sets |
+//! | [`ledger`], [`past`] | the journal as we write and as we find it |
+//! | [`gaps`] | losses until they are journalled |
+//! | [`server`], [`answers`] | the socket, and what it says |
+//! | [`clock`], [`dense`], [`quota`], [`latency`], [`opinion`], [`view`], [`files`], [`machine`] | small pure or plain parts |
+//!
+//! Promises: every queue and table is bounded and its loss becomes a gap; alerts are handed to the
+//! journal before anything else of their batch; nothing on the way of an event waits for a disk, a
+//! runtime or a reader. Plain threads; no HTTP, no TLS, no query engine in this process.
+//!
+//! Left out: every decision about what is drift (`baseline`), who a container is (`workload`), how
+//! bytes lie on disk (`evidence`) and in the kernel (`sensor`).
+#![forbid(unsafe_code)]
+
+pub mod answers;
+pub mod attribution;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod dense;
+pub mod files;
+pub mod gaps;
+pub mod inbox;
+pub mod kernel;
+pub mod latency;
+pub mod ledger;
+pub mod machine;
+pub mod opinion;
+pub mod output;
+pub mod past;
+pub mod pipeline;
+pub mod quota;
+pub mod run;
+pub mod server;
+pub mod shelf;
+#[cfg(test)]
+mod testing;
+pub mod view;
+
+pub use config::{Config, ConfigError, Overrides, Stdout};
+pub use daemon::Agent;
+pub use run::{RunError, run};

@@ -1,0 +1,103 @@
+//! What the agent asks the machine about itself: names, boot, memory. Plain reads, no decisions.
+
+use plimsoll_model::{BootId, NodeId};
+use std::fs;
+use std::path::Path;
+
+/// The node's id: the machine id, else the host name, else `node`.
+pub fn node_id() -> NodeId {
+    ["/etc/machine-id", "/proc/sys/kernel/hostname"]
+        .iter()
+        .find_map(|path| NodeId::parse(read(path)?.as_str()).ok())
+        .unwrap_or_else(|| NodeId::parse("node").expect("four letters are a node id"))
+}
+
+/// This boot's id.
+pub fn boot_id() -> BootId {
+    read("/proc/sys/kernel/random/boot_id")
+        .and_then(|t| BootId::parse(&t).ok())
+        .unwrap_or_else(|| BootId::parse("unknown").expect("seven letters are a boot id"))
+}
+
+/// The 16 bytes of a boot id written as a UUID; zero for anything else.
+pub fn boot_bytes(id: &BootId) -> [u8; 16] {
+    let hex: String = id.as_str().chars().filter(|c| *c != '-').collect();
+    let mut bytes = [0; 16];
+    if hex.len() == 32 && hex.is_ascii() {
+        for (byte, pair) in bytes.iter_mut().zip(0..16) {
+            *byte = u8::from_str_radix(&hex[pair * 2..pair * 2 + 2], 16).unwrap_or(0);
+        }
+    }
+    bytes
+}
+
+/// The kernel's release.
+pub fn kernel() -> String {
+    read("/proc/sys/kernel/osrelease").unwrap_or_default()
+}
+
+/// Resident memory of this process, bytes.
+pub fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Processor time of this process, milliseconds.
+pub fn cpu_ms() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    (t.tv_sec * 1000 + t.tv_nsec / 1_000_000).unsigned_abs()
+}
+
+/// Free bytes (for root) on the disk of a path.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let fs = rustix::fs::statvfs(path).ok()?;
+    Some(fs.f_bfree.saturating_mul(fs.f_frsize))
+}
+
+/// Bytes of all files below a directory, two levels deep (the journal has no more).
+pub fn bytes_below(dir: &Path) -> u64 {
+    fn walk(dir: &Path, depth: u32) -> u64 {
+        let Ok(entries) = fs::read_dir(dir) else {
+            return 0;
+        };
+        entries
+            .flatten()
+            .filter_map(|e| Some((e.path(), e.metadata().ok()?)))
+            .map(|(path, meta)| match meta.is_dir() {
+                true if depth > 0 => walk(&path, depth - 1),
+                true => 0,
+                false => meta.len(),
+            })
+            .sum()
+    }
+    walk(dir, 2)
+}
+
+fn read(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_knows_itself() {
+        assert!(resident_bytes().is_some_and(|b| b > 100_000));
+        assert!(free_bytes(Path::new("/")).is_some());
+        assert!(!kernel().is_empty());
+        assert!(!node_id().as_str().is_empty());
+    }
+
+    #[test]
+    fn a_boot_id_has_16_bytes() {
+        let id = BootId::parse("00112233-4455-6677-8899-aabbccddeeff").unwrap();
+        assert_eq!(boot_bytes(&id)[..3], [0x00, 0x11, 0x22]);
+        assert_eq!(boot_bytes(&id)[15], 0xff);
+        assert_eq!(boot_bytes(&BootId::parse("unknown").unwrap()), [0; 16]);
+    }
+}

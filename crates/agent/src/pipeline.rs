@@ -1,0 +1,997 @@
+//! Attribute, judge, record: one thread, one event after another.
+//!
+//! Promises:
+//! - Everything that influences a verdict (events, identities, decisions, slots) passes through
+//!   here in one order, and that is the order in the journal.
+//! - Alerts go out with the batch that showed them ([`BATCH`] events at most), before the ordinary
+//!   records of that batch; the observation that shows them is in the same durable commit.
+//! - What is not kept is forgotten by the kernel's dictionary too, so that it is emitted again.
+//! - Tables are bounded: see the constants.
+//!
+//! Left out: reading rings, threads, sockets, the clock's steps (all in [`crate::daemon`]).
+
+use crate::attribution::Attribute;
+use crate::clock::{Anchor, Clocks};
+use crate::dense::{self, Block, Blocks};
+use crate::gaps::Loss;
+use crate::kernel::{Kernel, KernelError};
+use crate::ledger::{Finding, Ledger};
+use crate::opinion::AlertIds;
+use crate::output::{Outputs, Shown};
+use crate::quota::{Kind, Quota};
+use crate::shelf::{Shelf, set_of};
+use plimsoll_baseline::{
+    Burst, BurstConfig, Change, Key, Offer, ResolvedNames, State, behaviours, judge,
+};
+use plimsoll_model::record::{Decision, Presence};
+use plimsoll_model::{
+    Alert, BaselineId, BaselineRef, BehaviourId, BootNs, Container, ContainerState, Drift, Event,
+    EventKind, Gap, GapScope, Instance, Observation, Record, Runtime, Stage, Stamp,
+};
+use plimsoll_sensor::api::Watch;
+use plimsoll_workload::{ApiNews, Out, Scan};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Events taken from the inbox at a time: bounds how long an alert waits for its neighbours.
+pub const BATCH: usize = 64;
+/// Counters in one instance's block; entries of a baseline beyond are not counted in the kernel.
+pub const BLOCK_MAX: u32 = 4096;
+/// Changed baselines written out at a time.
+pub const SAVES_MAX: usize = 4;
+/// Baselines that nobody uses stay in memory this long.
+const SLEEP_AFTER_NS: u64 = 600_000_000_000;
+
+/// Asks a runtime about an instance; `false`: its queue is full.
+pub type Ask = Box<dyn Fn(Instance, Runtime) -> bool + Send>;
+
+/// What the pipeline acts on.
+pub struct Parts {
+    /// The stage before.
+    pub attribute: Box<dyn Attribute>,
+    /// The kernel's maps.
+    pub kernel: Arc<dyn Kernel>,
+    /// The journal.
+    pub ledger: Arc<Ledger>,
+    /// The baselines.
+    pub shelf: Shelf,
+    /// The clocks.
+    pub clocks: Arc<dyn Clocks>,
+    /// The anchor in force.
+    pub anchor: Arc<Anchor>,
+    /// Where alerts are shown.
+    pub outputs: Arc<Outputs>,
+    /// Who can be asked about identities.
+    pub ask: Ask,
+    /// Which instance is under which root cgroup, for the reader too.
+    pub roots: Arc<Roots>,
+    /// Length of a slot.
+    pub slot_seconds: u32,
+}
+
+/// Which instance is under which root cgroup. Gone ones stay for a while, so that losses counted
+/// late still find their name.
+#[derive(Debug, Default)]
+pub struct Roots(RwLock<RootsTable>);
+
+#[derive(Debug, Default)]
+struct RootsTable {
+    live: HashMap<u64, Instance>,
+    gone: VecDeque<(u64, Instance)>,
+}
+
+/// Gone root cgroups that are still known.
+pub const GONE_ROOTS_MAX: usize = 1024;
+
+impl Roots {
+    /// The instance under a root cgroup.
+    pub fn get(&self, cgroup_id: u64) -> Option<Instance> {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let gone = || table.gone.iter().rev().find(|(c, _)| *c == cgroup_id);
+        table
+            .live
+            .get(&cgroup_id)
+            .or_else(|| gone().map(|(_, i)| i))
+            .cloned()
+    }
+    fn is_live(&self, cgroup_id: u64) -> bool {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        table.live.contains_key(&cgroup_id)
+    }
+    fn of(&self, instance: &Instance) -> Option<u64> {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = table.live.iter().find(|(_, i)| *i == instance);
+        found.map(|(c, _)| *c)
+    }
+    fn insert(&self, cgroup_id: u64, instance: Instance) {
+        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        table.live.insert(cgroup_id, instance);
+    }
+    /// `true`: it was the root of a live container.
+    fn remove(&self, cgroup_id: u64) -> bool {
+        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(instance) = table.live.remove(&cgroup_id) else {
+            return false;
+        };
+        if table.gone.len() >= GONE_ROOTS_MAX {
+            table.gone.pop_front();
+        }
+        table.gone.push_back((cgroup_id, instance));
+        true
+    }
+}
+
+/// One live container.
+struct Live {
+    container: Arc<Container>,
+    baseline: Option<BaselineId>,
+    cgroup_id: Option<u64>,
+    block: Option<Block>,
+    /// Counters of the block when they were last read.
+    counted: Vec<u64>,
+    quota: Quota,
+}
+
+/// A behaviour that the kernel numbered by itself while it was being learned.
+struct Numbered {
+    instance: Instance,
+    index: u32,
+    counted: u64,
+}
+
+/// Totals for `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Observations judged.
+    pub observations: u64,
+    /// Drifts found.
+    pub drifts: u64,
+    /// Alerts raised, repeats not counted.
+    pub alerts: u64,
+    /// Calls to the kernel side that failed.
+    pub kernel_errors: u64,
+}
+
+/// The state of the pipeline.
+pub struct Pipeline {
+    parts: Parts,
+    live: HashMap<Instance, Live>,
+    services: HashMap<String, Vec<IpAddr>>,
+    services_changed: bool,
+    names: ResolvedNames,
+    burst: Burst,
+    blocks: Blocks,
+    numbered: BTreeMap<u32, Numbered>,
+    ids: AlertIds,
+    findings: Vec<Finding>,
+    ordinary: Vec<Ordinary>,
+    slot_from: BootNs,
+    totals: Totals,
+    problems: Vec<String>,
+}
+
+/// A record that waits for the alerts of its batch.
+struct Ordinary {
+    record: Record,
+    at: Stamp,
+    about: Option<Instance>,
+    dict: Option<[u8; 48]>,
+}
+
+impl Pipeline {
+    /// Starts empty; give it a [`Scan`] next.
+    pub fn new(parts: Parts) -> Self {
+        let now = parts.clocks.boot();
+        Self {
+            ids: AlertIds::new(parts.ledger.origin()),
+            parts,
+            live: HashMap::new(),
+            services: HashMap::new(),
+            services_changed: false,
+            names: ResolvedNames::new(),
+            burst: Burst::new(BurstConfig::default()),
+            blocks: Blocks::new(dense::KERNEL_NUMBERS..dense::NUMBERS),
+            numbered: BTreeMap::new(),
+            findings: Vec::new(),
+            ordinary: Vec::new(),
+            slot_from: now,
+            totals: Totals::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Takes over what was running. Containers that the journal remembers and that still run get
+    /// the gap `down`, scoped to them.
+    pub fn seed(&mut self, scan: Scan, remembered: Vec<Container>, down: Option<&Gap>) {
+        let (anchor, now) = self.now();
+        let known: Vec<Instance> = remembered.iter().map(|c| c.instance.clone()).collect();
+        for out in self.parts.attribute.seed(scan, remembered, &anchor, now) {
+            self.take(out);
+        }
+        let Some(down) = down else {
+            return;
+        };
+        for instance in known {
+            if self.live.contains_key(&instance) {
+                let gap = Gap {
+                    scope: GapScope::Container(instance.clone()),
+                    ..down.clone()
+                };
+                let at = gap.to;
+                self.write(Record::Gap(gap), at, Some(instance), None);
+            }
+        }
+        self.flush();
+    }
+
+    /// Takes a batch of events.
+    pub fn events(&mut self, batch: &mut Vec<Event>) {
+        let (anchor, now) = self.now();
+        for event in batch.drain(..) {
+            let nested = nested_cgroup(&event);
+            for out in self.parts.attribute.attribute(event, &anchor, now) {
+                self.take(out);
+            }
+            if let Some((id, path)) = nested {
+                self.adopt(id, &path);
+            }
+        }
+        self.flush();
+    }
+
+    /// Takes what a runtime said.
+    pub fn news(&mut self, news: ApiNews) {
+        let now = self.parts.clocks.boot();
+        let outs = match news {
+            ApiNews::Confirmed { instance, facts } => {
+                self.parts.attribute.confirmed(&instance, &facts, now)
+            }
+            ApiNews::Renamed { id, name } => self.parts.attribute.renamed(&id, &name),
+            // identity stays as disk gave it; the attributor says what is unknown and why
+            ApiNews::NoAnswer { .. } | ApiNews::Connected { .. } => Vec::new(),
+            ApiNews::Disconnected { socket, why, .. } => {
+                self.problem(format!("runtime at {}: {why}", socket.display()));
+                Vec::new()
+            }
+        };
+        for out in outs {
+            self.take(out);
+        }
+        self.flush();
+    }
+
+    /// Lets time pass: identities that waited, bursts that ended, slots. Call it every 50 ms or so.
+    pub fn tick(&mut self) {
+        let (anchor, now) = self.now();
+        for out in self.parts.attribute.tick(&anchor, now) {
+            self.take(out);
+        }
+        for alert in self.burst.expire(now) {
+            self.repeat(alert);
+        }
+        let slot_ns = u64::from(self.parts.slot_seconds.max(1)) * 1_000_000_000;
+        if now.0.saturating_sub(self.slot_from.0) >= slot_ns {
+            self.slot(now);
+        }
+        if std::mem::take(&mut self.services_changed) {
+            self.reload_services();
+        }
+        self.flush();
+    }
+
+    fn now(&self) -> (plimsoll_model::ClockAnchor, BootNs) {
+        (self.parts.anchor.get(), self.parts.clocks.boot())
+    }
+
+    fn take(&mut self, out: Out) {
+        match out {
+            Out::Observation(observation) => self.observe(observation),
+            Out::Container(container) => self.container(container),
+            Out::Watch {
+                cgroup_id,
+                instance,
+            } => {
+                self.parts.roots.insert(cgroup_id, instance.clone());
+                if let Some(live) = self.live.get_mut(&instance) {
+                    live.cgroup_id = Some(cgroup_id);
+                }
+                self.watch(&instance, cgroup_id);
+            }
+            Out::Unwatch { cgroup_id } => self.unwatch(cgroup_id),
+            Out::Ask { instance, runtime } => {
+                // a refused question is asked again by the attributor or stays unanswered
+                let _ = (self.parts.ask)(instance, runtime);
+            }
+            Out::Gap(gap) => self.parts.ledger.note(loss_of(gap)),
+        }
+    }
+
+    // ---- observations ----
+
+    fn observe(&mut self, observation: Observation) {
+        self.totals.observations += 1;
+        self.names.note(&observation);
+        let Some(live) = observation
+            .instance
+            .as_ref()
+            .and_then(|i| self.live.get_mut(i))
+        else {
+            return self.keep(observation);
+        };
+        // everything is judged; what is known may be too much to keep
+        let kept = quota_kind(&observation.event.kind)
+            .is_none_or(|kind| live.quota.admit(kind, observation.event.boot.0));
+        let container = live.container.clone();
+        let all = behaviours(&observation, &container, &self.names);
+        let shelved = live
+            .baseline
+            .as_ref()
+            .and_then(|id| self.parts.shelf.get_mut(id));
+        let drifts = match shelved {
+            Some(shelved) => {
+                let verdict = shelved.baseline.observe(&observation, &container, &all);
+                shelved.dirty |= !verdict.is_known();
+                let dense = observation.event.dense;
+                if (1..dense::KERNEL_NUMBERS).contains(&dense)
+                    && let Some(&index) = verdict.known.first().or(verdict.learned.first())
+                {
+                    self.numbered.entry(dense).or_insert(Numbered {
+                        instance: container.instance.clone(),
+                        index,
+                        counted: 0,
+                    });
+                }
+                verdict.drifts
+            }
+            None => judge(&observation, &container, None, &all).drifts,
+        };
+        if drifts.is_empty() {
+            return match kept {
+                true => self.keep(observation),
+                false => self.sampled(&observation),
+            };
+        }
+        self.drifted(observation, &container, drifts);
+    }
+
+    /// The first of a burst is raised with its observation; repeats are kept and counted.
+    fn drifted(
+        &mut self,
+        observation: Observation,
+        container: &Arc<Container>,
+        drifts: Vec<Drift>,
+    ) {
+        self.totals.drifts += drifts.len() as u64;
+        let mut finding = Finding {
+            observation,
+            drifts: Vec::new(),
+            alerts: Vec::new(),
+        };
+        for drift in drifts {
+            let ids = &mut self.ids;
+            let observation = &finding.observation;
+            let shelf = &self.parts.shelf;
+            let offer = self.burst.offer_drift(&drift, || {
+                crate::opinion::alert_of(ids, &drift, observation, container, shelf)
+            });
+            match offer {
+                Offer::New(alert) => {
+                    finding.drifts.push(drift);
+                    finding.alerts.push(alert);
+                }
+                Offer::Nothing => finding.drifts.push(drift),
+                Offer::Update(alert) => self.repeat(alert),
+                Offer::Held => {}
+            }
+        }
+        if finding.drifts.is_empty() {
+            return self.keep(finding.observation);
+        }
+        self.totals.alerts += finding.alerts.len() as u64;
+        self.findings.push(finding);
+    }
+
+    fn keep(&mut self, observation: Observation) {
+        let (at, about) = (observation.at, observation.instance.clone());
+        let dict = observation.event.dict;
+        self.write(Record::Observation(observation), at, about, dict);
+    }
+
+    /// A repeat whose count is due: supersedes the first record of its alert.
+    fn repeat(&mut self, alert: Alert) {
+        let (at, about) = (alert.last, alert.instance.clone());
+        self.show(&alert);
+        self.write(Record::Alert(alert), at, about, None);
+    }
+
+    fn show(&self, alert: &Alert) {
+        let live = alert.instance.as_ref().and_then(|i| self.live.get(i));
+        self.parts.outputs.show(Shown {
+            alert: alert.clone(),
+            container: live.map(|l| l.container.clone()),
+        });
+    }
+
+    fn sampled(&mut self, observation: &Observation) {
+        self.parts.ledger.note(Loss {
+            stage: Stage::Sampled,
+            instance: observation.instance.clone(),
+            count: Some(observation.count.max(1)),
+            from: observation.event.boot,
+            to: observation.event.boot,
+            reason: "more processes started and ended than are kept for one container".into(),
+        });
+        self.forget(observation.event.dict);
+    }
+
+    fn write(
+        &mut self,
+        record: Record,
+        at: Stamp,
+        about: Option<Instance>,
+        dict: Option<[u8; 48]>,
+    ) {
+        self.ordinary.push(Ordinary {
+            record,
+            at,
+            about,
+            dict,
+        });
+    }
+
+    /// Alerts first, then everything else of the batch.
+    fn flush(&mut self) {
+        if !self.findings.is_empty() {
+            let findings = std::mem::take(&mut self.findings);
+            let shown: Vec<Alert> = findings
+                .iter()
+                .flat_map(|f| f.alerts.iter().cloned())
+                .collect();
+            let dicts: Vec<_> = findings.iter().map(|f| f.observation.event.dict).collect();
+            if !self.parts.ledger.raise(findings) {
+                dicts.into_iter().for_each(|dict| self.forget(dict));
+            }
+            shown.iter().for_each(|alert| self.show(alert));
+        }
+        let mut ordinary = std::mem::take(&mut self.ordinary);
+        for o in ordinary.drain(..) {
+            if !self.parts.ledger.record(&o.record, o.at, o.about.as_ref()) {
+                self.forget(o.dict);
+            }
+        }
+        // the room is used again by the next batch
+        self.ordinary = ordinary;
+    }
+
+    fn forget(&mut self, dict: Option<[u8; 48]>) {
+        if let Some(dict) = dict {
+            let forgotten = self.parts.kernel.forget(&dict);
+            self.tried(forgotten);
+        }
+    }
+
+    // ---- containers ----
+
+    fn container(&mut self, container: Container) {
+        let (anchor, now) = self.now();
+        let at = anchor.stamp(now);
+        let instance = container.instance.clone();
+        // at once, not with the batch: a reader meets the name before what its bearer did
+        let record = Record::Container(container);
+        self.parts.ledger.record(&record, at, Some(&instance));
+        let Record::Container(container) = record else {
+            return;
+        };
+        if container.state == ContainerState::Gone {
+            return self.gone(&instance, &container, now);
+        }
+        let container = Arc::new(container);
+        let before = self.live.get(&instance).map(|l| l.container.clone());
+        self.place(before.as_deref(), Some(&container));
+        match self.live.get_mut(&instance) {
+            Some(live) => live.container = container.clone(),
+            None => {
+                let cgroup = self.parts.roots.of(&instance);
+                self.live.insert(
+                    instance.clone(),
+                    Live {
+                        container: container.clone(),
+                        baseline: None,
+                        cgroup_id: cgroup,
+                        block: None,
+                        counted: Vec::new(),
+                        quota: Quota::default(),
+                    },
+                );
+            }
+        }
+        if container.state == ContainerState::Running {
+            self.attach(&instance, &container, at);
+        }
+    }
+
+    /// Gives a container the baseline of its image and role, or another one when those changed.
+    fn attach(&mut self, instance: &Instance, container: &Arc<Container>, at: Stamp) {
+        let Some(key) = Key::of(container) else {
+            return;
+        };
+        let id = key.id();
+        let held = self.live.get(instance).and_then(|l| l.baseline.clone());
+        if held.as_ref() == Some(&id) {
+            return;
+        }
+        if let Some(held) = held {
+            self.detach(instance, &held, at.boot);
+        }
+        match self.parts.shelf.take(&key, container, at) {
+            Err(e) => self.problem(format!("{}: {e}", container.display_name())),
+            Ok((id, made)) => {
+                if let Some(live) = self.live.get_mut(instance) {
+                    live.baseline = Some(id.clone());
+                }
+                let Some(shelved) = self.parts.shelf.get_mut(&id) else {
+                    return;
+                };
+                shelved.baseline.note_start(container, at);
+                shelved.dirty = true;
+                if made {
+                    let record = Record::Baseline(shelved.baseline.encode());
+                    self.parts.ledger.record(&record, at, None);
+                }
+                self.load(&id);
+                if let Some(cgroup_id) = self.live.get(instance).and_then(|l| l.cgroup_id) {
+                    self.watch(instance, cgroup_id);
+                }
+            }
+        }
+    }
+
+    fn detach(&mut self, instance: &Instance, id: &BaselineId, now: BootNs) {
+        if let Some(shelved) = self.parts.shelf.get_mut(id) {
+            shelved.baseline.note_gone(instance);
+            shelved.dirty = true;
+        }
+        self.parts.shelf.give_back(id, now.0);
+        if let Some(live) = self.live.get_mut(instance) {
+            live.baseline = None;
+            live.counted.clear();
+            if let Some(block) = live.block.take() {
+                self.blocks.give_back(block);
+            }
+        }
+    }
+
+    fn gone(&mut self, instance: &Instance, container: &Container, now: BootNs) {
+        self.place(Some(container), None);
+        self.count_slot(instance, now);
+        if let Some(id) = self.live.get(instance).and_then(|l| l.baseline.clone()) {
+            self.detach(instance, &id, now);
+        }
+        self.names.forget(instance);
+        self.numbered.retain(|_, n| n.instance != *instance);
+        // its cgroup is let go of by the attributor's own word
+        self.live.remove(instance);
+    }
+
+    /// Addresses of a container, by which others know its service.
+    fn place(&mut self, before: Option<&Container>, after: Option<&Container>) {
+        let addresses = |c: Option<&Container>| -> Vec<IpAddr> {
+            let listed = c.map(|c| c.addresses.as_slice()).unwrap_or_default();
+            listed.iter().filter_map(|a| a.parse().ok()).collect()
+        };
+        let (old, new) = (addresses(before), addresses(after));
+        let role = |c: Option<&Container>| c.map(|c| c.role.clone()).unwrap_or_default();
+        if old == new && role(before) == role(after) {
+            return;
+        }
+        for ip in old {
+            self.names.remove_service(ip);
+            self.services
+                .values_mut()
+                .for_each(|ips| ips.retain(|i| *i != ip));
+        }
+        if let Some(container) = after.filter(|c| !c.role.is_empty()) {
+            let ips = self.services.entry(container.role.clone()).or_default();
+            for ip in new {
+                if self.names.set_service(ip, &container.role) {
+                    ips.push(ip);
+                }
+            }
+        }
+        self.services.retain(|_, ips| !ips.is_empty());
+        self.services_changed = true;
+    }
+
+    // ---- the kernel's dictionary ----
+
+    fn watch(&mut self, instance: &Instance, cgroup_id: u64) {
+        let Some(live) = self.live.get_mut(instance) else {
+            let watched = self.parts.kernel.watch(&Watch {
+                cgroup_id,
+                set: 0,
+                dense_base: 0,
+                dense_len: 0,
+            });
+            return self.tried(watched);
+        };
+        let shelved = live
+            .baseline
+            .as_ref()
+            .and_then(|id| self.parts.shelf.get_mut(id))
+            .filter(|s| s.loaded > 0);
+        let wanted = shelved
+            .as_ref()
+            .map_or(0, |s| (s.ids.len() as u32).min(BLOCK_MAX));
+        if live.block.map_or(0, |b| b.len) < wanted {
+            if let Some(block) = live.block.take() {
+                self.blocks.give_back(block);
+            }
+            live.block = self.blocks.take(wanted);
+            live.counted = match live.block {
+                // counters are never reset: a block used before starts where it stands
+                Some(block) => self.parts.kernel.counts(block.base, block.len),
+                None => Vec::new(),
+            };
+        }
+        let watched = self.parts.kernel.watch(&Watch {
+            cgroup_id,
+            set: shelved.map_or(0, |s| s.set),
+            dense_base: live.block.map_or(0, |b| b.base),
+            dense_len: live.block.map_or(0, |b| b.len),
+        });
+        self.tried(watched);
+    }
+
+    fn unwatch(&mut self, cgroup_id: u64) {
+        let done = if self.parts.roots.remove(cgroup_id) {
+            self.parts.kernel.unwatch(cgroup_id)
+        } else {
+            self.parts.kernel.ignore(cgroup_id)
+        };
+        self.tried(done);
+    }
+
+    /// A cgroup that appeared inside a container before the kernel knew that one.
+    fn adopt(&mut self, id: u64, path: &str) {
+        let below = |root: &str| {
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let root = self
+            .live
+            .values()
+            .filter(|l| below(&l.container.cgroup_path.to_str_lossy()))
+            .filter_map(|l| l.cgroup_id)
+            .find(|root| *root != id);
+        if let Some(root) = root
+            && !self.parts.roots.is_live(id)
+        {
+            let adopted = self.parts.kernel.adopt(id, root);
+            self.tried(adopted);
+        }
+    }
+
+    /// Brings the kernel's set of a baseline up to its present version; `true` when it changed.
+    fn load(&mut self, id: &BaselineId) -> bool {
+        let Some(shelved) = self.parts.shelf.get_mut(id) else {
+            return false;
+        };
+        let version = shelved.baseline.version();
+        let wanted = match shelved.baseline.state() {
+            State::Learning => 0,
+            State::Ready | State::Locked => version,
+        };
+        if shelved.loaded == wanted {
+            return false;
+        }
+        let done = if wanted == 0 {
+            shelved.ids = Vec::new();
+            self.parts.kernel.drop_set(shelved.set)
+        } else {
+            let (entries, resolved) = set_of(&shelved.baseline, &self.services);
+            shelved.services = resolved;
+            shelved.ids = ids_of(&shelved.baseline);
+            self.parts.kernel.load_set(shelved.set, &entries)
+        };
+        if done.is_ok() {
+            shelved.loaded = wanted;
+        }
+        self.tried(done);
+        true
+    }
+
+    /// A baseline changed: its set, what the kernel remembers, and its users' counters follow.
+    fn changed(&mut self, id: &BaselineId) {
+        if !self.load(id) {
+            return;
+        }
+        let users: Vec<(Instance, u64)> = self
+            .live
+            .iter()
+            .filter(|(_, l)| l.baseline.as_ref() == Some(id))
+            .filter_map(|(i, l)| Some((i.clone(), l.cgroup_id?)))
+            .collect();
+        for (instance, cgroup_id) in users {
+            self.watch(&instance, cgroup_id);
+        }
+        // after the set: an entry that becomes a miss now is looked up in the new set
+        let bumped = self.parts.kernel.bump_generation();
+        self.tried(bumped);
+    }
+
+    fn reload_services(&mut self) {
+        let affected: Vec<BaselineId> = self
+            .parts
+            .shelf
+            .awake_mut()
+            .filter(|(_, s)| s.services && s.loaded > 0)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in affected {
+            let Some(shelved) = self.parts.shelf.get_mut(&id) else {
+                continue;
+            };
+            let (entries, _) = set_of(&shelved.baseline, &self.services);
+            let loaded = self.parts.kernel.load_set(shelved.set, &entries);
+            self.tried(loaded);
+        }
+    }
+
+    fn tried(&mut self, outcome: Result<(), KernelError>) {
+        if let Err(e) = outcome {
+            self.totals.kernel_errors += 1;
+            self.problem(format!("kernel side: {e}"));
+        }
+    }
+
+    fn problem(&mut self, what: String) {
+        const MOST: usize = 16;
+        if !self.problems.contains(&what) {
+            self.problems.truncate(MOST - 1);
+            self.problems.insert(0, what);
+        }
+    }
+
+    // ---- slots ----
+
+    fn slot(&mut self, now: BootNs) {
+        let instances: Vec<Instance> = self.live.keys().cloned().collect();
+        self.count_numbered(now);
+        for instance in &instances {
+            self.count_slot(instance, now);
+        }
+        self.slot_from = now;
+        let at = self.parts.anchor.stamp(now);
+        let ready: Vec<(BaselineId, Vec<u8>)> = self
+            .parts
+            .shelf
+            .awake_mut()
+            .filter_map(|(id, s)| {
+                s.dirty |= s.users > 0;
+                match s.baseline.refresh(at)? {
+                    Change::Ready { .. } | Change::Decided(_) => {
+                        Some((id.clone(), s.baseline.encode()))
+                    }
+                }
+            })
+            .collect();
+        for (id, bytes) in ready {
+            // the version is in the journal before anything is judged by it
+            self.parts.ledger.record(&Record::Baseline(bytes), at, None);
+            self.changed(&id);
+        }
+        for set in self.parts.shelf.put_to_sleep(now.0, SLEEP_AFTER_NS) {
+            let dropped = self.parts.kernel.drop_set(set);
+            self.tried(dropped);
+        }
+    }
+
+    /// What an instance's block of counters has counted since it was last read.
+    fn count_slot(&mut self, instance: &Instance, now: BootNs) {
+        let at = self.parts.anchor.stamp(now);
+        let from = self.parts.anchor.stamp(self.slot_from);
+        let Some(live) = self.live.get_mut(instance) else {
+            return;
+        };
+        let Some(shelved) = live
+            .baseline
+            .as_ref()
+            .and_then(|id| self.parts.shelf.get_mut(id))
+        else {
+            return;
+        };
+        shelved.baseline.note_alive(&live.container, at);
+        let Some(block) = live.block else {
+            return;
+        };
+        let counts = self.parts.kernel.counts(block.base, block.len);
+        let present: Vec<(u32, u64)> = counts
+            .iter()
+            .zip(&live.counted)
+            .enumerate()
+            .filter_map(|(i, (now, before))| {
+                let new = now.wrapping_sub(*before);
+                (new > 0).then_some((i as u32, new))
+            })
+            .collect();
+        live.counted = counts;
+        if present.is_empty() {
+            return;
+        }
+        shelved
+            .baseline
+            .note_presence(&live.container, at, &present);
+        let counts: Vec<(BehaviourId, u64)> = present
+            .iter()
+            .filter_map(|(i, n)| Some((*shelved.ids.get(*i as usize)?, *n)))
+            .collect();
+        let presence = Presence {
+            instance: instance.clone(),
+            from,
+            to: at,
+            counts,
+        };
+        self.write(Record::Presence(presence), at, Some(instance.clone()), None);
+    }
+
+    /// The same for behaviours that the kernel numbered by itself while they were learned.
+    fn count_numbered(&mut self, now: BootNs) {
+        let Some((&last, _)) = self.numbered.last_key_value() else {
+            return;
+        };
+        let at = self.parts.anchor.stamp(now);
+        let from = self.parts.anchor.stamp(self.slot_from);
+        let counts = self.parts.kernel.counts(0, last + 1);
+        let mut present: BTreeMap<Instance, Vec<(u32, u64)>> = BTreeMap::new();
+        for (number, numbered) in &mut self.numbered {
+            let total = counts.get(*number as usize).copied().unwrap_or(0);
+            let new = total.saturating_sub(numbered.counted);
+            numbered.counted = total;
+            if new > 0 {
+                let of_instance = present.entry(numbered.instance.clone()).or_default();
+                of_instance.push((numbered.index, new));
+            }
+        }
+        for (instance, counts) in present {
+            let Some(live) = self.live.get(&instance) else {
+                continue;
+            };
+            let Some(shelved) = live
+                .baseline
+                .as_ref()
+                .and_then(|id| self.parts.shelf.get_mut(id))
+            else {
+                continue;
+            };
+            shelved.baseline.note_presence(&live.container, at, &counts);
+            let counts = counts
+                .iter()
+                .filter_map(|(i, n)| Some((shelved.baseline.entry(*i)?.behaviour.id(), *n)))
+                .collect();
+            let presence = Presence {
+                instance: instance.clone(),
+                from,
+                to: at,
+                counts,
+            };
+            self.write(Record::Presence(presence), at, Some(instance), None);
+        }
+    }
+
+    // ---- for the other threads ----
+
+    /// Carries a decision about a baseline out and journals it, and the version that it made.
+    pub fn decided(&mut self, id: &BaselineId, decision: Decision) -> Option<BaselineRef> {
+        let at = decision.at;
+        let shelved = self.parts.shelf.get_mut(id)?;
+        shelved.dirty = true;
+        let reference = shelved.baseline.reference();
+        let bytes = shelved.baseline.encode();
+        self.parts
+            .ledger
+            .record_urgent(&Record::Decision(decision), at, None);
+        self.parts
+            .ledger
+            .record_urgent(&Record::Baseline(bytes), at, None);
+        self.changed(id);
+        Some(reference)
+    }
+
+    /// The baselines.
+    pub fn shelf(&mut self) -> &mut Shelf {
+        &mut self.parts.shelf
+    }
+
+    /// Containers: live ones, and with `gone` also those remembered.
+    pub fn containers(&self, gone: bool) -> Vec<Container> {
+        let mut all: Vec<Container> = self.live.values().map(|l| (*l.container).clone()).collect();
+        if gone {
+            all.extend(self.parts.attribute.gone());
+        }
+        all.sort_by_key(|c| c.first_seen.boot);
+        all
+    }
+
+    /// Totals, fill of the tables, and what is wrong.
+    pub fn report(&self) -> (Totals, BTreeMap<String, u64>, Vec<String>) {
+        let c = self.parts.attribute.counters();
+        let (awake, asleep) = self.parts.shelf.len();
+        let fills = [
+            ("processes", c.processes as u64),
+            ("process_tombstones", c.process_tombstones as u64),
+            ("containers", c.containers as u64),
+            ("container_tombstones", c.container_tombstones as u64),
+            ("identity_waiting", c.pending as u64),
+            ("bursts", self.burst.len() as u64),
+            ("baselines_in_memory", awake as u64),
+            ("baselines_on_disk", asleep as u64),
+            ("kernel_numbered", self.numbered.len() as u64),
+        ];
+        let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();
+        let shelf = self.parts.shelf.problems().iter().cloned();
+        let problems = self.problems.iter().cloned().chain(shelf).collect();
+        (self.totals, fills, problems)
+    }
+
+    /// Files to write out for changed baselines.
+    pub fn unsaved(&mut self, most: usize) -> Vec<(PathBuf, Vec<u8>)> {
+        self.parts.shelf.unsaved(most)
+    }
+
+    /// Ends: what bursts still owe and the last counts go to the journal; returns all files that
+    /// have to be written.
+    pub fn finish(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
+        let now = self.parts.clocks.boot();
+        for alert in self.burst.finish() {
+            self.repeat(alert);
+        }
+        self.slot(now);
+        self.flush();
+        self.unsaved(usize::MAX)
+    }
+}
+
+fn ids_of(baseline: &plimsoll_baseline::Baseline) -> Vec<BehaviourId> {
+    let mut ids = vec![BehaviourId([0; 16]); baseline.index_len() as usize];
+    for (index, expected) in baseline.expected() {
+        if let Some(id) = ids.get_mut(index as usize) {
+            *id = expected.behaviour.id();
+        }
+    }
+    ids
+}
+
+fn quota_kind(kind: &EventKind) -> Option<Kind> {
+    match kind {
+        EventKind::Exec(_) => Some(Kind::Exec),
+        EventKind::Fork { .. } => Some(Kind::Fork),
+        EventKind::Exit { .. } => Some(Kind::Exit),
+        _ => None,
+    }
+}
+
+/// A new cgroup that the kernel could not place: it streams it by itself.
+fn nested_cgroup(event: &Event) -> Option<(u64, String)> {
+    match &event.kind {
+        EventKind::CgroupMkdir { id, path, .. } if event.cgroup_id == *id => {
+            Some((*id, path.to_str_lossy().into_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn loss_of(gap: Gap) -> Loss {
+    Loss {
+        stage: gap.stage,
+        instance: match gap.scope {
+            GapScope::Node => None,
+            GapScope::Container(instance) => Some(instance),
+        },
+        count: gap.count,
+        from: gap.from.boot,
+        to: gap.to.boot,
+        reason: gap.reason.into(),
+    }
+}

@@ -1,0 +1,149 @@
+//! `plimsoll run`, the agent's half: finds the machine's layout, loads the sensor, reads until it
+//! is told to stop.
+
+use crate::clock::{Clocks as _, SystemClocks};
+use crate::config::Config;
+use crate::daemon::{self, Agent, StartError, Surroundings};
+use crate::kernel::{KernelError, KernelSide};
+use crate::output;
+use plimsoll_sensor::api::{Hierarchy, SensorConfig};
+use plimsoll_sensor::{Sensor, SensorError};
+use plimsoll_workload::cgroup::DetectLayoutError;
+use plimsoll_workload::{
+    Attributor, AttributorConfig, Confirmer, ConfirmerConfig, Disk, Evidence as _, Layout, Version,
+    scan_proc,
+};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Why the agent did not run, or stopped running.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The layout of cgroups could not be found out.
+    #[error(transparent)]
+    Layout(#[from] DetectLayoutError),
+    /// The kernel side could not be loaded.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// Signals could not be caught.
+    #[error("cannot catch SIGINT and SIGTERM")]
+    Signals(#[source] io::Error),
+    /// The file for alerts could not be opened.
+    #[error("cannot open {path} (alerts.file)")]
+    AlertFile {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel side ended while the agent ran.
+    #[error("reading from the kernel failed")]
+    Read(#[source] KernelError),
+}
+
+/// Runs the agent until SIGINT or SIGTERM. `started` is called once it watches.
+///
+/// # Errors
+/// When it cannot start, or the kernel side ends.
+pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone()).map_err(RunError::Signals)?;
+    }
+    let proc_root = Path::new("/proc");
+    let clocks = Arc::new(SystemClocks);
+    let layout = Layout::detect(proc_root)?;
+    let sinks = sinks(config)?;
+    let opened = daemon::open(config, clocks.clone())?;
+    let mut sensor = Sensor::load(&sensor_config(config, &layout))?;
+    let side = KernelSide {
+        control: Arc::new(sensor.control()),
+        hooks: sensor.hooks().to_vec(),
+        since: clocks.boot(),
+    };
+    // after loading: what starts meanwhile is in the rings, what ran before is in /proc
+    let mut evidence = Disk::new(proc_root, layout.clone());
+    let now = clocks.boot();
+    let scan = scan_proc(proc_root, &layout, |path| evidence.judge(path, now));
+    let attributor = AttributorConfig {
+        host: config.host,
+        ..AttributorConfig::default()
+    };
+    let runtimes = confirmer_config(config);
+    let around = Surroundings {
+        side,
+        attribute: Box::new(Attributor::new(attributor, evidence)),
+        scan,
+        ask: Box::new(move |news| {
+            let confirmer = Confirmer::start(runtimes, news)?;
+            Ok(Box::new(move |instance, runtime| {
+                confirmer.ask(instance, runtime)
+            }))
+        }),
+        sinks,
+    };
+    let agent = Agent::start(config, opened, around)?;
+    started(&agent);
+    let read = agent.read(&mut sensor, &stop);
+    let why = match &read {
+        Ok(()) => "asked to",
+        Err(_) => "the kernel side ended",
+    };
+    agent.stop(why);
+    read.map_err(RunError::Read)
+}
+
+/// The sensor's part of a configuration.
+pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
+    let mount = layout.identifying.mount.clone();
+    let hierarchy = match &layout.identifying.version {
+        Version::V2 => Hierarchy::V2 { mount },
+        Version::V1 { controller } => Hierarchy::V1 {
+            controller: controller.clone(),
+            mount,
+        },
+    };
+    SensorConfig {
+        hierarchy,
+        bulk_ring_bytes: config.rings.bulk_bytes,
+        alert_ring_bytes: config.rings.alert_bytes,
+        l1_entries: config.rings.l1_entries,
+        alert_quota_per_second: config.rings.alert_quota_per_second,
+        syscalls_used: config.rings.syscalls_used,
+        host: config.host,
+    }
+}
+
+fn confirmer_config(config: &Config) -> ConfirmerConfig {
+    let default = ConfirmerConfig::default();
+    ConfirmerConfig {
+        docker_sockets: config.runtimes.docker_sockets.clone(),
+        containerd_sockets: config.runtimes.containerd_sockets.clone(),
+        discover: default
+            .discover
+            .clone()
+            .filter(|_| config.runtimes.discover),
+        ..default
+    }
+}
+
+fn sinks(config: &Config) -> Result<Vec<output::Sink>, RunError> {
+    let mut sinks: Vec<output::Sink> = Vec::new();
+    if let Some(format) = output::stdout_format(config.alerts.stdout) {
+        sinks.push((format, Box::new(io::stdout())));
+    }
+    if let Some(path) = &config.alerts.file {
+        sinks.push(
+            output::open_file(path).map_err(|source| RunError::AlertFile {
+                path: path.display().to_string(),
+                source,
+            })?,
+        );
+    }
+    Ok(sinks)
+}

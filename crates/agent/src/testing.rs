@@ -1,0 +1,57 @@
+//! Builders of events for this crate's tests.
+
+use plimsoll_model::event::{Exec, FileEvent};
+use plimsoll_model::{
+    Actor, BootNs, Entry, Event, EventKind, FileOp, Origin, ProcessInfo, ProcessKey, Trust,
+};
+
+/// An ordinary event of pid 100 in a cgroup.
+pub(crate) fn event(cgroup_id: u64, kind: EventKind) -> Event {
+    Event {
+        boot: BootNs(1),
+        seq: 0,
+        cpu: 0,
+        alert_class: false,
+        cgroup_id,
+        process: ProcessInfo {
+            key: ProcessKey {
+                tgid: 100,
+                start: BootNs(1),
+            },
+            tid: 100,
+            ppid: 1,
+            uid: 0,
+            gid: 0,
+            comm: "server".into(),
+            entry: Entry::Init,
+        },
+        actor: Actor(1),
+        trust: Trust::Object,
+        tampered: false,
+        kind,
+        dense: 0,
+        dict: None,
+    }
+}
+
+/// A read of a file of the image.
+pub(crate) fn file_read(path: &str) -> EventKind {
+    EventKind::File(FileEvent {
+        op: FileOp::Read,
+        path: path.into(),
+        target: "".into(),
+        origin: Origin::Image,
+        flags: 0,
+        result: 0,
+    })
+}
+
+/// A program of the image.
+pub(crate) fn exec(exe: &str) -> EventKind {
+    EventKind::Exec(Exec {
+        exe: exe.into(),
+        argv: vec![exe.into()],
+        origin: Origin::Image,
+        ..Exec::default()
+    })
+}

@@ -1,0 +1,571 @@
+//! The whole way from signals to the journal, without root: the kernel and the container table
+//! are made up, everything else is what runs.
+
+mod common;
+
+use common::*;
+use plimsoll_agent::daemon::check_clock;
+use plimsoll_agent::inbox::Bounds;
+use plimsoll_api::{Client, Item, Request};
+use plimsoll_model::*;
+use plimsoll_sensor::api::{KnownObject, Loss, Signal};
+use std::time::Duration;
+
+/// nginx (10) is started; then it starts a shell (11).
+fn web_is_attacked(rig: &Rig) {
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.deliver(event(at, 7, 11, 10, exec("/bin/sh")));
+    rig.settle();
+}
+
+#[test]
+fn shell_under_server_alerts_and_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    web_is_attacked(&rig);
+    // only what is durable is read, while the agent is still there
+    let records = records(&config);
+    let alerts = alerts(&records);
+    let shell = alerts
+        .iter()
+        .find(|a| matches!(&a.source, AlertSource::Drift(d) if d.class == DriftClass::ShellUnderServer))
+        .unwrap_or_else(|| panic!("no alert about the shell in {alerts:?}"));
+    let [evidence] = &shell.evidence[..] else {
+        panic!("one observation shows it: {:?}", shell.evidence);
+    };
+    let (_, shown) = &records[evidence.leaf as usize];
+    let Record::Observation(o) = shown else {
+        panic!("{evidence} is {shown:?}");
+    };
+    assert_eq!(o.program(), Text::from("/bin/sh"));
+    assert_eq!(o.parent().unwrap().exe, Text::from("/usr/sbin/nginx"));
+    assert!(shell.handed_boot.0 >= shell.at.boot.0);
+    rig.agent.stop("test");
+}
+
+#[test]
+fn the_quiet_twin_raises_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.deliver(event(at, 7, 10, 1, read("/etc/nginx/nginx.conf")));
+    rig.settle();
+    let records = records(&config);
+    assert!(alerts(&records).is_empty(), "{:?}", alerts(&records));
+    assert_eq!(
+        records
+            .iter()
+            .filter(|(_, r)| matches!(r, Record::Observation(_)))
+            .count(),
+        2
+    );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn repeats_of_an_alert_are_counted_and_none_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    for n in 0..200 {
+        let mut e = event(BootNs(at.0 + n), 7, 10, 1, read("/etc/shadow"));
+        e.alert_class = true;
+        rig.deliver(e);
+    }
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let shadow: Vec<&Alert> = alerts(&records)
+        .into_iter()
+        .filter(|a| a.rule.contains("sensitive") || a.output.to_string().contains("/etc/shadow"))
+        .collect();
+    assert_eq!(shadow.first().map(|a| a.count), Some(1));
+    assert_eq!(shadow.last().map(|a| a.count), Some(200));
+    assert!(shadow.iter().all(|a| a.id == shadow[0].id));
+    assert!(shadow.len() < 5, "{} records for one burst", shadow.len());
+}
+
+#[test]
+fn agent_restart_leaves_a_gap_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    web_is_attacked(&rig);
+    rig.agent.stop("test");
+    hands.pass(60 * SECOND);
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    rig.settle();
+    let records = records(&config);
+    let gaps = gaps(&records, Stage::AgentDown);
+    let scopes: Vec<&GapScope> = gaps.iter().map(|g| &g.scope).collect();
+    assert_eq!(
+        scopes,
+        [&GapScope::Node, &GapScope::Container(web().instance)]
+    );
+    for gap in gaps {
+        assert_eq!(gap.to.boot.0 - gap.from.boot.0, 60 * SECOND);
+        assert_eq!(gap.reason, "the agent was stopped");
+    }
+    // and it has its baseline: the same program is known
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let [Item::Baseline(baseline)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert!(baseline.behaviours > 0, "{baseline:?}");
+    rig.agent.stop("test");
+}
+
+#[test]
+fn an_agent_that_was_killed_leaves_a_gap_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    web_is_attacked(&rig);
+    // as after kill -9: a copy of what was durable, without the end of the story
+    let copy = dir.path().join("copy");
+    copy_dir(&config.data_dir, &copy);
+    rig.agent.stop("test");
+    let config = plimsoll_agent::Config {
+        data_dir: copy,
+        ..config
+    };
+    hands.pass(SECOND);
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    rig.settle();
+    let records = records(&config);
+    let gaps = gaps(&records, Stage::AgentDown);
+    assert_eq!(gaps.len(), 2, "{gaps:?}");
+    assert_eq!(gaps[0].reason, "the agent ended without saying so");
+    rig.agent.stop("test");
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn queue_overflow_is_counted_and_forgotten() {
+    const GENERATED: u64 = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Rig::config(dir.path());
+    config.queues = Bounds {
+        bulk_events: 100,
+        ..Bounds::default()
+    };
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    rig.deliver(arrival(rig.now(), 7));
+    rig.settle();
+    // the pipeline is busy elsewhere
+    let (busy, go) = std::sync::mpsc::channel::<()>();
+    let shared = rig.agent.shared().clone();
+    shared.job(Box::new(move |_| _ = go.recv())).unwrap();
+    until("the pipeline is busy", || {
+        rig.deliver(event(rig.now(), 7, 10, 1, read("/probe")));
+        shared.inbox.fill().bulk > 10
+    });
+    let before = shared.inbox.fill();
+    for n in 0..GENERATED {
+        let mut e = event(rig.now(), 7, 10, 1, read(&format!("/data/{n}")));
+        e.dict = Some([n as u8; 48]);
+        rig.deliver(e);
+    }
+    let refused = shared.inbox.fill().refused - before.refused;
+    assert_eq!(rig.kernel.told(|t| t.forgotten.len()) as u64, refused);
+    drop(busy);
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let lost: u64 = gaps(&records, Stage::Queue)
+        .iter()
+        .filter_map(|g| g.count)
+        .sum();
+    let kept = records
+        .iter()
+        .filter(|(_, r)| matches!(r, Record::Observation(o) if matches!(&o.event.kind, EventKind::File(f) if f.path.as_bytes().starts_with(b"/data/"))))
+        .count() as u64;
+    assert_eq!(kept + refused, GENERATED);
+    assert_eq!(lost, refused + before.refused);
+    let scope = GapScope::Container(web().instance);
+    assert!(
+        gaps(&records, Stage::Queue)
+            .iter()
+            .all(|g| g.scope == scope)
+    );
+}
+
+#[test]
+fn a_loss_in_the_kernel_becomes_a_gap_of_its_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let now = rig.now();
+    rig.deliver(arrival(now, 7));
+    rig.settle();
+    for cgroup_id in [7, 0] {
+        rig.agent.shared().deliver(Signal::Loss(Loss {
+            stage: Stage::BulkRing,
+            cgroup_id,
+            count: 5,
+            from: now,
+            to: now,
+        }));
+    }
+    rig.agent.stop("test");
+    let records = records(&config);
+    let gaps = gaps(&records, Stage::BulkRing);
+    assert_eq!(gaps.len(), 2);
+    assert!(
+        gaps.iter()
+            .any(|g| g.scope == GapScope::Container(web().instance))
+    );
+    assert!(gaps.iter().all(|g| g.count == Some(5)));
+}
+
+/// A configuration under which a baseline is ready after a few slots of one second.
+fn quick(config: &mut plimsoll_agent::Config) {
+    config.learning.slot_seconds = 1;
+    config.learning.startup_seconds = 2;
+    config.learning.min_starts = 1;
+    config.learning.min_steady_slots = 2;
+    config.learning.min_units = 4;
+    config.learning.min_coverage_permille = 950;
+}
+
+fn learn(rig: &Rig) {
+    rig.deliver(arrival(rig.now(), 7));
+    rig.deliver(event(rig.now(), 7, 10, 1, exec("/usr/sbin/nginx")));
+    for _ in 0..30 {
+        let mut e = event(rig.now(), 7, 10, 1, read("/etc/nginx/nginx.conf"));
+        e.dense = 3;
+        rig.deliver(e);
+        rig.deliver(event(
+            rig.now(),
+            7,
+            10,
+            1,
+            read("/usr/share/nginx/index.html"),
+        ));
+        rig.settle();
+        rig.hands.pass(SECOND + 1);
+        rig.settle();
+    }
+}
+
+#[test]
+fn ready_baseline_loads_the_dictionary() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Rig::config(dir.path());
+    quick(&mut config);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    assert!(rig.kernel.told(|t| t.paths > 10 && t.bumps == 1));
+    learn(&rig);
+    let (set, watch, log) = rig.kernel.told(|t| {
+        let set = t.sets.iter().next().map(|(n, s)| (*n, s.clone()));
+        (set, t.watches.last().cloned().unwrap(), t.log.clone())
+    });
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let [Item::Baseline(baseline)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert_eq!(
+        (baseline.state.as_str(), &baseline.unmet[..]),
+        ("ready", &[][..])
+    );
+    let (number, entries) = set.unwrap_or_else(|| panic!("no set was loaded: {log:?}"));
+    assert!(
+        entries
+            .iter()
+            .any(|k| k.program == Text::from("/usr/sbin/nginx")
+                && matches!(
+                    &k.object,
+                    KnownObject::File {
+                        op: FileOp::Read,
+                        ..
+                    }
+                )),
+        "{entries:?}"
+    );
+    assert_eq!(watch.set, number);
+    assert!(
+        watch.dense_len > 0 && watch.dense_base >= 65_536,
+        "{watch:?}"
+    );
+    let end: Vec<&str> = log.iter().rev().take(3).rev().map(String::as_str).collect();
+    assert_eq!(end[0], format!("set {number}"));
+    assert_eq!(end[1], format!("watch 7 set {number}"));
+    assert_eq!(end[2], "bump");
+
+    // known behaviour that the kernel only counts is present all the same
+    let index = entries[0].index;
+    rig.kernel
+        .told(|t| t.counts.insert(watch.dense_base + index, 40));
+    rig.hands.pass(SECOND + 1);
+    rig.settle();
+    // and drift is drift now
+    rig.deliver(event(rig.now(), 7, 10, 1, read("/etc/hostname")));
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let presence = records.iter().find_map(|(_, r)| match r {
+        Record::Presence(p) => Some(p),
+        _ => None,
+    });
+    assert_eq!(presence.expect("counted").counts[0].1, 40);
+    let drift = records.iter().find_map(|(_, r)| match r {
+        Record::Drift(d) => Some(d),
+        _ => None,
+    });
+    let drift = drift.expect("a new file is drift");
+    assert_eq!(drift.baseline_state, "ready");
+    assert_eq!(drift.class, DriftClass::NewFileRead);
+    let versions = records
+        .iter()
+        .filter(|(_, r)| matches!(r, Record::Baseline(_)))
+        .count();
+    assert_eq!(versions, 2, "one when it began, one when it was ready");
+}
+
+#[test]
+fn what_the_kernel_numbers_while_learning_counts_as_present() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Rig::config(dir.path());
+    config.learning.slot_seconds = 1;
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    rig.deliver(arrival(rig.now(), 7));
+    rig.deliver(event(rig.now(), 7, 10, 1, exec("/usr/sbin/nginx")));
+    let mut e = event(rig.now(), 7, 10, 1, read("/etc/nginx/nginx.conf"));
+    e.dense = 3;
+    rig.deliver(e);
+    rig.settle();
+    for seen in [10, 25] {
+        rig.kernel.told(|t| t.counts.insert(3, seen));
+        rig.hands.pass(SECOND + 1);
+        rig.settle();
+    }
+    rig.agent.stop("test");
+    let counts: Vec<u64> = records(&config)
+        .iter()
+        .filter_map(|(_, r)| match r {
+            Record::Presence(p) => Some(p.counts[0].1),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(counts, [10, 15]);
+}
+
+#[test]
+fn clock_step_is_anchored() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[]));
+    rig.hands.pass(SECOND);
+    rig.hands.step_wall(-3600 * SECOND as i64);
+    check_clock(rig.agent.shared());
+    rig.agent.stop("test");
+    let records = records(&config);
+    let step = records.iter().find_map(|(_, r)| match r {
+        Record::Clock(a) if a.step_ns != 0 => Some(a.step_ns),
+        _ => None,
+    });
+    assert_eq!(step, Some(-3600 * SECOND as i64));
+    let gap = gaps(&records, Stage::Clock);
+    assert!(gap[0].reason.contains("-3600.000 s"), "{}", gap[0].reason);
+}
+
+#[test]
+fn a_decision_is_journalled_with_who_made_it_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    web_is_attacked(&rig);
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let Some(Item::Baseline(baseline)) = items.first() else {
+        panic!("{items:?}");
+    };
+    assert!(baseline.quarantined > 0);
+    let id = baseline.id[..6].to_owned();
+    let reason = || "reviewed".to_owned();
+    let approve = Request::BaselineApprove {
+        id: id.clone(),
+        behaviours: vec![],
+        reason: reason(),
+    };
+    let (items, words) = client.ask(&approve).unwrap();
+    assert!(
+        matches!(&items[..], [Item::BaselineRef(r)] if r.version == 2),
+        "{items:?}"
+    );
+    assert!(words.unwrap().contains("approve"));
+    client
+        .ask(&Request::BaselineLock {
+            id: id.clone(),
+            reason: reason(),
+        })
+        .unwrap();
+    let refused = client.ask(&Request::BaselineReset {
+        id: id.clone(),
+        reason: reason(),
+    });
+    assert!(refused.unwrap_err().to_string().contains("locked"));
+    let nobody = client.ask(&Request::BaselineLock {
+        id: "B-x".into(),
+        reason: reason(),
+    });
+    assert!(nobody.unwrap_err().to_string().contains("B-x"));
+    rig.agent.stop("test");
+    let records = records(&config);
+    let decisions: Vec<(&str, u32)> = records
+        .iter()
+        .filter_map(|(_, r)| match r {
+            Record::Decision(d) => Some((d.action.as_str(), d.uid)),
+            _ => None,
+        })
+        .collect();
+    let uid = rustix::process::getuid().as_raw();
+    assert_eq!(
+        decisions,
+        [("baseline.approve", uid), ("baseline.lock", uid)]
+    );
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let Some(Item::Baseline(baseline)) = items.first() else {
+        panic!("{items:?}");
+    };
+    assert_eq!((baseline.state.as_str(), baseline.version), ("locked", 3));
+    rig.agent.stop("test");
+}
+
+#[test]
+fn status_and_flush_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    web_is_attacked(&rig);
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Status {}).unwrap();
+    let [Item::Status(status)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert!(status.running && status.memory_bytes.unwrap() > 0);
+    assert_eq!(status.containers_running, 1);
+    assert_eq!(status.node, "test-node");
+    assert_eq!(status.journal.health, "ok");
+    let (items, _) = client.ask(&Request::Containers { gone: false }).unwrap();
+    assert!(matches!(&items[..], [Item::Container(c)] if c.name == "web"));
+    let (items, _) = client.ask(&Request::Flush {}).unwrap();
+    let [Item::Flushed { durable }] = items[..] else {
+        panic!("{items:?}");
+    };
+    assert!(records(&config).len() as u64 >= durable);
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_fork_bomb_is_kept_in_part_and_counted_in_whole() {
+    const FORKS: u64 = 12_000;
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let now = rig.now();
+    rig.deliver(arrival(now, 7));
+    for n in 0..FORKS {
+        let child = ProcessKey {
+            tgid: 1000 + n as u32,
+            start: now,
+        };
+        rig.deliver(event(now, 7, 10, 1, EventKind::Fork { child }));
+        if n % 1000 == 0 {
+            rig.settle();
+        }
+    }
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let kept = records
+        .iter()
+        .filter(|(_, r)| matches!(r, Record::Observation(_)))
+        .count() as u64;
+    let sampled: u64 = gaps(&records, Stage::Sampled)
+        .iter()
+        .filter_map(|g| g.count)
+        .sum();
+    assert_eq!(kept + sampled, FORKS);
+    assert_eq!(kept, plimsoll_agent::quota::AT_ONCE);
+}
+
+#[test]
+fn a_container_that_goes_gives_everything_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    web_is_attacked(&rig);
+    let end = event(rig.now(), 0, 1, 0, EventKind::CgroupRmdir { id: 7 });
+    rig.deliver(end);
+    rig.settle();
+    assert_eq!(rig.kernel.told(|t| t.unwatched.clone()), [7]);
+    assert_eq!(rig.kernel.told(|t| t.ignored.len()), 0);
+    rig.agent.stop("test");
+    let records = records(&config);
+    assert!(
+        records
+            .iter()
+            .any(|(_, r)| matches!(r, Record::Container(c) if c.state == ContainerState::Gone))
+    );
+}
+
+#[test]
+fn a_second_agent_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[]));
+    let second = plimsoll_agent::daemon::open(&config, Hands::new());
+    assert!(second.is_err());
+    rig.agent.stop("test");
+}
+
+#[test]
+fn an_unreadable_baseline_is_set_aside_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    std::fs::create_dir_all(config.baselines_dir()).unwrap();
+    let file = config.baselines_dir().join("B-0123456789abcdef.cbor");
+    std::fs::write(&file, b"not a baseline").unwrap();
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[]));
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Status {}).unwrap();
+    let [Item::Status(status)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert!(
+        status.problems.iter().any(|p| p.contains("unreadable")),
+        "{:?}",
+        status.problems
+    );
+    assert!(!file.exists() && file.with_extension("unreadable").exists());
+    rig.agent.stop("test");
+}

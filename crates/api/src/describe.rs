@@ -1,0 +1,257 @@
+//! Events, processes and addresses in words, for tables and answers.
+//!
+//! Promise: bytes chosen by a container appear escaped (`\x1b`), so that every text made here can
+//! be written to a terminal; and each text is bounded, whatever the container did.
+
+use crate::types::{dup_target, mount_call, namespace_call};
+use plimsoll_model::event::{Connection, Exec, FileEvent};
+use plimsoll_model::{Ancestor, EventKind, FileOp, Observation, Text, WallNs};
+use std::fmt::Write as _;
+
+/// Longest argument list shown in words, in characters.
+const ARGUMENTS_MAX: usize = 160;
+/// Longest path or name shown in words, in characters.
+const PATH_MAX: usize = 240;
+
+/// `nginx[217] read /etc/shadow`.
+pub fn observation(o: &Observation) -> String {
+    let mut text = format!("{} {}", actor(o), action(&o.event.kind));
+    if o.count > 1 {
+        let _ = write!(text, " ({} times)", o.count);
+    }
+    text
+}
+
+/// Who acted: for an exec the program that was there before, else the program itself.
+pub fn actor(o: &Observation) -> String {
+    let pid = o.event.process.key.tgid;
+    match (&o.event.kind, o.lineage.first()) {
+        (EventKind::Exec(_), _) => match o.parent() {
+            Some(parent) => format!("{}[{}]", name(parent), parent.key.tgid),
+            None => format!("[{}]", o.event.process.ppid),
+        },
+        (_, Some(process)) => format!("{}[{pid}]", name(process)),
+        (_, None) => format!("{}[{pid}]", cut(&o.event.process.comm, 15)),
+    }
+}
+
+/// A process by its script or executable, without directories.
+pub fn name(process: &Ancestor) -> String {
+    let base = |t: &Text| cut(&t.basename(), 64);
+    match (process.script.is_empty(), process.exe.is_empty()) {
+        (false, _) => format!("{} ({})", base(&process.script), base(&process.exe)),
+        (true, false) => base(&process.exe),
+        (true, true) => "?".to_owned(),
+    }
+}
+
+/// `sh -c "id; wget …"`, quoted where a shell would need it.
+pub fn command_line(argv: &[Text]) -> String {
+    let mut line = String::new();
+    for (n, arg) in argv.iter().enumerate() {
+        if n > 0 {
+            line.push(' ');
+        }
+        let shown = arg.to_string();
+        let plain = !shown.is_empty() && !shown.contains([' ', '"', '\'', ';', '|', '&', '$']);
+        if plain { line.push_str(&shown) } else { let _ = write!(line, "\"{}\"", shown.replace('"', "\\\"")); }
+        if line.len() > ARGUMENTS_MAX * 4 {
+            break;
+        }
+    }
+    shorten(line, ARGUMENTS_MAX)
+}
+
+/// A hostile text, escaped and bounded for one line.
+pub fn path(text: &Text) -> String {
+    cut(text, PATH_MAX)
+}
+
+/// A text from outside (a label, a reason) with its control characters written out.
+pub fn words(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let _ = plimsoll_model::text::escape_into(&mut safe, text.as_bytes());
+    safe
+}
+
+/// A wall time for people, to the millisecond: `2026-11-21 01:02:03.004Z`.
+pub fn when(wall: WallNs) -> String {
+    let full = wall.rfc3339();
+    match (full.get(..10), full.get(11..23)) {
+        (Some(day), Some(time)) => format!("{day} {time}Z"),
+        _ => full,
+    }
+}
+
+/// A length of time for people: `350 ms`, `12 s`, `3 min`, `5.2 h`, `2.1 days`.
+pub fn span(ns: u64) -> String {
+    const S: f64 = 1e9;
+    let n = ns as f64;
+    match n / S {
+        s if s < 0.001 => format!("{ns} ns"),
+        s if s < 1.0 => format!("{:.0} ms", n / 1e6),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+fn cut(text: &Text, max: usize) -> String {
+    shorten(text.to_string(), max)
+}
+
+fn shorten(text: String, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+/// What was done, as a verb and its object.
+pub fn action(kind: &EventKind) -> String {
+    match kind {
+        EventKind::Exec(e) => exec(e),
+        EventKind::Exit { code, signal: 0 } => format!("exited with {code}"),
+        EventKind::Exit { signal, .. } => format!("was ended by signal {signal}"),
+        EventKind::Fork { child } => format!("started process {}", child.tgid),
+        EventKind::File(f) => file(f),
+        EventKind::Library { path: p, origin } => format!("loaded {} ({})", path(p), origin.as_str()),
+        EventKind::Socket { family, kind, protocol } => {
+            format!("made a socket of family {family}, type {kind}, protocol {protocol}")
+        }
+        EventKind::Connect(c) => format!("connected to {}", peer(c)),
+        EventKind::Accept(c) => format!("accepted {}{}", peer(c), on_local(c)),
+        EventKind::Datagram(c) => format!("sent datagrams to {}", peer(c)),
+        EventKind::Listen { proto, local } => format!("listens on {} {local}", proto.as_str()),
+        EventKind::Bind { proto, local } => format!("bound {} {local}", proto.as_str()),
+        EventKind::Dns(d) if d.response => {
+            let addresses: Vec<_> = d.addresses.iter().map(|ip| ip.0.to_string()).collect();
+            match (d.rcode, addresses.is_empty()) {
+                (0, false) => format!("learned that {} is {}", path(&d.name), addresses.join(", ")),
+                (3, _) => format!("learned that {} does not exist", path(&d.name)),
+                (code, _) => format!("got answer code {code} for {}", path(&d.name)),
+            }
+        }
+        EventKind::Dns(d) => format!("asked for the name {}", path(&d.name)),
+        EventKind::Dup { stream, target, peer } => {
+            let stream = ["standard input", "standard output", "standard error"]
+                .get(*stream as usize)
+                .copied()
+                .unwrap_or("a standard stream");
+            let peer = peer.as_ref().map(|p| format!(" to {}", shorten(p.to_string(), PATH_MAX))).unwrap_or_default();
+            format!("put {stream} on a descriptor of kind {}{peer}", dup_target(*target))
+        }
+        EventKind::Namespace { call, flags } => format!("called {} with flags {flags:#x}", namespace_call(*call)),
+        EventKind::Mount { call, source, target, fstype, .. } => {
+            let from = if source.is_empty() { String::new() } else { format!(" {}", path(source)) };
+            let fstype = if fstype.is_empty() { String::new() } else { format!(" ({})", cut(fstype, 32)) };
+            format!("called {}{from} on {}{fstype}", mount_call(*call), path(target))
+        }
+        EventKind::Ptrace { request, target } => match *request {
+            u32::MAX => format!("wrote the memory of process {target}"),
+            r if r == u32::MAX - 1 => format!("read the memory of process {target}"),
+            r => format!("traced process {target} (request {r})"),
+        },
+        EventKind::Module { name } => format!("loaded or tried kernel module {}", path(name)),
+        EventKind::Bpf { command } => format!("called bpf (command {command})"),
+        EventKind::Credentials { old_uid, new_uid, old_caps, new_caps } => {
+            let gained = new_caps & !old_caps;
+            match (old_uid == new_uid, gained) {
+                (true, gained) => format!("gained capabilities {gained:#x}"),
+                (false, 0) => format!("changed uid {old_uid} to {new_uid}"),
+                (false, gained) => format!("changed uid {old_uid} to {new_uid}, gained capabilities {gained:#x}"),
+            }
+        }
+        EventKind::Syscall { nr, compat } => {
+            format!("used system call {nr}{}", if *compat { " (32-bit)" } else { "" })
+        }
+        EventKind::Memfd { name } => format!("made memory file {}", path(name)),
+        EventKind::CgroupMkdir { path: p, .. } => format!("made cgroup {}", path(p)),
+        EventKind::CgroupRmdir { id } => format!("removed cgroup {id}"),
+        EventKind::CgroupAttach { path: p, moved, .. } => format!("moved process {} to cgroup {}", moved.tgid, path(p)),
+        EventKind::Rare { nr, result, .. } => format!("used rare system call {nr}, result {result}"),
+        EventKind::Signal { signal, target } => format!("sent signal {signal} to process {target}"),
+    }
+}
+
+fn exec(e: &Exec) -> String {
+    let mut text = format!("ran {}", path(&e.exe));
+    if !e.argv.is_empty() {
+        let _ = write!(text, " as `{}`", command_line(&e.argv));
+    }
+    if e.deleted {
+        text.push_str(", a program without a file name");
+    } else if e.origin.is_writable() {
+        let _ = write!(text, ", which is not from the image ({})", e.origin.as_str());
+    }
+    text
+}
+
+fn file(f: &FileEvent) -> String {
+    let (p, target) = (path(&f.path), path(&f.target));
+    let mut text = match f.op {
+        FileOp::Read => format!("read {p}"),
+        FileOp::Write => format!("opened {p} for writing"),
+        FileOp::Create => format!("created {p}"),
+        FileOp::List => format!("listed {p}"),
+        FileOp::Unlink => format!("removed {p}"),
+        FileOp::Mkdir => format!("made directory {p}"),
+        FileOp::Rmdir => format!("removed directory {p}"),
+        FileOp::Chmod => format!("set the mode of {p} to {:04o}", f.flags & 0o7777),
+        FileOp::Chown => format!("changed the owner of {p}"),
+        FileOp::Rename => format!("renamed {p} to {target}"),
+        FileOp::Link => format!("linked {p} as {target}"),
+        FileOp::Symlink => format!("made {target} a symbolic link to {p}"),
+        FileOp::Failed => format!("failed to open {p}"),
+    };
+    if f.result < 0 {
+        let _ = write!(text, " ({})", errno(f.result));
+    }
+    text
+}
+
+fn peer(c: &Connection) -> String {
+    let mut text = format!("{} {}", c.proto.as_str(), shorten(c.peer.to_string(), PATH_MAX));
+    // EINPROGRESS is how every non-blocking connection starts
+    if c.result < 0 && c.result != -115 {
+        let _ = write!(text, " ({})", errno(c.result));
+    }
+    text
+}
+
+fn on_local(c: &Connection) -> String {
+    c.local.as_ref().map(|l| format!(" on {}", shorten(l.to_string(), PATH_MAX))).unwrap_or_default()
+}
+
+/// The words for the errors that matter to a reader.
+fn errno(result: i32) -> String {
+    match -result {
+        1 => "not permitted".to_owned(),
+        2 => "no such file".to_owned(),
+        13 => "denied".to_owned(),
+        30 => "read-only".to_owned(),
+        101 => "network unreachable".to_owned(),
+        110 => "timed out".to_owned(),
+        111 => "refused".to_owned(),
+        113 => "host unreachable".to_owned(),
+        other => format!("error {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_with_escape_sequences_are_shown_and_not_obeyed() {
+        let line = command_line(&["sh".into(), Text::new(b"\x1b]0;pwned\x07".to_vec()), "a b".into()]);
+        assert_eq!(line, "sh \"\\x1b]0;pwned\\x07\" \"a b\"");
+    }
+
+    #[test]
+    fn a_huge_argument_list_stays_one_short_line() {
+        let argv = vec![Text::from("x".repeat(4096)); 100];
+        assert_eq!(command_line(&argv).chars().count(), ARGUMENTS_MAX + 1);
+    }
+}

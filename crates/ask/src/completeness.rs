@@ -1,0 +1,388 @@
+//! How complete the data behind an answer is, and Q16.
+//!
+//! Everything that makes an answer less than whole ends up here: gaps, times when no agent ran,
+//! containers whose start was not seen, uncertain clocks, and what retention took away.
+
+use crate::records::{Body, Filter, RecordsError};
+use crate::say::{Sentences, count};
+use crate::subject::between;
+use crate::{About, AskError};
+use plimsoll_api::describe::{span, when, words};
+use plimsoll_api::types::CompletenessGap;
+use plimsoll_api::Completeness;
+use plimsoll_model::{Gap, GapScope, Instance, Record, RecordId, RecordKind, Stage, WallNs};
+use std::collections::BTreeMap;
+
+/// Gaps listed in an answer.
+const GAPS_MAX: usize = 100;
+/// A clock this uncertain is worth a word.
+const CLOCK_WORTH_A_WORD_NS: u64 = 100_000_000;
+
+/// The time that an answer looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interval {
+    pub(crate) from: WallNs,
+    pub(crate) to: WallNs,
+}
+
+impl Interval {
+    pub(crate) fn text(self) -> String {
+        between(self.from, self.to)
+    }
+    pub(crate) fn touches(self, from: WallNs, to: WallNs) -> bool {
+        from <= self.to && to >= self.from
+    }
+}
+
+/// What was read for an answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) read: u64,
+    pub(crate) pruned: u64,
+    pub(crate) damaged: u64,
+    pub(crate) uncertainty_ns: u64,
+    pub(crate) limits: Vec<String>,
+}
+
+impl About<'_> {
+    /// Visits records, counting what is missing of them.
+    pub(crate) fn visit(
+        &self,
+        filter: &Filter,
+        tally: &mut Tally,
+        each: &mut dyn FnMut(RecordId, WallNs, Record),
+    ) -> Result<(), RecordsError> {
+        self.records.visit(filter, &mut |seen| {
+            tally.read += 1;
+            match seen.body {
+                Body::Record(record) => each(seen.id, seen.wall, record),
+                Body::Pruned => tally.pruned += 1,
+                Body::Damaged => tally.damaged += 1,
+            }
+        })
+    }
+
+    /// The observations of the subject's container in the interval.
+    pub(crate) fn observations(
+        &self,
+        tally: &mut Tally,
+        mut each: impl FnMut(RecordId, plimsoll_model::Observation),
+    ) -> Result<(), RecordsError> {
+        let mut filter = Filter::of(&[RecordKind::Observation]);
+        if let Some(instance) = &self.case.instance {
+            filter = filter.about(instance);
+        }
+        let (from, to) = self.widened();
+        filter = filter.between(from, to);
+        let mut uncertainty = 0;
+        self.visit(&filter, tally, &mut |id, _, record| match record {
+            Record::Observation(o) if o.instance == self.case.instance => {
+                uncertainty = uncertainty.max(o.at.uncertainty_ns);
+                each(id, o);
+            }
+            _ => {}
+        })?;
+        tally.uncertainty_ns = tally.uncertainty_ns.max(uncertainty);
+        Ok(())
+    }
+
+    /// The interval, and a second more at an end that is the container's own: its first and last
+    /// events are stamped by other clock readings than its identity.
+    fn widened(&self) -> (WallNs, WallNs) {
+        let second = 1_000_000_000;
+        let i = self.interval;
+        let from = if Some(i.from) == self.case.started { i.from.0 - second } else { i.from.0 };
+        let to = if Some(i.to) == self.case.gone { i.to.0 + second } else { i.to.0 };
+        (WallNs(from), WallNs(to))
+    }
+}
+
+/// A gap that touches the interval.
+struct Touching {
+    id: RecordId,
+    gap: Gap,
+}
+
+/// One run of the agent.
+struct Life {
+    from: WallNs,
+    to: Option<WallNs>,
+    evidence: Vec<RecordId>,
+}
+
+/// What the records say about blindness in the interval.
+#[derive(Default)]
+struct Blindness {
+    gaps: Vec<Touching>,
+    total: u64,
+    lost: u64,
+    uncounted: u64,
+    lives: Vec<Life>,
+    steps: Vec<(RecordId, WallNs, i64)>,
+    hooks_refused: Option<(RecordId, String)>,
+}
+
+fn blindness(about: &About<'_>) -> Result<Blindness, RecordsError> {
+    let mut found = Blindness::default();
+    let kinds = [RecordKind::Gap, RecordKind::Lifecycle, RecordKind::Clock];
+    about.records.visit(&Filter::of(&kinds), &mut |seen| match seen.body {
+        Body::Record(Record::Gap(gap)) if concerns(&gap, about) => found.gap(seen.id, gap),
+        Body::Record(Record::Lifecycle(l)) => found.lifecycle(seen.id, &l),
+        Body::Record(Record::Clock(anchor))
+            if anchor.step_ns != 0 && about.interval.touches(anchor.wall, anchor.wall) =>
+        {
+            if found.steps.len() < GAPS_MAX {
+                found.steps.push((seen.id, anchor.wall, anchor.step_ns));
+            }
+        }
+        _ => {}
+    })?;
+    Ok(found)
+}
+
+fn concerns(gap: &Gap, about: &About<'_>) -> bool {
+    let ours = match &gap.scope {
+        GapScope::Node => true,
+        GapScope::Container(instance) => about.case.instance.as_ref().is_none_or(|i: &Instance| i == instance),
+    };
+    ours && about.interval.touches(gap.from.wall, gap.to.wall)
+}
+
+impl Blindness {
+    fn gap(&mut self, id: RecordId, gap: Gap) {
+        self.total += 1;
+        match gap.count {
+            Some(n) => self.lost += n,
+            None => self.uncounted += 1,
+        }
+        if self.gaps.len() < GAPS_MAX {
+            self.gaps.push(Touching { id, gap });
+        }
+    }
+
+    fn lifecycle(&mut self, id: RecordId, l: &plimsoll_model::record::Lifecycle) {
+        match l.what.as_str() {
+            "start" => self.lives.push(Life { from: l.at.wall, to: None, evidence: vec![id.clone()] }),
+            "stop" => {
+                if let Some(life) = self.lives.last_mut() {
+                    life.to = Some(l.at.wall);
+                    life.evidence.push(id.clone());
+                }
+            }
+            _ => {}
+        }
+        let refused = l.details.iter().find(|(key, value)| key == "hooks_refused" && !value.is_empty());
+        if let Some((_, value)) = refused {
+            self.hooks_refused = Some((id, value.clone()));
+        }
+    }
+
+    /// Times in the interval in which no agent is known to have run: before its first start, and
+    /// from each stop to the next start.
+    fn without_agent(&self, interval: Interval) -> Vec<(WallNs, WallNs, Vec<RecordId>)> {
+        let mut holes = Vec::new();
+        for (n, life) in self.lives.iter().enumerate() {
+            let next = self.lives.get(n + 1);
+            if let Some(end) = life.to {
+                let until = next.map_or(interval.to, |l| l.from);
+                let evidence = life.evidence.iter().chain(next.iter().flat_map(|l| &l.evidence));
+                holes.push((end, until, evidence.cloned().collect()));
+            }
+        }
+        if let Some(first) = self.lives.first() {
+            holes.insert(0, (interval.from, first.from, first.evidence.clone()));
+        }
+        holes.retain(|(from, to, _)| from < to && interval.touches(*from, *to) && *to > interval.from && *from < interval.to);
+        holes.truncate(GAPS_MAX);
+        holes
+    }
+}
+
+/// The completeness of an answer over the interval.
+pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, AskError> {
+    let blind = blindness(about)?;
+    let interval = about.interval;
+    let mut limits = tally.limits.clone();
+    let holes = blind.without_agent(interval);
+    for (from, to, _) in &holes {
+        limits.push(format!("No agent ran {}.", between(*from, *to)));
+    }
+    match about.records.span() {
+        None => limits.push("The journal holds no record.".to_owned()),
+        Some(s) if s.first > interval.from => {
+            limits.push(format!("The journal begins at {}; nothing before that is known.", when(s.first)));
+        }
+        Some(_) => {}
+    }
+    if let Some(s) = about.records.span()
+        && s.last < interval.to
+        && about.case.gone.is_none_or(|gone| gone > s.last)
+        && interval.to.0 - s.last.0 > 60_000_000_000
+    {
+        limits.push(format!("The journal ends at {}; nothing after that is known.", when(s.last)));
+    }
+    if about.container().is_some_and(|c| c.found_running) {
+        limits.push("The container ran before the agent did: its start, and what it did until then, was not observed.".to_owned());
+    }
+    if let Some(why) = about.container().map(|c| &c.unknown_because).filter(|w| !w.is_empty()) {
+        limits.push(format!("Part of the container's identity is unknown: {why}."));
+    }
+    for (_, at, step) in &blind.steps {
+        limits.push(format!(
+            "The wall clock stepped by {}{} at {}: times around it are uncertain.",
+            if *step < 0 { "-" } else { "" },
+            span(step.unsigned_abs()),
+            when(*at)
+        ));
+    }
+    if let Some((_, refused)) = &blind.hooks_refused {
+        limits.push(format!("The kernel refused hooks: {refused}; `plimsoll doctor` says what that costs."));
+    }
+    if tally.pruned > 0 {
+        limits.push(format!("Retention has removed the content of {} in the interval.", count(tally.pruned, "record")));
+    }
+    if tally.damaged > 0 {
+        limits.push(format!("{} could not be read: damaged.", count(tally.damaged, "record")));
+    }
+    if tally.uncertainty_ns >= CLOCK_WORTH_A_WORD_NS {
+        limits.push(format!("Times are uncertain by up to {}.", span(tally.uncertainty_ns)));
+    }
+    if about.directory.dropped > 0 {
+        limits.push(format!("{} more than can be held in memory; the oldest were not looked at.", count(about.directory.dropped, "container instance")));
+    }
+    let watched = about.records.span().is_some();
+    let level = match (watched, blind.total, limits.is_empty()) {
+        (false, _, _) => "unknown",
+        (true, 0, true) => "complete",
+        _ => "partial",
+    };
+    Ok(Completeness {
+        summary: words(&summary(level, interval, &blind, limits.len(), tally)),
+        level: level.to_owned(),
+        from: Some(interval.from.rfc3339()),
+        to: Some(interval.to.rfc3339()),
+        gaps: blind.gaps.iter().map(shown).collect(),
+        gaps_total: blind.total,
+        lost_at_least: blind.lost,
+        limits: limits.iter().map(|l| words(l)).collect(),
+        clock_uncertainty_ns: tally.uncertainty_ns,
+        records_read: tally.read,
+    })
+}
+
+fn shown(t: &Touching) -> CompletenessGap {
+    CompletenessGap {
+        stage: t.gap.stage.as_str().to_owned(),
+        from: t.gap.from.wall.rfc3339(),
+        to: t.gap.to.wall.rfc3339(),
+        count: t.gap.count,
+        reason: words(&t.gap.reason),
+        record: Some(t.id.to_string()),
+    }
+}
+
+fn summary(level: &str, interval: Interval, blind: &Blindness, limits: usize, tally: &Tally) -> String {
+    let looked = format!("looked at {}, {}", count(tally.read, "record"), interval.text());
+    match level {
+        "complete" => format!("No gap is recorded {} ({looked}).", interval.text()).replace(&format!(", {}", interval.text()), ""),
+        "unknown" => format!("Nothing is known {}: no record covers it.", interval.text()),
+        _ => {
+            let mut parts = Vec::new();
+            if blind.total > 0 {
+                let uncounted = if blind.uncounted > 0 { " and an unknown number more" } else { "" };
+                parts.push(format!("{} with {} known to be lost{uncounted}", count(blind.total, "gap"), count(blind.lost, "event")));
+            }
+            if limits > 0 {
+                parts.push(count(limits as u64, "other limit"));
+            }
+            format!("Not whole: {}; {looked}.", parts.join(", "))
+        }
+    }
+}
+
+/// Q16.
+pub(crate) fn gaps(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
+    let blind = blindness(about)?;
+    let interval = about.interval;
+    say.tally().read += blind.total;
+    let mut stages: BTreeMap<Stage, Vec<&Touching>> = BTreeMap::new();
+    for touching in &blind.gaps {
+        stages.entry(touching.gap.stage).or_default().push(touching);
+    }
+    for (stage, gaps) in &stages {
+        say_stage(about, *stage, gaps, say);
+    }
+    if blind.total > blind.gaps.len() as u64 {
+        let more = blind.total - blind.gaps.len() as u64;
+        say.unknown(format!("{} are not listed here: `plimsoll gaps` has them all.", count(more, "more gap")));
+    }
+    let holes = blind.without_agent(interval);
+    for (from, to, evidence) in &holes {
+        say.observed(format!("No agent ran {} ({}): nothing was seen.", between(*from, *to), span((to.0 - from.0).unsigned_abs())), evidence);
+    }
+    for (id, at, step) in &blind.steps {
+        say.observed(format!("The wall clock stepped by {}{} at {}.", if *step < 0 { "-" } else { "" }, span(step.unsigned_abs()), when(*at)), [id]);
+    }
+    if let Some((id, refused)) = &blind.hooks_refused {
+        say.observed(format!("The kernel refused hooks, so that these kinds are not, or less well, seen: {refused}."), [id]);
+    }
+    if about.container().is_some_and(|c| c.found_running) {
+        let known = about.case.instance.as_ref().and_then(|i| about.directory.get(i));
+        say.observed("The container ran before the agent did: its start was not observed.", known.into_iter().flat_map(|k| &k.evidence));
+    }
+    if blind.lives.is_empty() {
+        say.unknown("No start of an agent is recorded, so it is not known when one watched.");
+    } else if blind.total == 0 && holes.is_empty() {
+        let evidence: Vec<_> = blind.lives.iter().flat_map(|l| &l.evidence).cloned().collect();
+        say.inferred(
+            format!("No gap is recorded {}: an agent ran, and it counts what it loses. A loss that it could not notice cannot be excluded.", interval.text()),
+            &evidence,
+        );
+    }
+    Ok(())
+}
+
+fn say_stage(about: &About<'_>, stage: Stage, gaps: &[&Touching], say: &mut Sentences) {
+    let lost: u64 = gaps.iter().filter_map(|t| t.gap.count).sum();
+    let uncounted = gaps.iter().any(|t| t.gap.count.is_none());
+    let from = gaps.iter().map(|t| t.gap.from.wall).min().unwrap_or(about.interval.from);
+    let to = gaps.iter().map(|t| t.gap.to.wall).max().unwrap_or(about.interval.to);
+    let ours = gaps.iter().any(|t| matches!(t.gap.scope, GapScope::Container(_)));
+    let how_many = match (lost, uncounted) {
+        (0, true) => "an unknown number of events".to_owned(),
+        (n, true) => format!("at least {}", count(n, "event")),
+        (n, false) => count(n, "event"),
+    };
+    let mut reasons: Vec<&str> = gaps.iter().map(|t| t.gap.reason.as_str()).filter(|r| !r.is_empty()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons.truncate(3);
+    let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+    let whose = if ours { "of this container" } else { "of the whole node" };
+    say.observed(
+        format!("{} ({}): {how_many} {whose} {}, in {}{because}.", lost_where(stage), stage.as_str(), between(from, to), count(gaps.len() as u64, "gap")),
+        gaps.iter().map(|t| &t.id),
+    );
+}
+
+/// A stage in words.
+fn lost_where(stage: Stage) -> &'static str {
+    match stage {
+        Stage::BulkRing => "Lost for want of room between kernel and agent",
+        Stage::AlertRing => "Lost alert-class events between kernel and agent",
+        Stage::Recursion => "Skipped by the kernel, because a probe was running already",
+        Stage::Scratch => "Lost for want of scratch space in the kernel",
+        Stage::KernelMap => "Lost because a kernel table was full",
+        Stage::Decode => "Not understood when they came from the kernel",
+        Stage::Queue => "Lost because a queue of the agent was full",
+        Stage::Journal => "Seen but not written to the journal",
+        Stage::AgentDown => "The agent was not running",
+        Stage::Hook => "Not seen at all, because a hook is missing",
+        Stage::Retention => "Removed by retention",
+        Stage::Damage => "Damaged in the journal",
+        Stage::Identity => "Seen, but not attributed to a container",
+        Stage::Sampled => "Sampled: more happened than was looked at",
+        Stage::Table => "Forgotten by a table of bounded size",
+        Stage::Clock => "Times are uncertain, because the wall clock stepped",
+    }
+}

@@ -1,0 +1,112 @@
+//! Collects the sentences of an answer and counts what was read for it.
+//!
+//! Promise: every sentence is safe to show on a terminal, and their number and the number of
+//! records that each names are bounded; what was left out is said.
+
+use crate::completeness::Tally;
+use crate::question::Question;
+use crate::subject::Case;
+use plimsoll_api::{Answer, Completeness, Statement, StatementStatus, describe};
+use plimsoll_model::RecordId;
+
+/// Sentences of one answer.
+pub(crate) const SENTENCES_MAX: usize = 150;
+/// Records named by one sentence.
+pub(crate) const EVIDENCE_MAX: usize = 20;
+
+/// The sentences so far.
+pub(crate) struct Sentences {
+    said: Vec<Statement>,
+    left_out: u64,
+    tally: Tally,
+}
+
+impl Sentences {
+    pub(crate) fn new() -> Self {
+        Self { said: Vec::new(), left_out: 0, tally: Tally::default() }
+    }
+
+    pub(crate) fn observed<'a>(
+        &mut self,
+        text: impl Into<String>,
+        evidence: impl IntoIterator<Item = &'a RecordId>,
+    ) {
+        self.say(StatementStatus::Observed, text.into(), evidence);
+    }
+
+    pub(crate) fn inferred<'a>(
+        &mut self,
+        text: impl Into<String>,
+        evidence: impl IntoIterator<Item = &'a RecordId>,
+    ) {
+        self.say(StatementStatus::Inferred, text.into(), evidence);
+    }
+
+    pub(crate) fn unknown(&mut self, text: impl Into<String>) {
+        self.say(StatementStatus::Unknown, text.into(), []);
+    }
+
+    fn say<'a>(
+        &mut self,
+        status: StatementStatus,
+        text: String,
+        evidence: impl IntoIterator<Item = &'a RecordId>,
+    ) {
+        if self.said.len() >= SENTENCES_MAX {
+            self.left_out += 1;
+            return;
+        }
+        let mut ids: Vec<String> = Vec::new();
+        for id in evidence {
+            let id = id.to_string();
+            if ids.len() < EVIDENCE_MAX && !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        self.said.push(Statement { text: describe::words(&text), status, evidence: ids });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.said.len()
+    }
+
+    pub(crate) fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    pub(crate) fn answer(
+        mut self,
+        question: Question,
+        case: &Case,
+        completeness: Completeness,
+    ) -> Answer {
+        if self.left_out > 0 {
+            self.said.push(Statement {
+                text: format!(
+                    "{} more sentences are left out: narrow the interval with --around.",
+                    self.left_out
+                ),
+                status: StatementStatus::Observed,
+                evidence: Vec::new(),
+            });
+        }
+        Answer {
+            question: question.as_str().to_owned(),
+            title: question.title().to_owned(),
+            subject: describe::words(&case.title()),
+            statements: self.said,
+            completeness,
+        }
+    }
+}
+
+/// `1 time`, `3 times`.
+pub(crate) fn times(n: u64) -> String {
+    count(n, "time")
+}
+
+/// `1 process`, `2 processes`.
+pub(crate) fn count(n: u64, word: &str) -> String {
+    let plural = if word.ends_with('s') { "es" } else { "s" };
+    format!("{n} {word}{}", if n == 1 { "" } else { plural })
+}

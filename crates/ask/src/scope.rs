@@ -1,0 +1,397 @@
+//! Q3, whether a behaviour occurred before; Q13, how far a fingerprint reaches.
+
+use crate::directory::same_workload;
+use crate::records::{Body, Filter};
+use crate::say::{EVIDENCE_MAX, Sentences, count, times};
+use crate::subject::between;
+use crate::who::siblings;
+use crate::{About, AskError};
+use plimsoll_api::describe::{self, when};
+use plimsoll_model::{
+    AlertSource, Behaviour, BehaviourId, Drift, EventKind, Instance, Observation, Record, RecordId,
+    RecordKind, SockAddr, Stamp, Text, WallNs,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// Behaviours of a container that are followed when no alert names one.
+const BEHAVIOURS_MAX: usize = 25;
+/// Instances listed by name.
+const NAMED_MAX: usize = 8;
+
+/// One behaviour and where it was found.
+struct Followed {
+    behaviour: Behaviour,
+    /// By instance: how often, first, last, records.
+    found: BTreeMap<Instance, Occurrence>,
+}
+
+struct Occurrence {
+    count: u64,
+    first: Stamp,
+    last: Stamp,
+    evidence: Vec<RecordId>,
+}
+
+/// Q3.
+pub(crate) fn before(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
+    let mut followed = behaviours(about, say)?;
+    if followed.is_empty() {
+        let why = match &about.case.alert {
+            Some(_) => "The alert comes from a rule, which names no behaviour",
+            None => "No behaviour outside the baseline is recorded for this container",
+        };
+        say.unknown(format!("{why}, so there is nothing to look for."));
+        return Ok(());
+    }
+    occurrences(about, &mut followed, say)?;
+    let presence = presence(about, &followed, say)?;
+    for (id, f) in &followed {
+        one(about, id, f, &presence, say);
+    }
+    Ok(())
+}
+
+/// The behaviours to follow: the alert's, or the container's drifts.
+fn behaviours(
+    about: &About<'_>,
+    say: &mut Sentences,
+) -> Result<BTreeMap<BehaviourId, Followed>, AskError> {
+    let mut followed = BTreeMap::new();
+    if let Some(b) = about.case.behaviour() {
+        followed.insert(b.id(), Followed { behaviour: b.clone(), found: BTreeMap::new() });
+    }
+    let Some(instance) = about.case.instance.as_ref().filter(|_| about.case.alert.is_none()) else {
+        return Ok(followed);
+    };
+    let mut more = 0;
+    each_drift(about, &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance), say, |_, d| {
+        if d.instance != *instance {
+            return;
+        }
+        let id = d.behaviour.id();
+        if followed.contains_key(&id) {
+        } else if followed.len() < BEHAVIOURS_MAX {
+            followed.insert(id, Followed { behaviour: d.behaviour.clone(), found: BTreeMap::new() });
+        } else {
+            more += 1;
+        }
+    })?;
+    if more > 0 {
+        say.tally().limits.push(format!("Only {BEHAVIOURS_MAX} behaviours of the container were followed; ask about an alert for others."));
+    }
+    Ok(followed)
+}
+
+/// Drifts, wherever they stand.
+fn each_drift(
+    about: &About<'_>,
+    filter: &Filter,
+    say: &mut Sentences,
+    mut each: impl FnMut(RecordId, &Drift),
+) -> Result<(), AskError> {
+    about.visit(filter, say.tally(), &mut |id, _, record| match record {
+        Record::Drift(d) => each(id, &d),
+        Record::Alert(a) => {
+            if let AlertSource::Drift(d) = &a.source {
+                each(id, d);
+            }
+        }
+        _ => {}
+    })?;
+    Ok(())
+}
+
+fn occurrences(
+    about: &About<'_>,
+    followed: &mut BTreeMap<BehaviourId, Followed>,
+    say: &mut Sentences,
+) -> Result<(), AskError> {
+    let interval = about.interval;
+    each_drift(about, &Filter::of(&[RecordKind::Drift, RecordKind::Alert]), say, |id, d| {
+        if !interval.touches(d.first.wall, d.last.wall) {
+            return;
+        }
+        let Some(f) = followed.get_mut(&d.behaviour.id()) else { return };
+        let o = f.found.entry(d.instance.clone()).or_insert_with(|| Occurrence { count: 0, first: d.first, last: d.last, evidence: Vec::new() });
+        // an alert repeats its drift, and its updates raise the count: the highest stands
+        o.count = o.count.max(d.count);
+        o.first = o.first.min(d.first);
+        o.last = o.last.max(d.last);
+        if o.evidence.len() < EVIDENCE_MAX {
+            o.evidence.push(id);
+            o.evidence.extend(d.observation.clone());
+        }
+    })
+}
+
+/// Counts of the followed behaviours where a baseline knew them.
+fn presence(
+    about: &About<'_>,
+    followed: &BTreeMap<BehaviourId, Followed>,
+    say: &mut Sentences,
+) -> Result<HashMap<BehaviourId, (u64, Vec<RecordId>)>, AskError> {
+    let mut counts: HashMap<BehaviourId, (u64, Vec<RecordId>)> = HashMap::new();
+    let mut filter = Filter::of(&[RecordKind::Presence]).between(about.interval.from, about.interval.to);
+    filter.needles = followed.keys().map(|id| id.0.to_vec()).collect();
+    about.visit(&filter, say.tally(), &mut |record_id, _, record| {
+        if let Record::Presence(p) = record {
+            for (id, n) in p.counts.iter().filter(|(id, _)| followed.contains_key(id)) {
+                let entry = counts.entry(*id).or_default();
+                entry.0 += n;
+                if entry.1.len() < EVIDENCE_MAX {
+                    entry.1.push(record_id.clone());
+                }
+            }
+        }
+    })?;
+    Ok(counts)
+}
+
+fn one(
+    about: &About<'_>,
+    id: &BehaviourId,
+    f: &Followed,
+    presence: &HashMap<BehaviourId, (u64, Vec<RecordId>)>,
+    say: &mut Sentences,
+) {
+    let what = crate::baseline::behaviour(&f.behaviour);
+    let started = say.len();
+    let own = about.case.instance.as_ref();
+    let act = about.case.alert.as_ref().map(|a| a.alert.at);
+    for (instance, o) in &f.found {
+        let here = Some(instance) == own;
+        if here && act.is_some_and(|at| o.first.boot >= at.boot && o.count <= 1) {
+            continue; // the alert's own act
+        }
+        let place = match (here, workload_of(about, instance)) {
+            (true, _) => "Here, in this instance".to_owned(),
+            (false, true) => format!("In another instance of the workload, {}", about.directory.name(instance)),
+            (false, false) => format!("In another workload, {}", about.directory.name(instance)),
+        };
+        say.observed(format!("{place}: {what}, {} {}.", times(o.count), between(o.first.wall, o.last.wall)), &o.evidence);
+    }
+    if let Some((n, evidence)) = presence.get(id) {
+        say.observed(format!("As known behaviour it was counted at least {}: {what}.", times(*n)), evidence);
+    }
+    for hit in about.baselines.knowing(id, &f.behaviour) {
+        let how = if hit.quarantined { "holds it in quarantine, waiting for a person" } else { "knows it" };
+        say.inferred(
+            format!("Baseline {} (image {}, role {}) {how}: {} between {} and {}.", hit.baseline, hit.image, hit.role, times(hit.count), when(hit.first.wall), when(hit.last.wall)),
+            [],
+        );
+    }
+    if say.len() == started {
+        let peers = siblings(about).len() as u64;
+        let begin = about.records.span().map(|s| format!(" since {}, when the journal begins", when(s.first))).unwrap_or_default();
+        say.unknown(format!("No other occurrence of this is recorded{begin}: {what}. {} of the same workload {} known.", count(peers, "other instance"), if peers == 1 { "is" } else { "are" }));
+    }
+}
+
+fn workload_of(about: &About<'_>, instance: &Instance) -> bool {
+    match (about.container(), about.directory.get(instance)) {
+        (Some(own), Some(other)) => same_workload(own, &other.container),
+        _ => false,
+    }
+}
+
+/// Marks by which the same thing is known elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Mark {
+    /// With its object, by which its records are found.
+    Behaviour(BehaviourId, Text),
+    Program(Text),
+    Inode(u64, u64),
+    Peer(IpAddr, u16),
+    Name(Text),
+}
+
+impl Mark {
+    fn of(b: &Behaviour) -> Self {
+        Mark::Behaviour(b.id(), b.object.clone())
+    }
+
+    fn words(&self, followed: Option<&Behaviour>) -> String {
+        match self {
+            Mark::Behaviour(id, object) => match followed {
+                Some(b) => format!("behaviour {}", crate::baseline::behaviour(b)),
+                None => format!("behaviour {id} on {}", describe::path(object)),
+            },
+            Mark::Program(path) => format!("program {} that is not from the image", describe::path(path)),
+            Mark::Inode(dev, ino) => format!("the same file (device {dev}, inode {ino}) executed"),
+            Mark::Peer(ip, port) => format!("peer {}", SockAddr::Inet(*ip, *port)),
+            Mark::Name(name) => format!("DNS name {}", describe::path(name)),
+        }
+    }
+
+    /// Bytes that every record with this mark holds.
+    fn needle(&self) -> Vec<u8> {
+        match self {
+            Mark::Behaviour(_, text) | Mark::Program(text) | Mark::Name(text) => text.as_bytes().to_vec(),
+            // CBOR stores numbers big endian, without leading zeros: the low bytes are always there
+            Mark::Inode(_, ino) => {
+                let bytes = ino.to_be_bytes();
+                let skip = bytes.iter().take_while(|b| **b == 0).count();
+                bytes[skip..].to_vec()
+            }
+            Mark::Peer(IpAddr::V4(ip), _) => ip.octets().to_vec(),
+            Mark::Peer(IpAddr::V6(ip), _) => ip.octets().to_vec(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reach {
+    instances: BTreeSet<Option<Instance>>,
+    times: u64,
+    first: Option<WallNs>,
+    last: Option<WallNs>,
+    evidence: Vec<RecordId>,
+}
+
+/// Q13.
+pub(crate) fn fingerprint(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
+    let behaviour = about.case.behaviour().cloned();
+    let marks = marks(about, say)?;
+    if marks.is_empty() {
+        say.unknown("No fingerprint can be taken: neither a behaviour outside the baseline, nor a program, peer or name of it is recorded.");
+        return Ok(());
+    }
+    let mut reach: BTreeMap<Mark, Reach> = marks.iter().map(|m| (m.clone(), Reach::default())).collect();
+    let mut filter = Filter::of(&[RecordKind::Observation, RecordKind::Drift, RecordKind::Alert]).between(about.interval.from, about.interval.to);
+    filter.needles = marks.iter().map(Mark::needle).collect();
+    if filter.needles.iter().any(Vec::is_empty) {
+        filter.needles.clear();
+    }
+    about.visit(&filter, say.tally(), &mut |id, wall, record| match &record {
+        Record::Observation(o) => {
+            for mark in marks_of(o) {
+                hit(&mut reach, &mark, &id, o.instance.as_ref(), wall, o.count.max(1));
+            }
+        }
+        Record::Drift(d) => hit(&mut reach, &Mark::of(&d.behaviour), &id, Some(&d.instance), wall, d.count),
+        Record::Alert(a) => {
+            if let AlertSource::Drift(d) = &a.source {
+                hit(&mut reach, &Mark::of(&d.behaviour), &id, Some(&d.instance), wall, 0);
+            }
+        }
+        _ => {}
+    })?;
+    total(about, &reach, say);
+    for (mark, r) in &reach {
+        say_reach(about, mark, r, behaviour.as_ref(), say);
+    }
+    say.unknown(format!("Other nodes are not known here: this is the journal of node {} alone.", about.node()));
+    Ok(())
+}
+
+fn hit(
+    reach: &mut BTreeMap<Mark, Reach>,
+    mark: &Mark,
+    id: &RecordId,
+    instance: Option<&Instance>,
+    wall: WallNs,
+    n: u64,
+) {
+    let Some(r) = reach.get_mut(mark) else { return };
+    r.instances.insert(instance.cloned());
+    r.times += n;
+    r.first = Some(r.first.map_or(wall, |f| f.min(wall)));
+    r.last = Some(r.last.map_or(wall, |l| l.max(wall)));
+    if r.evidence.len() < EVIDENCE_MAX {
+        r.evidence.push(id.clone());
+    }
+}
+
+/// What the subject is known by: its behaviours, programs that are not from the image, peers and
+/// names. Of an alert only what its own records and its process show.
+fn marks(about: &About<'_>, say: &mut Sentences) -> Result<Vec<Mark>, AskError> {
+    const MARKS_MAX: usize = 30;
+    let mut marks = BTreeSet::new();
+    if let Some(case) = &about.case.alert {
+        marks.extend(case.drift().map(|d| Mark::of(&d.behaviour)));
+        for id in case.all_evidence() {
+            if let Some(seen) = about.records.get(id)?
+                && let Body::Record(Record::Observation(o)) = seen.body
+            {
+                marks.extend(marks_of(&o));
+            }
+        }
+    } else if let Some(instance) = &about.case.instance {
+        let mut found = Vec::new();
+        each_drift(about, &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance), say, |_, d| {
+            if d.instance == *instance && found.len() < 1000 {
+                found.push((Mark::of(&d.behaviour), d.observation.clone()));
+            }
+        })?;
+        for (mark, observation) in found {
+            marks.insert(mark);
+            if let Some(o) = observation
+                && let Some(seen) = about.records.get(&o)?
+                && let Body::Record(Record::Observation(o)) = seen.body
+            {
+                marks.extend(marks_of(&o));
+            }
+        }
+    }
+    if marks.len() > MARKS_MAX {
+        say.tally().limits.push(format!("The fingerprint has {} marks; the first {MARKS_MAX} were looked for.", marks.len()));
+    }
+    Ok(marks.into_iter().take(MARKS_MAX).collect())
+}
+
+/// The marks that one observation bears.
+fn marks_of(o: &Observation) -> Vec<Mark> {
+    match &o.event.kind {
+        EventKind::Exec(e) if e.origin.is_writable() || e.deleted => {
+            let mut marks = vec![Mark::Program(e.exe.clone())];
+            if e.ino != 0 {
+                marks.push(Mark::Inode(e.dev, e.ino));
+            }
+            marks
+        }
+        EventKind::Connect(c) | EventKind::Datagram(c) => match &c.peer {
+            SockAddr::Inet(ip, port) if !ip.is_loopback() => vec![Mark::Peer(*ip, *port)],
+            _ => vec![],
+        },
+        EventKind::Dns(d) if !d.name.is_empty() => vec![Mark::Name(d.name.clone())],
+        _ => vec![],
+    }
+}
+
+/// The count over all marks together.
+fn total(about: &About<'_>, reach: &BTreeMap<Mark, Reach>, say: &mut Sentences) {
+    let instances: BTreeSet<&Instance> = reach.values().flat_map(|r| &r.instances).flatten().collect();
+    let evidence: Vec<RecordId> = reach.values().flat_map(|r| r.evidence.iter().take(3)).cloned().collect();
+    let known: Vec<_> = instances.iter().filter_map(|i| about.directory.get(i)).collect();
+    let images: BTreeSet<String> = known.iter().map(|k| k.container.image.config_digest.as_ref().map_or(k.container.image.name.clone(), ToString::to_string)).collect();
+    let namespaces: BTreeSet<&String> = known.iter().filter_map(|k| k.container.namespace.as_ref()).collect();
+    let alive = known.iter().filter(|k| k.container.gone.is_none()).count();
+    let spaces = match namespaces.len() {
+        0 => "no namespace (not run by Kubernetes)".to_owned(),
+        n => count(n as u64, "namespace"),
+    };
+    say.observed(
+        format!(
+            "The fingerprint is shared by {}, of {}, in {spaces}, on 1 node ({}); {alive} of them without a recorded end.",
+            count(instances.len() as u64, "container instance"),
+            count(images.len() as u64, "image"),
+            about.node(),
+        ),
+        &evidence,
+    );
+}
+
+fn say_reach(about: &About<'_>, mark: &Mark, r: &Reach, behaviour: Option<&Behaviour>, say: &mut Sentences) {
+    let own = behaviour.filter(|b| *mark == Mark::of(b));
+    let (Some(first), Some(last)) = (r.first, r.last) else {
+        say.unknown(format!("By {}: not found again {}.", mark.words(own), about.interval.text()));
+        return;
+    };
+    let names: Vec<String> = r.instances.iter().take(NAMED_MAX).map(|i| i.as_ref().map_or("an unknown container".to_owned(), |i| about.directory.name(i))).collect();
+    let more = if r.instances.len() > NAMED_MAX { ", …" } else { "" };
+    say.observed(
+        format!("By {}: {} ({}{more}), {}.", mark.words(own), count(r.instances.len() as u64, "instance"), names.join(", "), between(first, last)),
+        &r.evidence,
+    );
+}

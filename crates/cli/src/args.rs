@@ -1,0 +1,404 @@
+//! The command line: commands, options and their help.
+
+use crate::when::{Length, Moment};
+use clap::{Args, Parser, Subcommand};
+use plimsoll_ask::Question;
+use plimsoll_model::{AlertId, NodeId, Priority};
+use std::path::PathBuf;
+
+/// Plimsoll: knows what every container image does, and raises the alert at the first step below
+/// that line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "plimsoll",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  plimsoll doctor                          what can be seen on this machine, and what it costs
+  plimsoll run                             watch every container from now on (root)
+  plimsoll alerts --since 1h               what went below the line in the last hour
+  plimsoll ask Q2 --alert A-…              what was going on around an alert
+  plimsoll ask all --container web         every question about a container, also a removed one
+  plimsoll events --container web --json | head
+
+Exit status: 0 fine, 1 something was found (doctor, status, baseline diff) or failed, 2 wrong usage.
+Commands that read ask the running agent for live state, and read the data directory when there is
+none; evidence is always read from the data directory."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Where journal and baselines are kept [default: from the configuration, else /var/lib/plimsoll]
+    #[arg(long, global = true, value_name = "DIR", env = "PLIMSOLL_DATA_DIR", hide_env_values = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Configuration file [default: /etc/plimsoll/config.yaml, where there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "PLIMSOLL_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// The agent's socket [default: from the configuration, else /run/plimsoll/agent.sock]
+    #[arg(long, global = true, value_name = "SOCKET", env = "PLIMSOLL_SOCKET", hide_env_values = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// One JSON object a line instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch every container on this machine (needs root)
+    #[command(after_help = "\
+Examples:
+  sudo plimsoll run
+  sudo plimsoll run --data-dir /srv/plimsoll --json > alerts.jsonl
+
+Alerts are shown on standard output as they happen: a line each on a terminal, Falco's JSON
+otherwise. Stop it with Ctrl-C or SIGTERM; what was accepted is durable by then.")]
+    Run(RunArgs),
+    /// What this kernel and these runtimes allow, and what each refusal costs
+    #[command(after_help = "\
+Works without root and without an agent as far as it can; as root it loads the kernel side for a
+moment (or asks the running agent) and says for each kind of event how it is seen, what was refused
+and why, what that costs, and what to do. Exit status 1 when something is missing or degraded.")]
+    Doctor,
+    /// How the agent is doing
+    #[command(after_help = "Exit status 1 when there is a problem, or no agent runs.")]
+    Status,
+    /// The containers that are watched
+    #[command(after_help = "\
+Examples:
+  plimsoll containers
+  plimsoll containers --all --json | jq 'select(.state == \"gone\") | .name'")]
+    Containers(ContainersArgs),
+    /// What images are known for: list, show, compare, decide
+    #[command(after_help = "\
+Examples:
+  plimsoll baseline list
+  plimsoll baseline show web               by container name, role, image, or the id's beginning
+  plimsoll baseline diff b1f0@3 b1f0       what changed since version 3
+  plimsoll baseline approve web --reason 'new health check, reviewed in CHG-104'")]
+    Baseline {
+        #[command(subcommand)]
+        command: BaselineCommand,
+    },
+    /// Behaviour outside the baseline, latest last
+    #[command(after_help = "\
+Examples:
+  plimsoll drift --container web --since 2d
+  plimsoll drift --json | jq -r '[.risk, .class, .behaviour.object] | @tsv'")]
+    Drift(DriftArgs),
+    /// Alerts, latest last
+    #[command(after_help = "\
+Examples:
+  plimsoll alerts --since 1h --priority warning
+  plimsoll alerts --follow --json          as they become durable; a line with the same alert_id
+                                           and a higher count supersedes the earlier one
+  plimsoll ask Q1 Q2 Q6 --alert A-…        then ask about one")]
+    Alerts(AlertsArgs),
+    /// What containers did beyond their known behaviour, latest last
+    #[command(after_help = "\
+Known behaviour is counted in the kernel and not kept event by event.
+
+Examples:
+  plimsoll events --container web --kind exec,connect
+  plimsoll events --alert A-…              ten minutes around an alert
+  plimsoll events --since 10m --json | head")]
+    Events(EventsArgs),
+    /// When something was not seen or not kept, where and how much
+    #[command(after_help = "\
+Examples:
+  plimsoll gaps --since 1d
+  plimsoll gaps --container web --json")]
+    Gaps(GapsArgs),
+    /// Answer a standard question from evidence
+    #[command(after_help = ask_help())]
+    Ask(AskArgs),
+}
+
+fn ask_help() -> String {
+    let mut help = String::from("Questions (in brackets: not answered yet, for want of a source):\n");
+    for question in Question::ALL {
+        let (open, close) = if question.is_answered() { ("", "") } else { ("[", "]") };
+        help += &format!("  {:<4} {open}{}{close}\n", question.as_str(), question.title());
+    }
+    help += "
+Each sentence says whether it is observed, inferred or unknown, and names the records that show it.
+The answer ends with how complete the data behind it is. \"Unknown\" never means \"did not happen\".
+
+Examples:
+  plimsoll ask Q2 --alert A-… --around 5m
+  plimsoll ask Q7 Q8 --container web       the latest container of that name, running or removed
+  plimsoll ask all --container web --json";
+    help
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name of this node in every record [default: the machine id]
+    #[arg(long, env = "PLIMSOLL_NODE", value_parser = node)]
+    pub(crate) node: Option<NodeId>,
+    /// Watch processes outside containers too
+    #[arg(long)]
+    pub(crate) host: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContainersArgs {
+    /// Those that are gone, too
+    #[arg(long, short)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BaselineCommand {
+    /// All baselines, with their coverage and what they lack to be ready
+    List,
+    /// One baseline: how far it is known, what it expects, what waits for a person
+    Show {
+        /// Id or its beginning (ID@VERSION for an older one), container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+    },
+    /// What changed from one baseline (or version) to another; exit status 1 when something did
+    Diff {
+        /// From this one
+        #[arg(value_name = "FROM", value_parser = selector)]
+        from: String,
+        /// To this one
+        #[arg(value_name = "TO", value_parser = selector)]
+        to: String,
+    },
+    /// Take behaviours from quarantine into the baseline
+    Approve {
+        /// Id or its beginning, container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+        /// Only these behaviours, by their ids (default: everything that waits)
+        #[arg(long = "behaviour", value_name = "ID", value_parser = behaviour)]
+        behaviours: Vec<String>,
+        /// Why; it is kept with your uid
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Stop learning: from now on everything new is drift
+    Lock {
+        /// Id or its beginning, container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+        /// Why; it is kept with your uid
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Forget what was learned and start again
+    Reset {
+        /// Id or its beginning, container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+        /// Why; it is kept with your uid
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Write a baseline as a portable document (in-toto statement about the image digest)
+    Export {
+        /// Id or its beginning (ID@VERSION for an older one), container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+        /// Into this file instead of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Take over a baseline from such a document
+    Import {
+        /// The document; `-` for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Why; it is kept with your uid
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+}
+
+/// Which records.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Selection {
+    /// Only this container: name, id or its beginning, or ID@START
+    #[arg(long, short, value_name = "NAME|ID", value_parser = container)]
+    pub(crate) container: Option<String>,
+    /// Not before: 10m, 1h30m, 2d ago, or a date in UTC
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+    /// Not after: 10m, 1h30m, 2d ago, or a date in UTC
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+    /// At most the latest N; 0: all [default: 200 in tables, all in JSON]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlertsArgs {
+    #[command(flatten)]
+    pub(crate) select: Selection,
+    /// At least this severe: emergency, alert, critical, error, warning, notice, informational, debug
+    #[arg(long, short, value_name = "PRIORITY", value_parser = priority)]
+    pub(crate) priority: Option<Priority>,
+    /// Go on showing new ones until interrupted
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DriftArgs {
+    #[command(flatten)]
+    pub(crate) select: Selection,
+    /// At least this risky
+    #[arg(long, value_name = "RISK", value_parser = ["low", "medium", "high", "critical"])]
+    pub(crate) risk: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) select: Selection,
+    /// Around this alert, in its container
+    #[arg(long, value_name = "ALERT", value_parser = alert, conflicts_with_all = ["container", "since", "until"])]
+    pub(crate) alert: Option<AlertId>,
+    /// How far around the alert
+    #[arg(long, value_name = "LENGTH", default_value = "10m", requires = "alert")]
+    pub(crate) around: Length,
+    /// Only these kinds: exec, exit, fork, file, library, connect, accept, listen, dns …
+    #[arg(long, short, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
+    pub(crate) kind: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GapsArgs {
+    #[command(flatten)]
+    pub(crate) select: Selection,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("subject").required(true).args(["alert", "container"]))]
+pub(crate) struct AskArgs {
+    /// Q1 … Q18, or `all` for every one that is answered
+    #[arg(required = true, value_name = "QUESTION", value_parser = questions)]
+    pub(crate) questions: Vec<Questions>,
+    /// About this alert
+    #[arg(long, value_name = "ALERT", value_parser = alert)]
+    pub(crate) alert: Option<AlertId>,
+    /// About this container: name, id or its beginning, or ID@START; it may be gone
+    #[arg(long, short, value_name = "NAME|ID", value_parser = container)]
+    pub(crate) container: Option<String>,
+    /// How far before and after the alert, or before the container's end [default: as suits the question]
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) around: Option<Length>,
+}
+
+/// One question, or all.
+#[derive(Clone, Debug)]
+pub(crate) enum Questions {
+    One(Question),
+    All,
+}
+
+fn questions(text: &str) -> Result<Questions, String> {
+    match text.eq_ignore_ascii_case("all") {
+        true => Ok(Questions::All),
+        false => text.parse().map(Questions::One).map_err(|e: plimsoll_ask::UnknownQuestion| format!("{e}, or all")),
+    }
+}
+
+fn alert(text: &str) -> Result<AlertId, String> {
+    AlertId::parse(text).map_err(|e| format!("{e}; `plimsoll alerts` lists them"))
+}
+
+fn node(text: &str) -> Result<NodeId, String> {
+    NodeId::parse(text).map_err(|e| e.to_string())
+}
+
+/// What may name a container: runtimes allow no other characters in names and ids.
+fn container(text: &str) -> Result<String, String> {
+    named(text, "container name or id", |b| matches!(b, b'/' | b'@'))
+}
+
+fn selector(text: &str) -> Result<String, String> {
+    named(text, "baseline id, container name, role or image", |b| matches!(b, b'/' | b'@'))
+}
+
+fn named(text: &str, what: &str, also: fn(u8) -> bool) -> Result<String, String> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.:+".contains(&b) || also(b);
+    match (text.is_empty() || text.len() > 512, text.bytes().all(fine)) {
+        (false, true) => Ok(text.to_owned()),
+        (true, _) => Err(format!("not a {what}: empty or too long")),
+        (_, false) => Err(format!("not a {what}: it has a character that is not allowed")),
+    }
+}
+
+fn behaviour(text: &str) -> Result<String, String> {
+    let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| text.to_ascii_lowercase()).ok_or_else(|| "not a behaviour id: expected 32 hex digits, as `plimsoll baseline show` prints them".to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a decision needs a reason".to_owned()),
+        t if t.len() > plimsoll_api::protocol::REASON_BYTES_MAX => Err("longer than 1024 bytes".to_owned()),
+        t => Ok(t.to_owned()),
+    }
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    const ALL: [Priority; 8] = [
+        Priority::Emergency,
+        Priority::Alert,
+        Priority::Critical,
+        Priority::Error,
+        Priority::Warning,
+        Priority::Notice,
+        Priority::Informational,
+        Priority::Debug,
+    ];
+    let word = text.to_ascii_lowercase();
+    let fits = |p: &&Priority| word.len() >= 3 && p.as_str().to_ascii_lowercase().starts_with(&word);
+    ALL.iter().find(fits).copied().ok_or_else(|| {
+        "expected emergency, alert, critical, error, warning, notice, informational or debug".to_owned()
+    })
+}
+
+/// Names of the kinds of events, as `EventKind::name` gives them.
+pub(crate) const KINDS: [&str; 26] = [
+    "exec", "exit", "fork", "file", "library", "socket", "connect", "accept", "listen", "bind",
+    "datagram", "dns", "dup", "namespace", "mount", "ptrace", "module", "bpf", "credentials",
+    "syscall", "memfd", "cgroup_mkdir", "cgroup_rmdir", "cgroup_attach", "rare", "signal",
+];
+
+fn kind(text: &str) -> Result<String, String> {
+    let known = KINDS.contains(&text);
+    known.then(|| text.to_owned()).ok_or_else(|| format!("expected one of {}", KINDS.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn priorities_are_found_by_their_beginning() {
+        assert_eq!(priority("WARN"), Ok(Priority::Warning));
+        assert_eq!(priority("info"), Ok(Priority::Informational));
+        assert!(priority("x").is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! `plimsoll status`: the running agent, or what its data directory says.
+
+use super::state_style;
+use crate::args::Global;
+use crate::baselines::Kept;
+use crate::failure::Failure;
+use crate::journal::{Journal, Wanted};
+use crate::out::{Out, Style};
+use crate::source::Source;
+use crate::when::now;
+use crate::Verdict;
+use plimsoll_api::describe::{span, words};
+use plimsoll_api::types::{BaselineCounts, JournalStatus};
+use plimsoll_api::Status;
+use plimsoll_ask::{Body, Records as _};
+use plimsoll_model::{ContainerState, Record, RecordKind, WallNs};
+use std::ops::ControlFlow;
+
+pub(crate) fn status(global: &Global, out: &mut Out) -> Result<Verdict, Failure> {
+    let mut source = Source::find(global)?;
+    let status = match source.status()? {
+        Some(status) => status,
+        None => from_data(&mut source)?,
+    };
+    let verdict = if status.problems.is_empty() && status.running { Verdict::Fine } else { Verdict::Found };
+    if out.json {
+        out.object(&status)?;
+        return Ok(verdict);
+    }
+    show(&status, out)?;
+    Ok(verdict)
+}
+
+/// What the data directory says when nobody answers.
+fn from_data(source: &mut Source) -> Result<Status, Failure> {
+    let journal = Journal::open(&source.config.journal_dir())?;
+    let node = journal.origin().clone();
+    let kept = Kept::read(&source.config.baselines_dir(), &node, None)?;
+    let containers = journal.containers()?;
+    let (gone, running): (Vec<_>, Vec<_>) = containers.by_start().into_iter().partition(|c| c.state == ContainerState::Gone || c.gone.is_some());
+    let state = |name: &str| kept.all.iter().filter(|b| b.state().as_str() == name).count() as u64;
+    let hour_ago = WallNs(now().0 - 3_600_000_000_000);
+    let end = journal.end()?.0;
+    let mut problems = vec!["no agent is running: nothing is being watched".to_owned()];
+    problems.extend(unclean(&journal)?);
+    Ok(Status {
+        running: false,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: kernel(),
+        journal: JournalStatus {
+            dir: source.config.journal_dir().display().to_string(),
+            origin: node.to_string(),
+            records: end,
+            durable: end,
+            health: "ok".to_owned(),
+            ..JournalStatus::default()
+        },
+        node: node.to_string(),
+        containers_running: running.len() as u64,
+        containers_gone: gone.len() as u64,
+        baselines: BaselineCounts { learning: state("learning"), ready: state("ready"), locked: state("locked") },
+        gaps_last_hour: Some(count(&journal, hour_ago)?),
+        last_record: journal.span().map(|s| s.last.rfc3339()),
+        problems,
+        ..Status::default()
+    })
+}
+
+fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+fn count(journal: &Journal, since: WallNs) -> Result<u64, Failure> {
+    let mut n = 0;
+    let wanted = Wanted { kinds: vec![RecordKind::Gap], from: Some(since), ..Wanted::default() };
+    journal.each(&wanted, |_| {
+        n += 1;
+        ControlFlow::Continue(())
+    })?;
+    Ok(n)
+}
+
+/// Whether the last agent ended without saying so.
+fn unclean(journal: &Journal) -> Result<Option<String>, Failure> {
+    let mut last = None;
+    let wanted = Wanted { kinds: vec![RecordKind::Lifecycle], newest_first: true, ..Wanted::default() };
+    journal.each(&wanted, |seen| match seen.body {
+        Body::Record(Record::Lifecycle(l)) if l.what == "start" || l.what == "stop" => {
+            last = Some(l.what);
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    })?;
+    Ok((last.as_deref() == Some("start")).then(|| "the last agent ended without saying so (killed, or the machine went down)".to_owned()))
+}
+
+fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
+    let number = |n: Option<u64>| n.map_or("not counted".to_owned(), |n| n.to_string());
+    let mut rows: Vec<(&str, String, Style)> = Vec::new();
+    let uptime = s.uptime_seconds.map(|t| format!(", up {}", span(t * 1_000_000_000))).unwrap_or_default();
+    let agent = if s.running { format!("running, version {}{uptime}{}", s.version, s.pid.map(|p| format!(", process {p}")).unwrap_or_default()) } else { "not running".to_owned() };
+    rows.push(("agent", agent, if s.running { Style::Good } else { Style::Bad }));
+    rows.push(("node", s.node.clone(), Style::Plain));
+    rows.push(("kernel", s.kernel.clone(), Style::Plain));
+    if let Some(k) = &s.sensor {
+        let reason = k.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+        rows.push(("sensor", format!("{}{reason}: {} kinds seen, {} refused", k.state, k.kinds_seen, k.kinds_refused), state_style(&k.state)));
+        rows.push(("events", format!("{} out of the kernel, {} known and counted there, {} lost", k.emitted, k.known_l1 + k.known_l2, k.lost), if k.lost > 0 { Style::Warn } else { Style::Plain }));
+    }
+    rows.push(("containers", format!("{} running, {} gone", s.containers_running, s.containers_gone), Style::Plain));
+    rows.push(("baselines", format!("{} learning, {} ready, {} locked", s.baselines.learning, s.baselines.ready, s.baselines.locked), Style::Plain));
+    if s.running {
+        rows.push(("alerts", number(s.alerts), Style::Plain));
+    }
+    rows.push(("gaps", format!("{} in the last hour", number(s.gaps_last_hour)), if s.gaps_last_hour.unwrap_or(0) > 0 { Style::Warn } else { Style::Plain }));
+    let j = &s.journal;
+    let why = j.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+    rows.push(("journal", format!("{}{why}: {} records, {} durable, in {}", j.health, j.records, j.durable, j.dir), state_style(&j.health)));
+    if let Some(since) = &j.unanchored_since {
+        rows.push(("anchored", format!("not elsewhere, since {since}"), Style::Plain));
+    }
+    rows.push(("last record", s.last_record.clone().unwrap_or_else(|| "none".to_owned()), Style::Plain));
+    if let (Some(bytes), Some(cpu)) = (s.memory_bytes, s.cpu_ms) {
+        rows.push(("costs", format!("{} MiB of memory, {} of processor time", bytes >> 20, span(cpu * 1_000_000)), Style::Plain));
+    }
+    for (name, value, style) in rows {
+        let value = out.paint.apply(style, &words(&value));
+        out.line(&format!("{name:<12} {value}"))?;
+    }
+    for problem in &s.problems {
+        let head = out.paint.apply(Style::Bad, "problem");
+        out.line(&format!("{head}      {}", words(problem)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! The journal in the data directory, decoded.
+//!
+//! Promise: filters are decided on leaf headers and, with needles, on bytes; only what is left is
+//! decoded. Damage is counted and reading goes on behind it.
+
+use crate::failure::Failure;
+use crate::out::Progress;
+use memchr::memmem::Finder;
+use plimsoll_api::storage;
+use plimsoll_ask::{Body, Filter, Records, RecordsError, Seen, Span};
+use plimsoll_evidence::{self as evidence, InstanceKey, Leaf, OpenError, Payload, ReadError, Reader};
+use plimsoll_model::{Container, Instance, NodeId, Record, RecordId, RecordKind, WallNs};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// An open journal.
+pub(crate) struct Journal {
+    reader: Reader,
+    origin: NodeId,
+    span: Option<Span>,
+    dir: PathBuf,
+}
+
+/// Which records, in the journal's terms.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) kinds: Vec<RecordKind>,
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) from: Option<WallNs>,
+    pub(crate) to: Option<WallNs>,
+    pub(crate) needles: Vec<Vec<u8>>,
+    pub(crate) newest_first: bool,
+}
+
+impl Journal {
+    pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
+        let reader = Reader::open(dir).map_err(|e| open_failure(dir, e))?;
+        let origin = NodeId::parse(reader.origin())
+            .map_err(|e| Failure::Failed(format!("journal {} has an origin that is {e}", dir.display())))?;
+        let span = span(&reader).map_err(|e| read_failure(dir, e))?;
+        Ok(Self { reader, origin, span, dir: dir.to_path_buf() })
+    }
+
+    /// One past the last record.
+    pub(crate) fn end(&self) -> Result<Leaf, Failure> {
+        self.reader.end().map_err(|e| read_failure(&self.dir, e))
+    }
+
+    /// The reader itself, to follow the journal.
+    pub(crate) fn into_reader(self) -> Reader {
+        self.reader
+    }
+
+    pub(crate) fn id(&self, leaf: Leaf) -> RecordId {
+        RecordId { origin: self.origin.clone(), leaf: leaf.0 }
+    }
+
+    /// Hands over what is wanted until told to stop.
+    pub(crate) fn each(
+        &self,
+        wanted: &Wanted,
+        mut each: impl FnMut(Seen) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        self.walk(wanted, &mut each).map_err(|e| read_failure(&self.dir, e))
+    }
+
+    fn walk(
+        &self,
+        wanted: &Wanted,
+        each: &mut dyn FnMut(Seen) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let finders: Vec<Finder<'_>> = wanted.needles.iter().map(|n| Finder::new(n)).collect();
+        let progress = Progress::new("reading the journal");
+        for entry in self.reader.scan(filter(wanted))? {
+            progress.step();
+            let seen = match entry {
+                Ok(entry) => {
+                    if let Some(bytes) = entry.payload.bytes()
+                        && !finders.is_empty()
+                        && !finders.iter().any(|f| f.find(bytes).is_some())
+                    {
+                        continue;
+                    }
+                    self.seen(entry)
+                }
+                Err(ReadError::DamagedLeaf { leaf, .. }) => self.damaged(leaf),
+                Err(ReadError::MissingLeaves { first, .. }) => self.damaged(first),
+                Err(e) => return Err(e),
+            };
+            if each(seen).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn seen(&self, entry: evidence::Entry) -> Seen {
+        let body = match &entry.payload {
+            Payload::Present { bytes, .. } => match Record::decode(entry.header.kind, bytes) {
+                Ok(record) => Body::Record(record),
+                Err(_) => Body::Damaged,
+            },
+            Payload::Pruned { .. } => Body::Pruned,
+            Payload::Lost { .. } => Body::Damaged,
+        };
+        Seen { id: self.id(entry.leaf), wall: WallNs(entry.header.wall_ns), body }
+    }
+
+    fn damaged(&self, leaf: u64) -> Seen {
+        Seen { id: self.id(Leaf(leaf)), wall: WallNs(0), body: Body::Damaged }
+    }
+
+    /// The last word on every container instance.
+    pub(crate) fn containers(&self) -> Result<Containers, Failure> {
+        let mut known = HashMap::new();
+        let wanted = Wanted { kinds: vec![RecordKind::Container], ..Wanted::default() };
+        self.each(&wanted, |seen| {
+            if let Body::Record(Record::Container(c)) = seen.body {
+                known.insert(c.instance.clone(), c);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Containers(known))
+    }
+}
+
+/// Containers by instance.
+pub(crate) struct Containers(HashMap<Instance, Container>);
+
+impl Containers {
+    pub(crate) fn get(&self, instance: &Instance) -> Option<&Container> {
+        self.0.get(instance)
+    }
+
+    pub(crate) fn learn(&mut self, container: Container) {
+        self.0.insert(container.instance.clone(), container);
+    }
+
+    /// All of them, by start.
+    pub(crate) fn by_start(&self) -> Vec<&Container> {
+        let mut all: Vec<&Container> = self.0.values().collect();
+        all.sort_by_key(|c| (c.first_seen.wall, c.instance.clone()));
+        all
+    }
+
+    /// Every instance that a name, an id, the beginning of one, or `id@start` means.
+    pub(crate) fn named(&self, text: &str) -> Result<Vec<Instance>, Failure> {
+        let found = |test: &dyn Fn(&Container) -> bool| -> Vec<Instance> {
+            self.by_start().into_iter().filter(|c| test(c)).map(|c| c.instance.clone()).collect()
+        };
+        let whole = |c: &Container| format!("{}@{}", c.id(), c.instance.start.0);
+        let exact = found(&|c| c.instance.to_string() == text || whole(c) == text || c.id().as_str() == text);
+        if !exact.is_empty() {
+            return Ok(exact);
+        }
+        let by_name = found(&|c| !c.name.is_empty() && c.name == text);
+        if !by_name.is_empty() {
+            return Ok(by_name);
+        }
+        let by_prefix = if text.len() >= 4 { found(&|c| c.id().as_str().starts_with(text)) } else { vec![] };
+        let mut ids: Vec<&str> = by_prefix.iter().map(|i| i.id.short()).collect();
+        ids.dedup();
+        match ids.len() {
+            0 => Err(Failure::Failed(format!("no container {text:?} in the journal: `plimsoll containers --all` lists them"))),
+            1 => Ok(by_prefix),
+            n => Err(Failure::Failed(format!("{text:?} fits {n} containers ({}): give more of the id", ids[..n.min(5)].join(", ")))),
+        }
+    }
+}
+
+pub(crate) fn filter(wanted: &Wanted) -> evidence::Filter {
+    let wall = match (wanted.from, wanted.to) {
+        (None, None) => None,
+        (from, to) => Some(from.map_or(i64::MIN, |w| w.0)..to.map_or(i64::MAX, |w| w.0.saturating_add(1))),
+    };
+    evidence::Filter {
+        wall_ns: wall,
+        kinds: wanted.kinds.iter().map(|k| *k as u16).collect(),
+        containers: wanted.instances.iter().map(|i| InstanceKey(storage::container_key(i))).collect(),
+        newest_first: wanted.newest_first,
+        ..evidence::Filter::default()
+    }
+}
+
+/// Times of the first and the last leaf.
+fn span(reader: &Reader) -> Result<Option<Span>, ReadError> {
+    let end = reader.end()?;
+    let wall = |newest_first| -> Result<Option<WallNs>, ReadError> {
+        let filter = evidence::Filter { newest_first, ..evidence::Filter::default() };
+        let first_whole = reader.scan(filter)?.take(64).find_map(Result::ok);
+        Ok(first_whole.map(|e| WallNs(e.header.wall_ns)))
+    };
+    if end.0 == 0 {
+        return Ok(None);
+    }
+    Ok(wall(false)?.zip(wall(true)?).map(|(first, last)| Span { first, last }))
+}
+
+fn open_failure(dir: &Path, e: OpenError) -> Failure {
+    let shown = dir.display();
+    let io = |e: &OpenError| match e {
+        OpenError::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    let what = match (&e, io(&e)) {
+        (_, Some(std::io::ErrorKind::PermissionDenied)) => format!("not allowed to read the journal in {shown}: run as root"),
+        _ if !dir.exists() => match dir.parent().map(std::fs::metadata) {
+            Some(Err(denied)) if denied.kind() == std::io::ErrorKind::PermissionDenied => {
+                format!("not allowed to read the journal in {shown}: run as root")
+            }
+            _ => return Failure::Failed(format!(
+                "there is no journal in {shown}: start the agent with `plimsoll run`, or name its directory with --data-dir"
+            )),
+        },
+        _ => format!("cannot open the journal in {shown}"),
+    };
+    Failure::Data { what, source: Some(Box::new(e)) }
+}
+
+pub(crate) fn read_failure(dir: &Path, e: ReadError) -> Failure {
+    Failure::Data { what: format!("cannot read the journal in {}", dir.display()), source: Some(Box::new(e)) }
+}
+
+impl Records for Journal {
+    fn origin(&self) -> &NodeId {
+        &self.origin
+    }
+
+    fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    fn visit(&self, filter: &Filter, each: &mut dyn FnMut(Seen)) -> Result<(), RecordsError> {
+        let all = (1..=u16::from(u8::MAX)).filter_map(RecordKind::from_u16);
+        let wanted = Wanted {
+            kinds: all.filter(|k| filter.kinds.has(*k as u16)).collect(),
+            instances: filter.instance.iter().cloned().collect(),
+            from: filter.from,
+            to: filter.to,
+            needles: filter.needles.clone(),
+            newest_first: false,
+        };
+        self.walk(&wanted, &mut |seen| {
+            each(seen);
+            ControlFlow::Continue(())
+        })
+        .map_err(|e| self.records_error(e))
+    }
+
+    fn get(&self, id: &RecordId) -> Result<Option<Seen>, RecordsError> {
+        if id.origin != self.origin {
+            return Ok(None);
+        }
+        match self.reader.get(Leaf(id.leaf)) {
+            Ok(entry) => Ok(entry.map(|e| self.seen(e))),
+            Err(ReadError::DamagedLeaf { leaf, .. }) => Ok(Some(self.damaged(leaf))),
+            Err(ReadError::MissingLeaves { .. }) => Ok(None),
+            Err(e) => Err(self.records_error(e)),
+        }
+    }
+}
+
+impl Journal {
+    fn records_error(&self, e: ReadError) -> RecordsError {
+        RecordsError { what: format!("cannot read the journal in {}", self.dir.display()), source: Some(Box::new(e)) }
+    }
+}

@@ -1,0 +1,70 @@
+//! The `plimsoll` command: starts the agent, asks it, and reads its evidence.
+//!
+//! Promises:
+//! - Exit status 0: fine; 1: something was found (by `doctor`, `status`, `baseline diff`) or
+//!   failed; 2: wrong usage.
+//! - Nothing that a container chose reaches a terminal unescaped, neither in tables nor in JSON.
+//! - `--json` writes one object a line, with the fields of `docs/formats/json.md`, to standard
+//!   output; everything else for people goes to standard error.
+//! - A closed pipe (`| head`) ends the command quietly.
+//!
+//! Left out on purpose: any decision. What is drift, what is an alert and who may approve is
+//! settled elsewhere; this crate reads, asks and shows.
+#![forbid(unsafe_code)]
+
+mod args;
+mod baselines;
+mod commands;
+mod failure;
+mod journal;
+mod out;
+mod source;
+mod table;
+mod when;
+
+use args::{Cli, Command};
+use clap::Parser as _;
+use failure::Failure;
+use out::Out;
+use std::process::ExitCode;
+
+/// Whether something was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Fine,
+    Found,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::new(cli.global.json);
+    let result = run(&cli, &mut out).and_then(|verdict| out.flush().map(|()| verdict));
+    match result {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::Found) => ExitCode::from(1),
+        // the reader has seen enough
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // what was found before the failure belongs before its message
+            let _ = out.flush();
+            out::complain(&format!("error: {}", failure.in_full()));
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Run(args) => commands::run::run(global, args),
+        Command::Doctor => commands::doctor::doctor(global, out),
+        Command::Status => commands::status::status(global, out),
+        Command::Containers(args) => commands::containers::containers(global, args, out),
+        Command::Baseline { command } => commands::baseline::baseline(global, command, out),
+        Command::Drift(args) => commands::drift::drift(global, args, out),
+        Command::Alerts(args) => commands::alerts::alerts(global, args, out),
+        Command::Events(args) => commands::events::events(global, args, out),
+        Command::Gaps(args) => commands::gaps::gaps(global, args, out),
+        Command::Ask(args) => commands::ask::ask(global, args, out),
+    }
+}

@@ -1,0 +1,303 @@
+//! What was already running when the agent started, rebuilt from `/proc`.
+//!
+//! Promises: every read is bounded; processes that vanish while they are read are left out, never
+//! an error. Start times are in clock ticks there and so up to one tick early
+//! ([`crate::lineage`] matches them with the kernel's exact ones). Threads are left out.
+
+use crate::cgroup::{CgroupIdentity, Layout};
+use crate::facts::Verdict;
+use plimsoll_model::{BootNs, Entry, ProcessKey, Text};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
+
+/// Processes read at most.
+pub const MAX_PROCESSES: usize = 131_072;
+/// Bytes of arguments read of one process.
+const MAX_CMDLINE_BYTES: u64 = 4096;
+/// Bytes read of the small text files of a process.
+const MAX_STATUS_BYTES: u64 = 16 << 10;
+/// Clock ticks a second in everything `/proc` shows (`USER_HZ`, the same on all architectures we run on).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// One process, as `/proc` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seed {
+    /// Process id and start; the start is rounded down to a clock tick.
+    pub key: ProcessKey,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Real uid.
+    pub uid: u32,
+    /// Real gid.
+    pub gid: u32,
+    /// `comm`.
+    pub comm: Text,
+    /// Path of the executable as seen from its root.
+    pub exe: Text,
+    /// The script, when the program is its interpreter (told from exe and argv); else empty.
+    pub script: Text,
+    /// Arguments, at most 4 KiB.
+    pub argv: Vec<Text>,
+    /// Path of its cgroup in the hierarchy that tells containers apart.
+    pub cgroup_path: String,
+    /// Kernfs id of the *root* cgroup of its container (0: in none).
+    pub cgroup_id: u64,
+    /// How it came in (always [`Entry::FoundRunning`] from a scan).
+    pub entry: Entry,
+}
+
+/// One container found running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundContainer {
+    /// What its cgroup path (or other evidence) says.
+    pub identity: CgroupIdentity,
+    /// Kernfs id of its root cgroup.
+    pub cgroup_id: u64,
+    /// Its oldest process.
+    pub first: ProcessKey,
+}
+
+/// All that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Containers, outer before nested.
+    pub containers: Vec<FoundContainer>,
+    /// Every process, of containers and of the host (for lineage), oldest first.
+    pub processes: Vec<Seed>,
+    /// There were more processes than are looked at.
+    pub truncated: bool,
+}
+
+/// Reads `/proc` (given as `proc_root`). `judge` is asked once about every cgroup path that no
+/// pattern fits (see [`crate::Disk::judge_for_scan`]); pass `|_| Verdict::Undecided` to do without.
+pub fn scan_proc(proc_root: &Path, layout: &Layout, mut judge: impl FnMut(&str) -> Verdict) -> Scan {
+    let (mut processes, truncated) = read_all(proc_root, layout);
+    processes.sort_by_key(|p| (p.key.start, p.key.tgid));
+
+    let mut roots: HashMap<String, Option<(CgroupIdentity, u64)>> = HashMap::new();
+    let mut containers: Vec<FoundContainer> = Vec::new();
+    for process in &mut processes {
+        let root = roots.entry(process.cgroup_path.clone()).or_insert_with_key(|path| {
+            let identity = crate::cgroup::classify(path).or_else(|| match judge(path) {
+                Verdict::Container(identity) => Some(identity),
+                Verdict::NotContainer | Verdict::Undecided => None,
+            })?;
+            let id = layout.id_of(&identity.root)?;
+            Some((identity, id))
+        });
+        let Some((identity, cgroup_id)) = root else { continue };
+        process.cgroup_id = *cgroup_id;
+        // oldest first, so the first one seen is the oldest of its container
+        if !containers.iter().any(|c| c.cgroup_id == *cgroup_id) {
+            containers.push(FoundContainer {
+                identity: identity.clone(),
+                cgroup_id: *cgroup_id,
+                first: process.key,
+            });
+        }
+    }
+    containers.sort_by_key(|c| c.identity.root.len());
+    Scan { containers, processes, truncated }
+}
+
+fn read_all(proc_root: &Path, layout: &Layout) -> (Vec<Seed>, bool) {
+    let Ok(entries) = std::fs::read_dir(proc_root) else { return (Vec::new(), false) };
+    let mut pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let seeds = pids
+        .by_ref()
+        .take(MAX_PROCESSES)
+        .filter_map(|pid| read_process(proc_root, layout, pid))
+        .collect();
+    (seeds, pids.next().is_some())
+}
+
+/// Reads one process; `None` when it is gone (or going) or its files make no sense.
+pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed> {
+    let dir = proc_root.join(pid.to_string());
+    let (ppid, start) = parse_stat(&read_bounded(&dir.join("stat"), MAX_STATUS_BYTES)?)?;
+    let status = read_bounded(&dir.join("status"), MAX_STATUS_BYTES)?;
+    let status = String::from_utf8_lossy(&status);
+    let exe = link_text(&dir.join("exe"));
+    let argv = split_argv(&read_bounded(&dir.join("cmdline"), MAX_CMDLINE_BYTES)?);
+    let cgroup = read_bounded(&dir.join("cgroup"), MAX_STATUS_BYTES)?;
+    let mut comm = read_bounded(&dir.join("comm"), 64).unwrap_or_default();
+    comm.pop_if(|b| *b == b'\n');
+    Some(Seed {
+        key: ProcessKey { tgid: pid, start },
+        ppid,
+        uid: status_id(&status, "Uid:")?,
+        gid: status_id(&status, "Gid:")?,
+        comm: comm.into(),
+        script: script_of(&exe, &argv),
+        exe,
+        argv,
+        cgroup_path: layout.path_in(&String::from_utf8_lossy(&cgroup)).unwrap_or("/").to_owned(),
+        cgroup_id: 0,
+        entry: Entry::FoundRunning,
+    })
+}
+
+/// Reads at most `max` bytes of a file.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(max).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Parent and start out of `/proc/PID/stat`. `comm` is in parentheses and may hold any byte, so
+/// what follows is counted from the last `)`.
+fn parse_stat(stat: &[u8]) -> Option<(u32, BootNs)> {
+    let after = stat.iter().rposition(|b| *b == b')')? + 1;
+    let fields: Vec<&str> = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace().collect();
+    // the state is field 3 and comes first here
+    let ppid = fields.get(4 - 3)?.parse().ok()?;
+    let ticks: u64 = fields.get(22 - 3)?.parse().ok()?;
+    Some((ppid, BootNs(ticks.checked_mul(1_000_000_000 / TICKS_PER_SECOND)?)))
+}
+
+fn status_id(status: &str, field: &str) -> Option<u32> {
+    let line = status.lines().find_map(|l| l.strip_prefix(field))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn link_text(path: &Path) -> Text {
+    let bytes = std::fs::read_link(path).map(|p| p.into_os_string().into_vec()).unwrap_or_default();
+    match bytes.strip_suffix(b" (deleted)") {
+        Some(name) => Text::from(name),
+        None => Text::from(bytes),
+    }
+}
+
+fn split_argv(cmdline: &[u8]) -> Vec<Text> {
+    let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
+    if cmdline.is_empty() {
+        return Vec::new();
+    }
+    cmdline.split(|b| *b == 0).map(Text::from).collect()
+}
+
+/// Programs that are named in `#!` lines.
+const INTERPRETERS: [&str; 12] =
+    ["sh", "bash", "dash", "ash", "zsh", "ksh", "python", "perl", "ruby", "node", "php", "lua"];
+
+/// The script, when the kernel probably put an interpreter before it: argv then is `interpreter
+/// [option] script …` with both paths absolute. `/proc` cannot tell that from a person's typing
+/// the same, so only known interpreters count.
+fn script_of(exe: &Text, argv: &[Text]) -> Text {
+    let absolute = |t: &&Text| t.as_bytes().starts_with(b"/");
+    let Some(interpreter) = argv.first().filter(absolute).filter(|_| !exe.is_empty()) else {
+        return Text::default();
+    };
+    let name = interpreter.basename().to_str_lossy().into_owned();
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    if !INTERPRETERS.contains(&name) {
+        return Text::default();
+    }
+    let at = if argv.get(1).is_some_and(|a| a.as_bytes().starts_with(b"-")) { 2 } else { 1 };
+    argv.get(at).filter(absolute).cloned().unwrap_or_default()
+}
+
+/// The command line of a process as text, for finding daemons' options.
+pub(crate) fn command_line(dir: &Path) -> Vec<String> {
+    read_bounded(&dir.join("cmdline"), 64 << 10)
+        .map(|bytes| split_argv(&bytes))
+        .unwrap_or_default()
+        .iter()
+        .map(|arg| arg.to_str_lossy().into_owned())
+        .collect()
+}
+
+/// Path of a link, if it can be read.
+pub(crate) fn link(path: &Path) -> Option<std::path::PathBuf> {
+    std::fs::read_link(path).ok().filter(|p| p.as_os_str().as_bytes().starts_with(b"/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{Hierarchy, Version};
+    use std::fs;
+
+    const A: &str = "9527ff5be3a91ef805f13edb15e208dbc58b397dcf5614296509d7b55020a24d";
+    const B: &str = "00ff5be3a91ef805f13edb15e208dbc58b397dcf5614296509d7b55020a24dab";
+
+    struct Machine {
+        dir: tempfile::TempDir,
+        layout: Layout,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let v2 = Hierarchy { version: Version::V2, mount: dir.path().join("cgroup") };
+            Self { layout: Layout { identifying: v2.clone(), all: vec![v2] }, dir }
+        }
+        fn process(&self, pid: u32, ppid: u32, ticks: u64, comm: &str, argv: &[&str], cgroup: &str) {
+            let p = self.dir.path().join(pid.to_string());
+            fs::create_dir_all(&p).unwrap();
+            let rest = format!("S {ppid} {pid} {pid} 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {ticks} 99 99");
+            fs::write(p.join("stat"), format!("{pid} ({comm}) {rest}")).unwrap();
+            fs::write(p.join("status"), "Name:\tx\nUid:\t101\t0\t0\t0\nGid:\t102\t0\t0\t0\n").unwrap();
+            fs::write(p.join("cmdline"), argv.join("\0") + "\0").unwrap();
+            fs::write(p.join("comm"), format!("{comm}\n")).unwrap();
+            fs::write(p.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+            std::os::unix::fs::symlink(argv.first().unwrap_or(&"/x"), p.join("exe")).unwrap();
+            fs::create_dir_all(self.dir.path().join("cgroup").join(&cgroup[1..])).unwrap();
+        }
+        fn scan(&self) -> Scan {
+            scan_proc(self.dir.path(), &self.layout, |_| Verdict::Undecided)
+        }
+    }
+
+    #[test]
+    fn containers_and_their_processes_are_found() {
+        let m = Machine::new();
+        let inner = format!("/docker/{A}/docker/{B}");
+        m.process(1, 0, 1, "init", &["/sbin/init"], "/");
+        m.process(50, 1, 500, "a) S 9 (b", &["/bin/worker"], &format!("/docker/{A}/sub"));
+        m.process(40, 1, 400, "entry", &["/entry"], &format!("/docker/{A}"));
+        m.process(60, 40, 600, "inner", &["/inner"], &inner);
+        let scan = m.scan();
+        assert_eq!(scan.processes.len(), 4);
+        assert_eq!(scan.containers.len(), 2);
+        let outer = &scan.containers[0];
+        assert_eq!(outer.identity.id.as_str(), A);
+        assert_eq!(outer.first, ProcessKey { tgid: 40, start: BootNs(4_000_000_000) });
+        assert_eq!(scan.containers[1].identity.outer.as_ref().unwrap().as_str(), A);
+        let worker = scan.processes.iter().find(|p| p.key.tgid == 50).unwrap();
+        assert_eq!(worker.cgroup_id, outer.cgroup_id, "a sub-cgroup belongs to the container");
+        assert_eq!((worker.ppid, worker.uid, worker.gid), (1, 101, 102));
+        assert_eq!(worker.comm, Text::from("a) S 9 (b"));
+        assert_eq!(scan.processes[0].cgroup_id, 0);
+    }
+
+    #[test]
+    fn half_written_processes_are_left_out() {
+        let m = Machine::new();
+        m.process(40, 1, 400, "entry", &["/entry"], "/");
+        for (pid, stat) in [("41", ""), ("42", "42 (x"), ("43", "43 (x) S one"), ("44", "44 (x) S 1 2 3")] {
+            fs::create_dir(m.dir.path().join(pid)).unwrap();
+            fs::write(m.dir.path().join(pid).join("stat"), stat).unwrap();
+        }
+        fs::create_dir(m.dir.path().join("45")).unwrap();
+        assert_eq!(m.scan().processes.len(), 1);
+    }
+
+    #[test]
+    fn scripts_are_told_from_interpreter_and_arguments() {
+        let script = |exe: &str, argv: &[&str]| {
+            let argv: Vec<Text> = argv.iter().map(|a| Text::from(*a)).collect();
+            script_of(&exe.into(), &argv).to_string()
+        };
+        assert_eq!(script("/usr/bin/python3.11", &["/usr/bin/python3", "/app/run.py"]), "/app/run.py");
+        assert_eq!(script("/usr/bin/bash", &["/bin/bash", "-e", "/entry.sh", "x"]), "/entry.sh");
+        assert_eq!(script("/usr/bin/python3.11", &["python3", "/app/run.py"]), "");
+        assert_eq!(script("/usr/sbin/nginx", &["nginx: master process /usr/sbin/nginx"]), "");
+        assert_eq!(script("/bin/busybox", &["/bin/sh", "/entry.sh"]), "/entry.sh");
+        assert_eq!(script("/bin/cat", &["/bin/cat", "/etc/passwd"]), "");
+        assert_eq!(script("/bin/sh", &["/bin/sh", "-c", "cat /x"]), "");
+    }
+}
