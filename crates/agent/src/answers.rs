@@ -91,7 +91,14 @@ impl Answer for Answers {
             }
             Request::BaselineImport { document, reason } => self.import(&document, reason, peer),
             Request::Flush {} => {
-                // what the pipeline still holds goes to the journal first
+                // what is still before the pipeline goes to the journal first
+                let empty = || self.0.inbox.fill().bytes == 0;
+                for _ in 0..200 {
+                    if empty() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 self.ask(|p| p.tick())?;
                 let durable = self
                     .0
@@ -312,7 +319,8 @@ fn journal(shared: &Shared, writer: &plimsoll_evidence::WriterStatus) -> Journal
         free_bytes: machine::free_bytes(&shared.journal_dir),
         health: state.to_owned(),
         reason,
-        unanchored_since: Some(time(shared.started)),
+        // no checkpoint leaves the machine yet
+        unanchored_since: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub const JOBS_MAX: usize = 256;
 pub const FILES_MAX: usize = 16;
 /// How often time passes for the pipeline.
 const TICK: Duration = Duration::from_millis(50);
+/// How soon the journal's queue is looked at again when it was nearly full.
+const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// How often changed baselines are written out.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// How often retention looks, and how many payload files it removes at a time.
@@ -299,6 +301,9 @@ impl Agent {
     /// When nothing can be read any more.
     pub fn read(&self, source: &mut dyn EventSource, stop: &AtomicBool) -> Result<(), KernelError> {
         while !stop.load(Ordering::Relaxed) {
+            if self.pipeline.is_finished() {
+                return Err("the pipeline has ended: its last words are on standard error".into());
+            }
             source.poll(Duration::from_millis(100), &mut |signal| {
                 self.shared.deliver(signal);
             })?;
@@ -527,7 +532,17 @@ fn run_pipeline(
 ) {
     let mut batch = Vec::with_capacity(BATCH * 2);
     let (mut ticked, mut saved) = (Instant::now(), Instant::now());
-    while inbox.take(&mut batch, BATCH, TICK) {
+    loop {
+        // while the journal's disk is slow, ordinary events wait where there is room for them
+        let busy = pipeline.ledger_is_busy();
+        let wait = if busy { BUSY_WAIT } else { TICK };
+        if !inbox.take(&mut batch, BATCH, wait, busy) {
+            break;
+        }
+        if busy && batch.is_empty() {
+            // a closed inbox does not wait
+            std::thread::sleep(BUSY_WAIT);
+        }
         if !batch.is_empty() {
             pipeline.events(&mut batch);
         }

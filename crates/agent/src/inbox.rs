@@ -256,11 +256,18 @@ impl Inbox {
         Ok(())
     }
 
-    /// Moves up to about `max` events to `batch`, waiting for the first one at most `wait`.
-    /// Returns whether more may come: `false` after [`close`](Self::close), when all is taken.
-    pub fn take(&self, batch: &mut Vec<Event>, max: usize, wait: Duration) -> bool {
+    /// Moves up to about `max` events to `batch`, waiting for the first one at most `wait`; with
+    /// `urgent_only` only alert-class events and what must come before them. Returns whether more
+    /// may come: `false` after [`close`](Self::close), when all is taken.
+    pub fn take(
+        &self,
+        batch: &mut Vec<Event>,
+        max: usize,
+        wait: Duration,
+        urgent_only: bool,
+    ) -> bool {
         let mut state = self.lock();
-        if state.urgent.is_empty() && state.turns.is_empty() && !state.closed {
+        if state.urgent.is_empty() && (urgent_only || state.turns.is_empty()) && !state.closed {
             state.waiting = true;
             state = self
                 .ready
@@ -274,8 +281,11 @@ impl Inbox {
             state.take_turn(batch, max);
         }
         while batch.len() - before < max && state.take_urgent(batch, max + before) {}
-        while batch.len() - before < max && state.take_turn(batch, max - (batch.len() - before)) {}
-        batch.len() > before || !state.closed
+        while !urgent_only
+            && batch.len() - before < max
+            && state.take_turn(batch, max - (batch.len() - before))
+        {}
+        batch.len() > before || !state.closed || !state.turns.is_empty()
     }
 
     /// Wakes whoever waits in [`Self::take`], without an event.
@@ -401,7 +411,7 @@ mod tests {
     fn drain(inbox: &Inbox) -> Vec<u64> {
         let mut batch = Vec::new();
         inbox.close();
-        while inbox.take(&mut batch, 64, Duration::ZERO) {}
+        while inbox.take(&mut batch, 64, Duration::ZERO, false) {}
         batch.iter().map(|e| e.boot.0).collect()
     }
 
@@ -427,7 +437,7 @@ mod tests {
         inbox.offer(shell).unwrap();
         inbox.offer(at(6001, 8, true)).unwrap();
         let mut batch = Vec::new();
-        inbox.take(&mut batch, 16, Duration::ZERO);
+        inbox.take(&mut batch, 16, Duration::ZERO, true);
         let first: Vec<u64> = batch.iter().take(2).map(|e| e.boot.0).collect();
         assert_eq!(first, [6000, 6001], "the shell, then what it did");
     }

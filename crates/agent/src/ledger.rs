@@ -12,6 +12,7 @@
 use crate::clock::Clocks;
 use crate::gaps::{GapBook, Loss};
 use crate::latency::Latency;
+use plimsoll_api::storage;
 use plimsoll_evidence::{
     AppendError, Durable, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds, Record as Stored,
     RetentionClass, RetentionPolicy, RetentionRule, WriterStatus,
@@ -31,6 +32,9 @@ pub const QUEUE_RECORDS: usize = 32_768;
 pub const QUEUE_BYTES: usize = 12 << 20;
 /// Part of both that only urgent records may use, percent.
 const URGENT_PERCENT: usize = 20;
+
+/// From here on ordinary events wait before the pipeline, percent of both bounds.
+const BUSY_PERCENT: usize = 60;
 
 /// An observation that matters, with our opinion about it.
 #[derive(Clone, Debug)]
@@ -55,24 +59,16 @@ pub struct Ledger {
     latency: Arc<Latency>,
 }
 
-/// The journal's key of an instance: its 64-bit key in the first half.
+/// The journal's key of an instance.
 pub fn instance_key(instance: &Instance) -> InstanceKey {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&instance.key().to_be_bytes());
-    InstanceKey(key)
+    InstanceKey(storage::container_key(instance))
 }
 
 /// The class by which a record is kept.
 fn class_of(kind: u16) -> RetentionClass {
-    use RecordKind::*;
-    match RecordKind::from_u16(kind) {
-        Some(Observation | Presence) => RetentionClass::OBSERVATION,
-        Some(Drift) => RetentionClass::DRIFT,
-        Some(Alert) => RetentionClass::ALERT,
-        Some(Gap) => RetentionClass::GAP,
-        Some(Decision | Tombstone) => RetentionClass::CUSTODY,
-        Some(Container | Clock | Baseline | Lifecycle) | None => RetentionClass::SYSTEM,
-    }
+    RecordKind::from_u16(kind)
+        .and_then(|kind| RetentionClass::new(storage::retention_class(kind)))
+        .unwrap_or(RetentionClass::SYSTEM)
 }
 
 /// A record of ours as the journal takes it.
@@ -280,6 +276,13 @@ impl Ledger {
     /// How the writer is doing; `None` once it is closed.
     pub fn status(&self) -> Option<WriterStatus> {
         self.with(JournalWriter::status)
+    }
+    /// Its queue is so full that ordinary records had better wait.
+    pub fn is_busy(&self) -> bool {
+        self.status().is_some_and(|s| {
+            s.queued > QUEUE_RECORDS / 100 * BUSY_PERCENT
+                || s.queued_bytes > QUEUE_BYTES / 100 * BUSY_PERCENT
+        })
     }
     /// Records accepted since the agent started.
     pub fn accepted(&self) -> u64 {

@@ -44,6 +44,9 @@ pub const SAVES_MAX: usize = 4;
 /// Baselines that nobody uses stay in memory this long.
 const SLEEP_AFTER_NS: u64 = 600_000_000_000;
 
+/// A container that has gone is judged this long after, for events that come late.
+const LATE_NS: u64 = 2_000_000_000;
+
 /// Asks a runtime about an instance; `false`: its queue is full.
 pub type Ask = Box<dyn Fn(Instance, Runtime) -> bool + Send>;
 
@@ -96,10 +99,6 @@ impl Roots {
             .or_else(|| gone().map(|(_, i)| i))
             .cloned()
     }
-    fn is_live(&self, cgroup_id: u64) -> bool {
-        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.live.contains_key(&cgroup_id)
-    }
     fn of(&self, instance: &Instance) -> Option<u64> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let found = table.live.iter().find(|(_, i)| *i == instance);
@@ -132,11 +131,13 @@ struct Live {
     /// Counters of the block when they were last read.
     counted: Vec<u64>,
     quota: Quota,
+    /// It has gone; what it did before may still be on its way.
+    gone: Option<BootNs>,
 }
 
 /// A behaviour that the kernel numbered by itself while it was being learned.
 struct Numbered {
-    instance: Instance,
+    container: Arc<Container>,
     index: u32,
     counted: u64,
 }
@@ -214,7 +215,7 @@ impl Pipeline {
             return;
         };
         for instance in known {
-            if self.live.contains_key(&instance) {
+            if self.live.get(&instance).is_some_and(|l| l.gone.is_none()) {
                 let gap = Gap {
                     scope: GapScope::Container(instance.clone()),
                     ..down.clone()
@@ -230,12 +231,8 @@ impl Pipeline {
     pub fn events(&mut self, batch: &mut Vec<Event>) {
         let (anchor, now) = self.now();
         for event in batch.drain(..) {
-            let nested = nested_cgroup(&event);
             for out in self.parts.attribute.attribute(event, &anchor, now) {
                 self.take(out);
-            }
-            if let Some((id, path)) = nested {
-                self.adopt(id, &path);
             }
         }
         self.flush();
@@ -271,6 +268,7 @@ impl Pipeline {
         for alert in self.burst.expire(now) {
             self.repeat(alert);
         }
+        self.bury(now);
         let slot_ns = u64::from(self.parts.slot_seconds.max(1)) * 1_000_000_000;
         if now.0.saturating_sub(self.slot_from.0) >= slot_ns {
             self.slot(now);
@@ -293,11 +291,21 @@ impl Pipeline {
                 cgroup_id,
                 instance,
             } => {
+                let root = self.live.get(&instance).and_then(|l| l.cgroup_id);
                 self.parts.roots.insert(cgroup_id, instance.clone());
-                if let Some(live) = self.live.get_mut(&instance) {
-                    live.cgroup_id = Some(cgroup_id);
+                match root {
+                    // a cgroup below it that the kernel did not know to be the container's
+                    Some(root) if root != cgroup_id => {
+                        let adopted = self.parts.kernel.adopt(cgroup_id, root);
+                        self.tried(adopted);
+                    }
+                    _ => {
+                        if let Some(live) = self.live.get_mut(&instance) {
+                            live.cgroup_id = Some(cgroup_id);
+                        }
+                        self.watch(&instance, cgroup_id);
+                    }
                 }
-                self.watch(&instance, cgroup_id);
             }
             Out::Unwatch { cgroup_id } => self.unwatch(cgroup_id),
             Out::Ask { instance, runtime } => {
@@ -338,7 +346,7 @@ impl Pipeline {
                     && let Some(&index) = verdict.known.first().or(verdict.learned.first())
                 {
                     self.numbered.entry(dense).or_insert(Numbered {
-                        instance: container.instance.clone(),
+                        container: container.clone(),
                         index,
                         counted: 0,
                     });
@@ -503,6 +511,7 @@ impl Pipeline {
                         block: None,
                         counted: Vec::new(),
                         quota: Quota::default(),
+                        gone: None,
                     },
                 );
             }
@@ -563,16 +572,35 @@ impl Pipeline {
         }
     }
 
+    /// Its events may still be in the other ring: it is judged for a while longer.
     fn gone(&mut self, instance: &Instance, container: &Container, now: BootNs) {
         self.place(Some(container), None);
-        self.count_slot(instance, now);
-        if let Some(id) = self.live.get(instance).and_then(|l| l.baseline.clone()) {
-            self.detach(instance, &id, now);
+        if let Some(live) = self.live.get_mut(instance) {
+            live.gone = Some(now);
         }
-        self.names.forget(instance);
-        self.numbered.retain(|_, n| n.instance != *instance);
-        // its cgroup is let go of by the attributor's own word
-        self.live.remove(instance);
+    }
+
+    fn bury(&mut self, now: BootNs) {
+        let over = |l: &Live| l.gone.is_some_and(|g| now.0.saturating_sub(g.0) >= LATE_NS);
+        let gone: Vec<Instance> = self
+            .live
+            .iter()
+            .filter(|(_, l)| over(l))
+            .map(|(i, _)| i.clone())
+            .collect();
+        for instance in &gone {
+            self.count_slot(instance, now);
+            if let Some(id) = self.live.get(instance).and_then(|l| l.baseline.clone()) {
+                self.detach(instance, &id, now);
+            }
+            self.names.forget(instance);
+            // its cgroup is let go of by the attributor's own word
+            self.live.remove(instance);
+        }
+        if !gone.is_empty() {
+            self.numbered
+                .retain(|_, n| self.live.contains_key(&n.container.instance));
+        }
     }
 
     /// Addresses of a container, by which others know its service.
@@ -651,26 +679,6 @@ impl Pipeline {
             self.parts.kernel.ignore(cgroup_id)
         };
         self.tried(done);
-    }
-
-    /// A cgroup that appeared inside a container before the kernel knew that one.
-    fn adopt(&mut self, id: u64, path: &str) {
-        let below = |root: &str| {
-            path.strip_prefix(root)
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
-        let root = self
-            .live
-            .values()
-            .filter(|l| below(&l.container.cgroup_path.to_str_lossy()))
-            .filter_map(|l| l.cgroup_id)
-            .find(|root| *root != id);
-        if let Some(root) = root
-            && !self.parts.roots.is_live(id)
-        {
-            let adopted = self.parts.kernel.adopt(id, root);
-            self.tried(adopted);
-        }
     }
 
     /// Brings the kernel's set of a baseline up to its present version; `true` when it changed.
@@ -850,7 +858,9 @@ impl Pipeline {
             let new = total.saturating_sub(numbered.counted);
             numbered.counted = total;
             if new > 0 {
-                let of_instance = present.entry(numbered.instance.clone()).or_default();
+                let of_instance = present
+                    .entry(numbered.container.instance.clone())
+                    .or_default();
                 of_instance.push((numbered.index, new));
             }
         }
@@ -899,6 +909,11 @@ impl Pipeline {
         Some(reference)
     }
 
+    /// The journal's queue is nearly full.
+    pub fn ledger_is_busy(&self) -> bool {
+        self.parts.ledger.is_busy()
+    }
+
     /// The baselines.
     pub fn shelf(&mut self) -> &mut Shelf {
         &mut self.parts.shelf
@@ -906,7 +921,8 @@ impl Pipeline {
 
     /// Containers: live ones, and with `gone` also those remembered.
     pub fn containers(&self, gone: bool) -> Vec<Container> {
-        let mut all: Vec<Container> = self.live.values().map(|l| (*l.container).clone()).collect();
+        let here = self.live.values().filter(|l| l.gone.is_none());
+        let mut all: Vec<Container> = here.map(|l| (*l.container).clone()).collect();
         if gone {
             all.extend(self.parts.attribute.gone());
         }
@@ -968,16 +984,6 @@ fn quota_kind(kind: &EventKind) -> Option<Kind> {
         EventKind::Exec(_) => Some(Kind::Exec),
         EventKind::Fork { .. } => Some(Kind::Fork),
         EventKind::Exit { .. } => Some(Kind::Exit),
-        _ => None,
-    }
-}
-
-/// A new cgroup that the kernel could not place: it streams it by itself.
-fn nested_cgroup(event: &Event) -> Option<(u64, String)> {
-    match &event.kind {
-        EventKind::CgroupMkdir { id, path, .. } if event.cgroup_id == *id => {
-            Some((*id, path.to_str_lossy().into_owned()))
-        }
         _ => None,
     }
 }

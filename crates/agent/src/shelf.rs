@@ -29,7 +29,7 @@ pub struct Shelved {
     pub baseline: Baseline,
     /// Number of its dictionary set in the kernel.
     pub set: u32,
-    /// Version whose entries are loaded there (0: none).
+    /// Version whose entries are loaded there (0: none; `u64::MAX`: those of another baseline).
     pub loaded: u64,
     /// Behaviour ids by number, as of the loaded version.
     pub ids: Vec<BehaviourId>,
@@ -290,7 +290,8 @@ impl Shelf {
         if let Some(shelved) = self.awake.get_mut(&id) {
             shelved.baseline = baseline;
             shelved.dirty = true;
-            shelved.loaded = 0;
+            // whatever is loaded belongs to the one that was replaced
+            shelved.loaded = u64::MAX;
         } else {
             self.put(baseline, true);
         }

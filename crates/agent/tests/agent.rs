@@ -527,6 +527,20 @@ fn a_container_that_goes_gives_everything_back() {
     let end = event(rig.now(), 0, 1, 0, EventKind::CgroupRmdir { id: 7 });
     rig.deliver(end);
     rig.settle();
+    // what it did before comes late, by the other ring, and is judged all the same
+    rig.deliver(event(rig.now(), 7, 10, 1, read("/etc/shadow")));
+    rig.settle();
+    let late = records(&config);
+    assert!(
+        alerts(&late)
+            .iter()
+            .any(|a| a.output.to_string().contains("/etc/shadow"))
+    );
+    rig.hands.pass(10 * SECOND);
+    rig.settle();
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Containers { gone: false }).unwrap();
+    assert!(items.is_empty(), "{items:?}");
     assert_eq!(rig.kernel.told(|t| t.unwatched.clone()), [7]);
     assert_eq!(rig.kernel.told(|t| t.ignored.len()), 0);
     rig.agent.stop("test");
@@ -568,4 +582,129 @@ fn an_unreadable_baseline_is_set_aside_and_named() {
     );
     assert!(!file.exists() && file.with_extension("unreadable").exists());
     rig.agent.stop("test");
+}
+
+#[test]
+fn an_imported_baseline_takes_the_place_of_its_own_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Rig::config(dir.path());
+    quick(&mut config);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    learn(&rig);
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let Some(Item::Baseline(ready)) = items.first() else {
+        panic!("{items:?}");
+    };
+    assert_eq!(ready.state, "ready");
+    let export = Request::BaselineExport {
+        id: ready.id.clone(),
+        version: None,
+    };
+    let (items, _) = client.ask(&export).unwrap();
+    let Some(Item::Document(document)) = items.first() else {
+        panic!("{items:?}");
+    };
+    let reason = || "test".to_owned();
+    client
+        .ask(&Request::BaselineReset {
+            id: ready.id.clone(),
+            reason: reason(),
+        })
+        .unwrap();
+    assert!(
+        rig.kernel.told(|t| t.sets.is_empty()),
+        "a learning baseline has no set"
+    );
+    let import = Request::BaselineImport {
+        document: document.clone(),
+        reason: reason(),
+    };
+    client.ask(&import).unwrap();
+    assert_eq!(rig.kernel.told(|t| t.sets.len()), 1);
+    rig.agent.stop("test");
+    let actions: Vec<String> = records(&config)
+        .into_iter()
+        .filter_map(|(_, r)| match r {
+            Record::Decision(d) => Some(d.action),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(actions, ["baseline.reset", "baseline.import"]);
+}
+
+/// What Docker has put on disk about one container.
+struct Paper;
+impl plimsoll_workload::Evidence for Paper {
+    fn judge(&mut self, _: &str, _: BootNs) -> plimsoll_workload::Verdict {
+        plimsoll_workload::Verdict::NotContainer
+    }
+    fn facts(
+        &mut self,
+        _: &plimsoll_workload::CgroupIdentity,
+        _: BootNs,
+    ) -> Result<plimsoll_workload::Facts, String> {
+        Ok(plimsoll_workload::Facts {
+            runtime: Some(Runtime::Docker),
+            name: "brief".into(),
+            image: web().image,
+            command: vec!["nginx".into()],
+            ..Default::default()
+        })
+    }
+    fn process(&mut self, _: u32) -> Option<plimsoll_workload::Seed> {
+        None
+    }
+    fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn a_container_of_50_ms_is_named_and_judged_by_the_real_attributor() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let attributor = plimsoll_workload::Attributor::new(Default::default(), Paper);
+    let rig = Rig::start(&config, &Hands::new(), attributor);
+    let t0 = rig.now();
+    rig.hands.pass(50_000_000);
+    let at = |ms: u64| BootNs(t0.0 + ms * 1_000_000);
+    let id = "0123456789abcdef".repeat(4);
+    let begin = EventKind::CgroupMkdir {
+        id: 7,
+        parent: 1,
+        path: format!("/system.slice/docker-{id}.scope").into(),
+    };
+    rig.deliver(event(at(0), 7, 1, 0, begin));
+    for (ms, pid, ppid, exe) in [(5, 10, 1, "/usr/sbin/nginx"), (20, 11, 10, "/bin/sh")] {
+        let child = ProcessKey {
+            tgid: pid,
+            start: BootNs(u64::from(pid)),
+        };
+        rig.deliver(event(at(ms), 7, ppid, 0, EventKind::Fork { child }));
+        rig.deliver(event(at(ms + 1), 7, pid, ppid, exec(exe)));
+    }
+    rig.deliver(event(at(50), 0, 1, 0, EventKind::CgroupRmdir { id: 7 }));
+    rig.settle();
+    rig.hands.pass(10 * SECOND);
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let named = records
+        .iter()
+        .any(|(_, r)| matches!(r, Record::Container(c) if c.name == "brief"));
+    let gone = records
+        .iter()
+        .any(|(_, r)| matches!(r, Record::Container(c) if c.state == ContainerState::Gone));
+    assert!(named && gone);
+    let shell = alerts(&records)
+        .into_iter()
+        .find(|a| a.rule.to_lowercase().contains("shell"))
+        .unwrap_or_else(|| panic!("no alert: {records:?}"));
+    assert_eq!(shell.instance.as_ref().unwrap().id.as_str(), id);
+    assert!(rig_told(&rig.kernel).contains(&7));
+}
+
+fn rig_told(kernel: &FakeKernel) -> Vec<u64> {
+    kernel.told(|t| t.watches.iter().map(|w| w.cgroup_id).collect())
 }

@@ -32,7 +32,9 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The agent did not answer in time.
-    #[error("the agent did not answer within {seconds} s: `plimsoll status` may tell why, its own log surely")]
+    #[error(
+        "the agent did not answer within {seconds} s: `plimsoll status` may tell why, its own log surely"
+    )]
     Timeout {
         /// How long was waited.
         seconds: u64,
@@ -69,10 +71,17 @@ impl Client {
     /// When nobody listens, or this user may not ask.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(|e| connect_error(path, e))?;
-        let socket = |source| ClientError::Socket { path: path.to_path_buf(), source };
+        let socket = |source| ClientError::Socket {
+            path: path.to_path_buf(),
+            source,
+        };
         stream.set_read_timeout(Some(timeout)).map_err(socket)?;
         stream.set_write_timeout(Some(timeout)).map_err(socket)?;
-        Ok(Self { stream: BufReader::new(stream), path: path.to_path_buf(), timeout })
+        Ok(Self {
+            stream: BufReader::new(stream),
+            path: path.to_path_buf(),
+            timeout,
+        })
     }
 
     /// Asks, hands each item to `each` as it arrives, and returns the agent's closing words.
@@ -85,7 +94,10 @@ impl Client {
         mut each: impl FnMut(Item),
     ) -> Result<Option<String>, ClientError> {
         let line = request_line(request);
-        self.stream.get_mut().write_all(line.as_bytes()).map_err(|e| self.io_error(e))?;
+        self.stream
+            .get_mut()
+            .write_all(line.as_bytes())
+            .map_err(|e| self.io_error(e))?;
         loop {
             match self.reply()? {
                 Reply::Item { item } => each(item),
@@ -117,10 +129,13 @@ impl Client {
 
     fn io_error(&self, source: io::Error) -> ClientError {
         match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                ClientError::Timeout { seconds: self.timeout.as_secs() }
-            }
-            _ => ClientError::Socket { path: self.path.clone(), source },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout {
+                seconds: self.timeout.as_secs(),
+            },
+            _ => ClientError::Socket {
+                path: self.path.clone(),
+                source,
+            },
         }
     }
 }
@@ -128,7 +143,9 @@ impl Client {
 fn connect_error(path: &Path, source: io::Error) -> ClientError {
     let path = path.to_path_buf();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { path },
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ClientError::NotRunning { path }
+        }
         io::ErrorKind::PermissionDenied => ClientError::Denied { path },
         _ => ClientError::Socket { path, source },
     }
@@ -143,7 +160,9 @@ mod tests {
     const SOON: Duration = Duration::from_millis(200);
 
     /// Answers one connection with `replies`, after reading one request.
-    fn agent(replies: Vec<Reply>) -> (tempfile::TempDir, PathBuf, std::thread::JoinHandle<Request>) {
+    fn agent(
+        replies: Vec<Reply>,
+    ) -> (tempfile::TempDir, PathBuf, std::thread::JoinHandle<Request>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -151,7 +170,9 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             let mut stream = BufReader::new(stream);
             let line = read_line(&mut stream, REQUEST_BYTES_MAX).unwrap().unwrap();
-            replies.iter().for_each(|r| write_reply(stream.get_mut(), r).unwrap());
+            replies
+                .iter()
+                .for_each(|r| write_reply(stream.get_mut(), r).unwrap());
             // hold the connection until the client is done with it
             let _ = read_line(&mut stream, REQUEST_BYTES_MAX);
             parse_request(&line).unwrap()
@@ -161,18 +182,32 @@ mod tests {
 
     #[test]
     fn items_then_the_end() {
-        let end = Reply::End { items: 1, message: Some("done".into()) };
-        let (_dir, path, served) = agent(vec![Reply::Item { item: Item::Flushed { durable: 3 } }, end]);
+        let end = Reply::End {
+            items: 1,
+            message: Some("done".into()),
+        };
+        let (_dir, path, served) = agent(vec![
+            Reply::Item {
+                item: Item::Flushed { durable: 3 },
+            },
+            end,
+        ]);
         let mut client = Client::connect(&path, SOON).unwrap();
         let answer = client.ask(&Request::Flush {}).unwrap();
         drop(client);
-        assert_eq!(answer, (vec![Item::Flushed { durable: 3 }], Some("done".into())));
+        assert_eq!(
+            answer,
+            (vec![Item::Flushed { durable: 3 }], Some("done".into()))
+        );
         assert_eq!(served.join().unwrap(), Request::Flush {});
     }
 
     #[test]
     fn a_refusal_is_an_error_with_its_words() {
-        let (_dir, path, _served) = agent(vec![Reply::Error(Failure::new(FailureCode::Denied, "only root may lock"))]);
+        let (_dir, path, _served) = agent(vec![Reply::Error(Failure::new(
+            FailureCode::Denied,
+            "only root may lock",
+        ))]);
         let mut client = Client::connect(&path, SOON).unwrap();
         let error = client.ask(&Request::Status {}).unwrap_err();
         assert_eq!(error.to_string(), "only root may lock");
@@ -182,7 +217,10 @@ mod tests {
     fn a_silent_agent_is_a_timeout_and_an_absent_one_is_not_running() {
         let (dir, path, _served) = agent(vec![]);
         let mut client = Client::connect(&path, SOON).unwrap();
-        assert!(matches!(client.ask(&Request::Status {}), Err(ClientError::Timeout { .. })));
+        assert!(matches!(
+            client.ask(&Request::Status {}),
+            Err(ClientError::Timeout { .. })
+        ));
         let nobody = Client::connect(&dir.path().join("none"), SOON);
         assert!(nobody.is_err_and(|e| e.is_not_running()));
     }

@@ -54,7 +54,11 @@ pub fn command_line(argv: &[Text]) -> String {
         }
         let shown = arg.to_string();
         let plain = !shown.is_empty() && !shown.contains([' ', '"', '\'', ';', '|', '&', '$']);
-        if plain { line.push_str(&shown) } else { let _ = write!(line, "\"{}\"", shown.replace('"', "\\\"")); }
+        if plain {
+            line.push_str(&shown)
+        } else {
+            let _ = write!(line, "\"{}\"", shown.replace('"', "\\\""));
+        }
         if line.len() > ARGUMENTS_MAX * 4 {
             break;
         }
@@ -116,8 +120,14 @@ pub fn action(kind: &EventKind) -> String {
         EventKind::Exit { signal, .. } => format!("was ended by signal {signal}"),
         EventKind::Fork { child } => format!("started process {}", child.tgid),
         EventKind::File(f) => file(f),
-        EventKind::Library { path: p, origin } => format!("loaded {} ({})", path(p), origin.as_str()),
-        EventKind::Socket { family, kind, protocol } => {
+        EventKind::Library { path: p, origin } => {
+            format!("loaded {} ({})", path(p), origin.as_str())
+        }
+        EventKind::Socket {
+            family,
+            kind,
+            protocol,
+        } => {
             format!("made a socket of family {family}, type {kind}, protocol {protocol}")
         }
         EventKind::Connect(c) => format!("connected to {}", peer(c)),
@@ -134,19 +144,49 @@ pub fn action(kind: &EventKind) -> String {
             }
         }
         EventKind::Dns(d) => format!("asked for the name {}", path(&d.name)),
-        EventKind::Dup { stream, target, peer } => {
+        EventKind::Dup {
+            stream,
+            target,
+            peer,
+        } => {
             let stream = ["standard input", "standard output", "standard error"]
                 .get(*stream as usize)
                 .copied()
                 .unwrap_or("a standard stream");
-            let peer = peer.as_ref().map(|p| format!(" to {}", shorten(p.to_string(), PATH_MAX))).unwrap_or_default();
-            format!("put {stream} on a descriptor of kind {}{peer}", dup_target(*target))
+            let peer = peer
+                .as_ref()
+                .map(|p| format!(" to {}", shorten(p.to_string(), PATH_MAX)))
+                .unwrap_or_default();
+            format!(
+                "put {stream} on a descriptor of kind {}{peer}",
+                dup_target(*target)
+            )
         }
-        EventKind::Namespace { call, flags } => format!("called {} with flags {flags:#x}", namespace_call(*call)),
-        EventKind::Mount { call, source, target, fstype, .. } => {
-            let from = if source.is_empty() { String::new() } else { format!(" {}", path(source)) };
-            let fstype = if fstype.is_empty() { String::new() } else { format!(" ({})", cut(fstype, 32)) };
-            format!("called {}{from} on {}{fstype}", mount_call(*call), path(target))
+        EventKind::Namespace { call, flags } => {
+            format!("called {} with flags {flags:#x}", namespace_call(*call))
+        }
+        EventKind::Mount {
+            call,
+            source,
+            target,
+            fstype,
+            ..
+        } => {
+            let from = if source.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", path(source))
+            };
+            let fstype = if fstype.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", cut(fstype, 32))
+            };
+            format!(
+                "called {}{from} on {}{fstype}",
+                mount_call(*call),
+                path(target)
+            )
         }
         EventKind::Ptrace { request, target } => match *request {
             u32::MAX => format!("wrote the memory of process {target}"),
@@ -155,22 +195,36 @@ pub fn action(kind: &EventKind) -> String {
         },
         EventKind::Module { name } => format!("loaded or tried kernel module {}", path(name)),
         EventKind::Bpf { command } => format!("called bpf (command {command})"),
-        EventKind::Credentials { old_uid, new_uid, old_caps, new_caps } => {
+        EventKind::Credentials {
+            old_uid,
+            new_uid,
+            old_caps,
+            new_caps,
+        } => {
             let gained = new_caps & !old_caps;
             match (old_uid == new_uid, gained) {
                 (true, gained) => format!("gained capabilities {gained:#x}"),
                 (false, 0) => format!("changed uid {old_uid} to {new_uid}"),
-                (false, gained) => format!("changed uid {old_uid} to {new_uid}, gained capabilities {gained:#x}"),
+                (false, gained) => {
+                    format!("changed uid {old_uid} to {new_uid}, gained capabilities {gained:#x}")
+                }
             }
         }
         EventKind::Syscall { nr, compat } => {
-            format!("used system call {nr}{}", if *compat { " (32-bit)" } else { "" })
+            format!(
+                "used system call {nr}{}",
+                if *compat { " (32-bit)" } else { "" }
+            )
         }
         EventKind::Memfd { name } => format!("made memory file {}", path(name)),
         EventKind::CgroupMkdir { path: p, .. } => format!("made cgroup {}", path(p)),
         EventKind::CgroupRmdir { id } => format!("removed cgroup {id}"),
-        EventKind::CgroupAttach { path: p, moved, .. } => format!("moved process {} to cgroup {}", moved.tgid, path(p)),
-        EventKind::Rare { nr, result, .. } => format!("used rare system call {nr}, result {result}"),
+        EventKind::CgroupAttach { path: p, moved, .. } => {
+            format!("moved process {} to cgroup {}", moved.tgid, path(p))
+        }
+        EventKind::Rare { nr, result, .. } => {
+            format!("used rare system call {nr}, result {result}")
+        }
         EventKind::Signal { signal, target } => format!("sent signal {signal} to process {target}"),
     }
 }
@@ -183,7 +237,11 @@ fn exec(e: &Exec) -> String {
     if e.deleted {
         text.push_str(", a program without a file name");
     } else if e.origin.is_writable() {
-        let _ = write!(text, ", which is not from the image ({})", e.origin.as_str());
+        let _ = write!(
+            text,
+            ", which is not from the image ({})",
+            e.origin.as_str()
+        );
     }
     text
 }
@@ -206,22 +264,29 @@ fn file(f: &FileEvent) -> String {
         FileOp::Failed => format!("failed to open {p}"),
     };
     if f.result < 0 {
-        let _ = write!(text, " ({})", errno(f.result));
+        let _ = write!(text, " (failed: {})", errno(f.result));
     }
     text
 }
 
 fn peer(c: &Connection) -> String {
-    let mut text = format!("{} {}", c.proto.as_str(), shorten(c.peer.to_string(), PATH_MAX));
+    let mut text = format!(
+        "{} {}",
+        c.proto.as_str(),
+        shorten(c.peer.to_string(), PATH_MAX)
+    );
     // EINPROGRESS is how every non-blocking connection starts
     if c.result < 0 && c.result != -115 {
-        let _ = write!(text, " ({})", errno(c.result));
+        let _ = write!(text, " (failed: {})", errno(c.result));
     }
     text
 }
 
 fn on_local(c: &Connection) -> String {
-    c.local.as_ref().map(|l| format!(" on {}", shorten(l.to_string(), PATH_MAX))).unwrap_or_default()
+    c.local
+        .as_ref()
+        .map(|l| format!(" on {}", shorten(l.to_string(), PATH_MAX)))
+        .unwrap_or_default()
 }
 
 /// The words for the errors that matter to a reader.
@@ -245,7 +310,11 @@ mod tests {
 
     #[test]
     fn arguments_with_escape_sequences_are_shown_and_not_obeyed() {
-        let line = command_line(&["sh".into(), Text::new(b"\x1b]0;pwned\x07".to_vec()), "a b".into()]);
+        let line = command_line(&[
+            "sh".into(),
+            Text::new(b"\x1b]0;pwned\x07".to_vec()),
+            "a b".into(),
+        ]);
         assert_eq!(line, "sh \"\\x1b]0;pwned\\x07\" \"a b\"");
     }
 

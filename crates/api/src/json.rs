@@ -32,7 +32,10 @@ impl serde_json::ser::Formatter for TerminalSafe {
         fragment: &str,
     ) -> io::Result<()> {
         let mut plain = 0;
-        for (at, c) in fragment.char_indices().filter(|&(_, c)| acts_on_terminals(c)) {
+        for (at, c) in fragment
+            .char_indices()
+            .filter(|&(_, c)| acts_on_terminals(c))
+        {
             writer.write_all(&fragment.as_bytes()[plain..at])?;
             for unit in c.encode_utf16(&mut [0; 2]) {
                 write!(writer, "\\u{unit:04x}")?;

@@ -166,7 +166,9 @@ impl Request {
         let bad = |message: &str| Err(Failure::new(FailureCode::BadRequest, message));
         match self.reason() {
             Some(reason) if reason.trim().is_empty() => return bad("a decision needs a reason"),
-            Some(reason) if reason.len() > REASON_BYTES_MAX => return bad("the reason is longer than 1024 bytes"),
+            Some(reason) if reason.len() > REASON_BYTES_MAX => {
+                return bad("the reason is longer than 1024 bytes");
+            }
             _ => {}
         }
         match self {
@@ -241,7 +243,10 @@ pub struct Failure {
 impl Failure {
     /// A refusal with its words.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -319,12 +324,15 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Failure> {
     struct Version {
         v: u32,
     }
-    let bad = |e: serde_json::Error| Failure::new(FailureCode::BadRequest, format!("not a request: {e}"));
+    let bad =
+        |e: serde_json::Error| Failure::new(FailureCode::BadRequest, format!("not a request: {e}"));
     let Version { v } = serde_json::from_slice(line).map_err(bad)?;
     if v != API_VERSION {
         return Err(Failure::new(
             FailureCode::UnsupportedVersion,
-            format!("this agent speaks version {API_VERSION} of the protocol, not {v}: use the command of the same release"),
+            format!(
+                "this agent speaks version {API_VERSION} of the protocol, not {v}: use the command of the same release"
+            ),
         ));
     }
     let RequestLine { request, .. } =
@@ -335,7 +343,10 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Failure> {
 
 /// A request as a line, newline included.
 pub fn request_line(request: &Request) -> String {
-    crate::json::line(&RequestLine { v: API_VERSION, request }) + "\n"
+    crate::json::line(&RequestLine {
+        v: API_VERSION,
+        request,
+    }) + "\n"
 }
 
 /// Writes one line of an answer.
@@ -343,7 +354,10 @@ pub fn request_line(request: &Request) -> String {
 /// # Errors
 /// When the connection fails.
 pub fn write_reply(to: &mut impl Write, reply: &Reply) -> io::Result<()> {
-    let line = crate::json::line(&ReplyLine { v: API_VERSION, reply }) + "\n";
+    let line = crate::json::line(&ReplyLine {
+        v: API_VERSION,
+        reply,
+    }) + "\n";
     if line.len() > REPLY_BYTES_MAX {
         let failure = Failure::new(FailureCode::Failed, "the answer is longer than 32 MiB");
         return write_reply(to, &Reply::Error(failure));
@@ -371,9 +385,16 @@ mod tests {
     #[test]
     fn requests_look_as_documented() {
         check(Request::Status {}, r#"{"v":1,"request":{"op":"status"}}"#);
-        check(Request::Containers { gone: true }, r#"{"v":1,"request":{"op":"containers","gone":true}}"#);
         check(
-            Request::BaselineApprove { id: "b1".into(), behaviours: vec![], reason: "reviewed".into() },
+            Request::Containers { gone: true },
+            r#"{"v":1,"request":{"op":"containers","gone":true}}"#,
+        );
+        check(
+            Request::BaselineApprove {
+                id: "b1".into(),
+                behaviours: vec![],
+                reason: "reviewed".into(),
+            },
             r#"{"v":1,"request":{"op":"baseline_approve","id":"b1","behaviours":[],"reason":"reviewed"}}"#,
         );
     }
@@ -381,24 +402,59 @@ mod tests {
     #[test]
     fn replies_look_as_documented() {
         let mut out = Vec::new();
-        write_reply(&mut out, &Reply::Item { item: Item::Flushed { durable: 7 } }).unwrap();
-        write_reply(&mut out, &Reply::Error(Failure::new(FailureCode::NotFound, "no such baseline"))).unwrap();
+        write_reply(
+            &mut out,
+            &Reply::Item {
+                item: Item::Flushed { durable: 7 },
+            },
+        )
+        .unwrap();
+        write_reply(
+            &mut out,
+            &Reply::Error(Failure::new(FailureCode::NotFound, "no such baseline")),
+        )
+        .unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], r#"{"v":1,"reply":{"type":"item","item":{"kind":"flushed","value":{"durable":7}}}}"#);
-        assert_eq!(lines[1], r#"{"v":1,"reply":{"type":"error","code":"not_found","message":"no such baseline"}}"#);
-        assert_eq!(parse_reply(lines[0].as_bytes()).unwrap(), Reply::Item { item: Item::Flushed { durable: 7 } });
+        assert_eq!(
+            lines[0],
+            r#"{"v":1,"reply":{"type":"item","item":{"kind":"flushed","value":{"durable":7}}}}"#
+        );
+        assert_eq!(
+            lines[1],
+            r#"{"v":1,"reply":{"type":"error","code":"not_found","message":"no such baseline"}}"#
+        );
+        assert_eq!(
+            parse_reply(lines[0].as_bytes()).unwrap(),
+            Reply::Item {
+                item: Item::Flushed { durable: 7 }
+            }
+        );
     }
 
     #[test]
     fn what_is_not_a_request_is_refused_with_its_reason() {
         let code = |line: &str| parse_request(line.as_bytes()).unwrap_err().code;
         assert_eq!(code("hello"), FailureCode::BadRequest);
-        assert_eq!(code(r#"{"v":2,"request":{"op":"status"}}"#), FailureCode::UnsupportedVersion);
-        assert_eq!(code(r#"{"v":1,"request":{"op":"kill"}}"#), FailureCode::BadRequest);
-        assert_eq!(code(r#"{"v":1,"request":{"op":"baseline_lock","id":"b","reason":" "}}"#), FailureCode::BadRequest);
+        assert_eq!(
+            code(r#"{"v":2,"request":{"op":"status"}}"#),
+            FailureCode::UnsupportedVersion
+        );
+        assert_eq!(
+            code(r#"{"v":1,"request":{"op":"kill"}}"#),
+            FailureCode::BadRequest
+        );
+        assert_eq!(
+            code(r#"{"v":1,"request":{"op":"baseline_lock","id":"b","reason":" "}}"#),
+            FailureCode::BadRequest
+        );
         let long = "x".repeat(REASON_BYTES_MAX + 1);
-        assert_eq!(code(&format!(r#"{{"v":1,"request":{{"op":"baseline_lock","id":"b","reason":"{long}"}}}}"#)), FailureCode::BadRequest);
+        assert_eq!(
+            code(&format!(
+                r#"{{"v":1,"request":{{"op":"baseline_lock","id":"b","reason":"{long}"}}}}"#
+            )),
+            FailureCode::BadRequest
+        );
     }
 
     #[test]
@@ -406,7 +462,10 @@ mod tests {
         let mut at_bound = io::Cursor::new(b"abcd\nrest".to_vec());
         assert_eq!(read_line(&mut at_bound, 5).unwrap(), Some(b"abcd".to_vec()));
         let mut long = io::Cursor::new(vec![b'x'; 100]);
-        assert!(matches!(read_line(&mut long, 10), Err(LineError::TooLong { max: 10 })));
+        assert!(matches!(
+            read_line(&mut long, 10),
+            Err(LineError::TooLong { max: 10 })
+        ));
         let mut cut = io::Cursor::new(b"abc".to_vec());
         assert!(matches!(read_line(&mut cut, 10), Err(LineError::Cut)));
         assert!(read_line(&mut io::Cursor::new(b""), 10).unwrap().is_none());

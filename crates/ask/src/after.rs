@@ -72,7 +72,8 @@ pub(crate) fn files(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErr
             if let Some(path) = makes(f)
                 && made.len() < ACTS_MAX
             {
-                made.entry(path.clone()).or_insert_with(|| (o.at, id.clone(), who(&o)));
+                made.entry(path.clone())
+                    .or_insert_with(|| (o.at, id.clone(), who(&o)));
             }
         }
         if let EventKind::Exec(e) = &o.event.kind
@@ -80,13 +81,22 @@ pub(crate) fn files(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErr
         {
             ran.push((e.exe.clone(), o.at, id.clone(), who(&o)));
         }
-        let Some((trace, what, origin)) = trace(&o) else { return };
+        let Some((trace, what, origin)) = trace(&o) else {
+            return;
+        };
         let key = (trace, what, o.program());
         if acts.len() >= ACTS_MAX && !acts.contains_key(&key) {
             dropped += 1;
             return;
         }
-        let act = acts.entry(key).or_insert_with(|| Act { count: 0, first: o.at, last: o.at, who: who(&o), origin, evidence: Vec::new() });
+        let act = acts.entry(key).or_insert_with(|| Act {
+            count: 0,
+            first: o.at,
+            last: o.at,
+            who: who(&o),
+            origin,
+            evidence: Vec::new(),
+        });
         act.count += o.count.max(1);
         act.first = act.first.min(o.at);
         act.last = act.last.max(o.at);
@@ -98,12 +108,24 @@ pub(crate) fn files(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErr
     let nothing = acts.is_empty();
     say_acts(acts, say);
     if dropped > 0 {
-        say.observed(format!("{dropped} more acts are not listed: `plimsoll events --kind file` has them."), []);
+        say.observed(
+            format!("{dropped} more acts are not listed: `plimsoll events --kind file` has them."),
+            [],
+        );
     }
     if failed > 0 {
-        say.observed(format!("{failed} more acts on files were tried and failed."), []);
+        say.observed(
+            format!("{failed} more acts on files were tried and failed."),
+            [],
+        );
     }
-    counted(about, &[BehaviourKind::File, BehaviourKind::Memfd], |b| writes(&b.operation.0), "On files it did what its baseline knows", say)?;
+    counted(
+        about,
+        &[BehaviourKind::File, BehaviourKind::Memfd],
+        |b| writes(&b.operation.0),
+        "On files it did what its baseline knows",
+        say,
+    )?;
     if nothing {
         say.unknown(format!(
             "No write, deletion, dropped program or memory file is recorded {}. What the baseline knows is only counted, and a loss is possible where the completeness below says so.",
@@ -135,21 +157,60 @@ fn who(o: &Observation) -> String {
 fn trace(o: &Observation) -> Option<(Trace, String, Origin)> {
     Some(match &o.event.kind {
         EventKind::Exec(e) if e.origin == Origin::Memfd || e.deleted => {
-            let how = if e.deleted && e.origin != Origin::Memfd { " (its file was deleted)" } else { "" };
-            (Trace::RunFromMemory, format!("{}{how} as `{}`", describe::path(&e.exe), describe::command_line(&e.argv)), e.origin)
+            let how = if e.deleted && e.origin != Origin::Memfd {
+                " (its file was deleted)"
+            } else {
+                ""
+            };
+            (
+                Trace::RunFromMemory,
+                format!(
+                    "{}{how} as `{}`",
+                    describe::path(&e.exe),
+                    describe::command_line(&e.argv)
+                ),
+                e.origin,
+            )
         }
-        EventKind::Exec(e) if e.origin.is_writable() => {
-            (Trace::RunNotFromImage, format!("{} as `{}`", describe::path(&e.exe), describe::command_line(&e.argv)), e.origin)
-        }
+        EventKind::Exec(e) if e.origin.is_writable() => (
+            Trace::RunNotFromImage,
+            format!(
+                "{} as `{}`",
+                describe::path(&e.exe),
+                describe::command_line(&e.argv)
+            ),
+            e.origin,
+        ),
         EventKind::Memfd { name } => (Trace::MemoryFile, describe::path(name), Origin::Memfd),
         EventKind::File(f) => {
             let (trace, what) = match f.op {
                 FileOp::Create | FileOp::Mkdir => (Trace::Created, describe::path(&f.path)),
                 FileOp::Write => (Trace::Written, describe::path(&f.path)),
                 FileOp::Unlink | FileOp::Rmdir => (Trace::Removed, describe::path(&f.path)),
-                FileOp::Rename => (Trace::Renamed, format!("{} to {}", describe::path(&f.path), describe::path(&f.target))),
-                FileOp::Link | FileOp::Symlink => (Trace::Linked, format!("{} and {}", describe::path(&f.path), describe::path(&f.target))),
-                FileOp::Chmod if f.flags & 0o6111 != 0 => (Trace::MadeExecutable, format!("{} (mode {:04o})", describe::path(&f.path), f.flags & 0o7777)),
+                FileOp::Rename => (
+                    Trace::Renamed,
+                    format!(
+                        "{} to {}",
+                        describe::path(&f.path),
+                        describe::path(&f.target)
+                    ),
+                ),
+                FileOp::Link | FileOp::Symlink => (
+                    Trace::Linked,
+                    format!(
+                        "{} and {}",
+                        describe::path(&f.path),
+                        describe::path(&f.target)
+                    ),
+                ),
+                FileOp::Chmod if f.flags & 0o6111 != 0 => (
+                    Trace::MadeExecutable,
+                    format!(
+                        "{} (mode {:04o})",
+                        describe::path(&f.path),
+                        f.flags & 0o7777
+                    ),
+                ),
                 FileOp::Chown => (Trace::Owner, describe::path(&f.path)),
                 FileOp::Chmod | FileOp::Read | FileOp::List | FileOp::Failed => return None,
             };
@@ -177,7 +238,12 @@ fn say_dropped_and_run(
     pairs.sort_by_key(|(_, _, _, _, at, _, _)| at.boot);
     for (exe, made_at, made_id, made_by, at, id, by) in pairs.into_iter().take(SHOWN) {
         say.inferred(
-            format!("Dropped and run: {} was made at {} by {made_by} and run at {} by {by}.", describe::path(exe), when(made_at.wall), when(at.wall)),
+            format!(
+                "Dropped and run: {} was made at {} by {made_by} and run at {} by {by}.",
+                describe::path(exe),
+                when(made_at.wall),
+                when(at.wall)
+            ),
             [made_id, id],
         );
     }
@@ -189,16 +255,42 @@ fn say_acts(acts: HashMap<(Trace, String, Text), Act>, say: &mut Sentences) {
         by_trace.entry(trace).or_default().push((what, act));
     }
     for (trace, mut list) in by_trace {
-        list.sort_by(|(a_what, a), (b_what, b)| (a.first.boot, a_what).cmp(&(b.first.boot, b_what)));
+        list.sort_by(|(a_what, a), (b_what, b)| {
+            (a.first.boot, a_what).cmp(&(b.first.boot, b_what))
+        });
         let rest = list.split_off(list.len().min(SHOWN));
         for (what, act) in &list {
-            let repeats = if act.count > 1 { format!(", {} until {}", times(act.count), when(act.last.wall)) } else { String::new() };
-            let place = if act.origin == Origin::Unknown { String::new() } else { format!(" ({})", act.origin.as_str()) };
-            say.observed(format!("{}: {what}{place}, by {} at {}{repeats}.", trace.words(), act.who, when(act.first.wall)), &act.evidence);
+            let repeats = if act.count > 1 {
+                format!(", {} until {}", times(act.count), when(act.last.wall))
+            } else {
+                String::new()
+            };
+            let place = if act.origin == Origin::Unknown {
+                String::new()
+            } else {
+                format!(" ({})", act.origin.as_str())
+            };
+            say.observed(
+                format!(
+                    "{}: {what}{place}, by {} at {}{repeats}.",
+                    trace.words(),
+                    act.who,
+                    when(act.first.wall)
+                ),
+                &act.evidence,
+            );
         }
         if !rest.is_empty() {
             let examples: Vec<&str> = rest.iter().take(3).map(|(what, _)| what.as_str()).collect();
-            say.observed(format!("{}: {} more, such as {}.", trace.words(), rest.len(), examples.join(", ")), rest.iter().flat_map(|(_, act)| &act.evidence));
+            say.observed(
+                format!(
+                    "{}: {} more, such as {}.",
+                    trace.words(),
+                    rest.len(),
+                    examples.join(", ")
+                ),
+                rest.iter().flat_map(|(_, act)| &act.evidence),
+            );
         }
     }
 }

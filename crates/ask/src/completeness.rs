@@ -7,14 +7,16 @@ use crate::records::{Body, Filter, RecordsError};
 use crate::say::{Sentences, count};
 use crate::subject::between;
 use crate::{About, AskError};
+use plimsoll_api::Completeness;
 use plimsoll_api::describe::{span, when, words};
 use plimsoll_api::types::CompletenessGap;
-use plimsoll_api::Completeness;
 use plimsoll_model::{Gap, GapScope, Instance, Record, RecordId, RecordKind, Stage, WallNs};
 use std::collections::BTreeMap;
 
 /// Gaps listed in an answer.
 const GAPS_MAX: usize = 100;
+/// A running agent writes at least a clock anchor every 10 s; a longer silence is an end.
+const SILENCE_NS: i64 = 20_000_000_000;
 /// A clock this uncertain is worth a word.
 const CLOCK_WORTH_A_WORD_NS: u64 = 100_000_000;
 
@@ -91,8 +93,16 @@ impl About<'_> {
     fn widened(&self) -> (WallNs, WallNs) {
         let second = 1_000_000_000;
         let i = self.interval;
-        let from = if Some(i.from) == self.case.started { i.from.0 - second } else { i.from.0 };
-        let to = if Some(i.to) == self.case.gone { i.to.0 + second } else { i.to.0 };
+        let from = if Some(i.from) == self.case.started {
+            i.from.0 - second
+        } else {
+            i.from.0
+        };
+        let to = if Some(i.to) == self.case.gone {
+            i.to.0 + second
+        } else {
+            i.to.0
+        };
         (WallNs(from), WallNs(to))
     }
 }
@@ -125,25 +135,31 @@ struct Blindness {
 fn blindness(about: &About<'_>) -> Result<Blindness, RecordsError> {
     let mut found = Blindness::default();
     let kinds = [RecordKind::Gap, RecordKind::Lifecycle, RecordKind::Clock];
-    about.records.visit(&Filter::of(&kinds), &mut |seen| match seen.body {
-        Body::Record(Record::Gap(gap)) if concerns(&gap, about) => found.gap(seen.id, gap),
-        Body::Record(Record::Lifecycle(l)) => found.lifecycle(seen.id, &l),
-        Body::Record(Record::Clock(anchor))
-            if anchor.step_ns != 0 && about.interval.touches(anchor.wall, anchor.wall) =>
-        {
-            if found.steps.len() < GAPS_MAX {
+    about
+        .records
+        .visit(&Filter::of(&kinds), &mut |seen| match seen.body {
+            Body::Record(Record::Gap(gap)) if concerns(&gap, about) => found.gap(seen.id, gap),
+            Body::Record(Record::Lifecycle(l)) => found.lifecycle(seen.id, &l),
+            Body::Record(Record::Clock(anchor))
+                if anchor.step_ns != 0
+                    && about.interval.touches(anchor.wall, anchor.wall)
+                    && found.steps.len() < GAPS_MAX =>
+            {
                 found.steps.push((seen.id, anchor.wall, anchor.step_ns));
             }
-        }
-        _ => {}
-    })?;
+            _ => {}
+        })?;
     Ok(found)
 }
 
 fn concerns(gap: &Gap, about: &About<'_>) -> bool {
     let ours = match &gap.scope {
         GapScope::Node => true,
-        GapScope::Container(instance) => about.case.instance.as_ref().is_none_or(|i: &Instance| i == instance),
+        GapScope::Container(instance) => about
+            .case
+            .instance
+            .as_ref()
+            .is_none_or(|i: &Instance| i == instance),
     };
     ours && about.interval.touches(gap.from.wall, gap.to.wall)
 }
@@ -162,7 +178,11 @@ impl Blindness {
 
     fn lifecycle(&mut self, id: RecordId, l: &plimsoll_model::record::Lifecycle) {
         match l.what.as_str() {
-            "start" => self.lives.push(Life { from: l.at.wall, to: None, evidence: vec![id.clone()] }),
+            "start" => self.lives.push(Life {
+                from: l.at.wall,
+                to: None,
+                evidence: vec![id.clone()],
+            }),
             "stop" => {
                 if let Some(life) = self.lives.last_mut() {
                     life.to = Some(l.at.wall);
@@ -171,9 +191,13 @@ impl Blindness {
             }
             _ => {}
         }
-        let refused = l.details.iter().find(|(key, value)| key == "hooks_refused" && !value.is_empty());
-        if let Some((_, value)) = refused {
-            self.hooks_refused = Some((id, value.clone()));
+        // the agent's start names every hook, each with its mechanism or `refused`
+        let refused = l.details.iter().filter(|(_, how)| how == "refused");
+        let kinds: Vec<&str> = refused
+            .filter_map(|(key, _)| key.strip_prefix("hook "))
+            .collect();
+        if !kinds.is_empty() {
+            self.hooks_refused = Some((id, kinds.join(", ")));
         }
     }
 
@@ -185,14 +209,19 @@ impl Blindness {
             let next = self.lives.get(n + 1);
             if let Some(end) = life.to {
                 let until = next.map_or(interval.to, |l| l.from);
-                let evidence = life.evidence.iter().chain(next.iter().flat_map(|l| &l.evidence));
+                let evidence = life
+                    .evidence
+                    .iter()
+                    .chain(next.iter().flat_map(|l| &l.evidence));
                 holes.push((end, until, evidence.cloned().collect()));
             }
         }
         if let Some(first) = self.lives.first() {
             holes.insert(0, (interval.from, first.from, first.evidence.clone()));
         }
-        holes.retain(|(from, to, _)| from < to && interval.touches(*from, *to) && *to > interval.from && *from < interval.to);
+        holes.retain(|(from, to, _)| {
+            from < to && interval.touches(*from, *to) && *to > interval.from && *from < interval.to
+        });
         holes.truncate(GAPS_MAX);
         holes
     }
@@ -210,22 +239,34 @@ pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, As
     match about.records.span() {
         None => limits.push("The journal holds no record.".to_owned()),
         Some(s) if s.first > interval.from => {
-            limits.push(format!("The journal begins at {}; nothing before that is known.", when(s.first)));
+            limits.push(format!(
+                "The journal begins at {}; nothing before that is known.",
+                when(s.first)
+            ));
         }
         Some(_) => {}
     }
     if let Some(s) = about.records.span()
         && s.last < interval.to
         && about.case.gone.is_none_or(|gone| gone > s.last)
-        && interval.to.0 - s.last.0 > 60_000_000_000
+        && interval.to.0 - s.last.0 > SILENCE_NS
     {
-        limits.push(format!("The journal ends at {}; nothing after that is known.", when(s.last)));
+        limits.push(format!(
+            "The journal ends at {}; nothing after that is known.",
+            when(s.last)
+        ));
     }
     if about.container().is_some_and(|c| c.found_running) {
         limits.push("The container ran before the agent did: its start, and what it did until then, was not observed.".to_owned());
     }
-    if let Some(why) = about.container().map(|c| &c.unknown_because).filter(|w| !w.is_empty()) {
-        limits.push(format!("Part of the container's identity is unknown: {why}."));
+    if let Some(why) = about
+        .container()
+        .map(|c| &c.unknown_because)
+        .filter(|w| !w.is_empty())
+    {
+        limits.push(format!(
+            "Part of the container's identity is unknown: {why}."
+        ));
     }
     for (_, at, step) in &blind.steps {
         limits.push(format!(
@@ -236,19 +277,31 @@ pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, As
         ));
     }
     if let Some((_, refused)) = &blind.hooks_refused {
-        limits.push(format!("The kernel refused hooks: {refused}; `plimsoll doctor` says what that costs."));
+        limits.push(format!("The kernel lets these kinds of events not be seen: {refused}; `plimsoll doctor` says what that costs."));
     }
     if tally.pruned > 0 {
-        limits.push(format!("Retention has removed the content of {} in the interval.", count(tally.pruned, "record")));
+        limits.push(format!(
+            "Retention has removed the content of {} in the interval.",
+            count(tally.pruned, "record")
+        ));
     }
     if tally.damaged > 0 {
-        limits.push(format!("{} could not be read: damaged.", count(tally.damaged, "record")));
+        limits.push(format!(
+            "{} could not be read: damaged.",
+            count(tally.damaged, "record")
+        ));
     }
     if tally.uncertainty_ns >= CLOCK_WORTH_A_WORD_NS {
-        limits.push(format!("Times are uncertain by up to {}.", span(tally.uncertainty_ns)));
+        limits.push(format!(
+            "Times are uncertain by up to {}.",
+            span(tally.uncertainty_ns)
+        ));
     }
     if about.directory.dropped > 0 {
-        limits.push(format!("{} more than can be held in memory; the oldest were not looked at.", count(about.directory.dropped, "container instance")));
+        limits.push(format!(
+            "{} more than can be held in memory; the oldest were not looked at.",
+            count(about.directory.dropped, "container instance")
+        ));
     }
     let watched = about.records.span().is_some();
     let level = match (watched, blind.total, limits.is_empty()) {
@@ -281,16 +334,35 @@ fn shown(t: &Touching) -> CompletenessGap {
     }
 }
 
-fn summary(level: &str, interval: Interval, blind: &Blindness, limits: usize, tally: &Tally) -> String {
-    let looked = format!("looked at {}, {}", count(tally.read, "record"), interval.text());
+fn summary(
+    level: &str,
+    interval: Interval,
+    blind: &Blindness,
+    limits: usize,
+    tally: &Tally,
+) -> String {
+    let looked = format!(
+        "looked at {}, {}",
+        count(tally.read, "record"),
+        interval.text()
+    );
     match level {
-        "complete" => format!("No gap is recorded {} ({looked}).", interval.text()).replace(&format!(", {}", interval.text()), ""),
+        "complete" => format!("No gap is recorded {} ({looked}).", interval.text())
+            .replace(&format!(", {}", interval.text()), ""),
         "unknown" => format!("Nothing is known {}: no record covers it.", interval.text()),
         _ => {
             let mut parts = Vec::new();
             if blind.total > 0 {
-                let uncounted = if blind.uncounted > 0 { " and an unknown number more" } else { "" };
-                parts.push(format!("{} with {} known to be lost{uncounted}", count(blind.total, "gap"), count(blind.lost, "event")));
+                let uncounted = if blind.uncounted > 0 {
+                    " and an unknown number more"
+                } else {
+                    ""
+                };
+                parts.push(format!(
+                    "{} with {} known to be lost{uncounted}",
+                    count(blind.total, "gap"),
+                    count(blind.lost, "event")
+                ));
             }
             if limits > 0 {
                 parts.push(count(limits as u64, "other limit"));
@@ -314,26 +386,59 @@ pub(crate) fn gaps(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErro
     }
     if blind.total > blind.gaps.len() as u64 {
         let more = blind.total - blind.gaps.len() as u64;
-        say.unknown(format!("{} are not listed here: `plimsoll gaps` has them all.", count(more, "more gap")));
+        say.unknown(format!(
+            "{} are not listed here: `plimsoll gaps` has them all.",
+            count(more, "more gap")
+        ));
     }
     let holes = blind.without_agent(interval);
     for (from, to, evidence) in &holes {
-        say.observed(format!("No agent ran {} ({}): nothing was seen.", between(*from, *to), span((to.0 - from.0).unsigned_abs())), evidence);
+        say.observed(
+            format!(
+                "No agent ran {} ({}): nothing was seen.",
+                between(*from, *to),
+                span((to.0 - from.0).unsigned_abs())
+            ),
+            evidence,
+        );
     }
     for (id, at, step) in &blind.steps {
-        say.observed(format!("The wall clock stepped by {}{} at {}.", if *step < 0 { "-" } else { "" }, span(step.unsigned_abs()), when(*at)), [id]);
+        say.observed(
+            format!(
+                "The wall clock stepped by {}{} at {}.",
+                if *step < 0 { "-" } else { "" },
+                span(step.unsigned_abs()),
+                when(*at)
+            ),
+            [id],
+        );
     }
     if let Some((id, refused)) = &blind.hooks_refused {
-        say.observed(format!("The kernel refused hooks, so that these kinds are not, or less well, seen: {refused}."), [id]);
+        say.observed(
+            format!("The kernel lets these kinds of events not be seen: {refused}."),
+            [id],
+        );
     }
     if about.container().is_some_and(|c| c.found_running) {
-        let known = about.case.instance.as_ref().and_then(|i| about.directory.get(i));
-        say.observed("The container ran before the agent did: its start was not observed.", known.into_iter().flat_map(|k| &k.evidence));
+        let known = about
+            .case
+            .instance
+            .as_ref()
+            .and_then(|i| about.directory.get(i));
+        say.observed(
+            "The container ran before the agent did: its start was not observed.",
+            known.into_iter().flat_map(|k| &k.evidence),
+        );
     }
     if blind.lives.is_empty() {
         say.unknown("No start of an agent is recorded, so it is not known when one watched.");
     } else if blind.total == 0 && holes.is_empty() {
-        let evidence: Vec<_> = blind.lives.iter().flat_map(|l| &l.evidence).cloned().collect();
+        let evidence: Vec<_> = blind
+            .lives
+            .iter()
+            .flat_map(|l| &l.evidence)
+            .cloned()
+            .collect();
         say.inferred(
             format!("No gap is recorded {}: an agent ran, and it counts what it loses. A loss that it could not notice cannot be excluded.", interval.text()),
             &evidence,
@@ -345,22 +450,50 @@ pub(crate) fn gaps(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErro
 fn say_stage(about: &About<'_>, stage: Stage, gaps: &[&Touching], say: &mut Sentences) {
     let lost: u64 = gaps.iter().filter_map(|t| t.gap.count).sum();
     let uncounted = gaps.iter().any(|t| t.gap.count.is_none());
-    let from = gaps.iter().map(|t| t.gap.from.wall).min().unwrap_or(about.interval.from);
-    let to = gaps.iter().map(|t| t.gap.to.wall).max().unwrap_or(about.interval.to);
-    let ours = gaps.iter().any(|t| matches!(t.gap.scope, GapScope::Container(_)));
+    let from = gaps
+        .iter()
+        .map(|t| t.gap.from.wall)
+        .min()
+        .unwrap_or(about.interval.from);
+    let to = gaps
+        .iter()
+        .map(|t| t.gap.to.wall)
+        .max()
+        .unwrap_or(about.interval.to);
+    let ours = gaps
+        .iter()
+        .any(|t| matches!(t.gap.scope, GapScope::Container(_)));
     let how_many = match (lost, uncounted) {
         (0, true) => "an unknown number of events".to_owned(),
         (n, true) => format!("at least {}", count(n, "event")),
         (n, false) => count(n, "event"),
     };
-    let mut reasons: Vec<&str> = gaps.iter().map(|t| t.gap.reason.as_str()).filter(|r| !r.is_empty()).collect();
+    let mut reasons: Vec<&str> = gaps
+        .iter()
+        .map(|t| t.gap.reason.as_str())
+        .filter(|r| !r.is_empty())
+        .collect();
     reasons.sort_unstable();
     reasons.dedup();
     reasons.truncate(3);
-    let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
-    let whose = if ours { "of this container" } else { "of the whole node" };
+    let because = if reasons.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", reasons.join("; "))
+    };
+    let whose = if ours {
+        "of this container"
+    } else {
+        "of the whole node"
+    };
     say.observed(
-        format!("{} ({}): {how_many} {whose} {}, in {}{because}.", lost_where(stage), stage.as_str(), between(from, to), count(gaps.len() as u64, "gap")),
+        format!(
+            "{} ({}): {how_many} {whose} {}, in {}{because}.",
+            lost_where(stage),
+            stage.as_str(),
+            between(from, to),
+            count(gaps.len() as u64, "gap")
+        ),
         gaps.iter().map(|t| &t.id),
     );
 }

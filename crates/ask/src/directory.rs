@@ -21,12 +21,15 @@ pub(crate) struct Directory {
     known: BTreeMap<Instance, Known>,
     /// Instances that did not fit.
     pub(crate) dropped: u64,
+    /// Records about containers that were read.
+    pub(crate) read: u64,
 }
 
 impl Directory {
     pub(crate) fn read(records: &dyn Records) -> Result<Self, RecordsError> {
         let mut directory = Self::default();
         records.visit(&Filter::of(&[RecordKind::Container]), &mut |seen| {
+            directory.read += 1;
             if let Body::Record(Record::Container(container)) = seen.body {
                 directory.learn(seen.id, container);
             }
@@ -42,13 +45,22 @@ impl Directory {
             return;
         }
         if self.known.len() >= INSTANCES_MAX {
-            let oldest = self.known.values().min_by_key(|k| k.container.first_seen.wall);
+            let oldest = self
+                .known
+                .values()
+                .min_by_key(|k| k.container.first_seen.wall);
             if let Some(instance) = oldest.map(|k| k.container.instance.clone()) {
                 self.known.remove(&instance);
                 self.dropped += 1;
             }
         }
-        self.known.insert(container.instance.clone(), Known { container, evidence: vec![id] });
+        self.known.insert(
+            container.instance.clone(),
+            Known {
+                container,
+                evidence: vec![id],
+            },
+        );
     }
 
     pub(crate) fn get(&self, instance: &Instance) -> Option<&Known> {
@@ -85,9 +97,13 @@ impl Directory {
     /// The instance of the same workload (same name, or same role and repository) that started
     /// last before this one.
     pub(crate) fn previous(&self, of: &Container) -> Option<&Known> {
-        let same_name = |c: &Container| !c.name.is_empty() && c.name == of.name && c.namespace == of.namespace;
+        let same_name =
+            |c: &Container| !c.name.is_empty() && c.name == of.name && c.namespace == of.namespace;
         let same_role = |c: &Container| {
-            !c.role.is_empty() && c.role == of.role && c.image.repository.is_some() && c.image.repository == of.image.repository
+            !c.role.is_empty()
+                && c.role == of.role
+                && c.image.repository.is_some()
+                && c.image.repository == of.image.repository
         };
         self.known
             .values()
@@ -100,5 +116,7 @@ impl Directory {
 
 /// Whether two instances belong to the same workload: same image configuration and role.
 pub(crate) fn same_workload(a: &Container, b: &Container) -> bool {
-    a.image.config_digest.is_some() && a.image.config_digest == b.image.config_digest && a.role == b.role
+    a.image.config_digest.is_some()
+        && a.image.config_digest == b.image.config_digest
+        && a.role == b.role
 }

@@ -31,8 +31,8 @@ mod who;
 
 pub use question::{Question, UnknownQuestion};
 pub use records::{
-    BaselineFacts, BaselineHit, Baselines, Body, Filter, Kinds, NoBaselines, Records,
-    RecordsError, Seen, Span,
+    BaselineFacts, BaselineHit, Baselines, Body, Filter, Kinds, NoBaselines, Records, RecordsError,
+    Seen, Span,
 };
 pub use subject::{Subject, SubjectError};
 
@@ -80,8 +80,15 @@ pub fn ask(
     let directory = Directory::read(records)?;
     let case = subject::find(records, &directory, &ask.subject)?;
     let interval = interval(ask, &case, records.span());
-    let about = About { records, baselines, directory: &directory, case: &case, interval };
+    let about = About {
+        records,
+        baselines,
+        directory: &directory,
+        case: &case,
+        interval,
+    };
     let mut sentences = Sentences::new();
+    sentences.tally().read += directory.read;
     case.introduce(&directory, &mut sentences);
     match ask.question {
         Question::Q1 => who::instance(&about, &mut sentences),
@@ -117,7 +124,11 @@ impl About<'_> {
         self.records.origin()
     }
     fn container(&self) -> Option<&plimsoll_model::Container> {
-        self.case.instance.as_ref().and_then(|i| self.directory.get(i)).map(|known| &known.container)
+        self.case
+            .instance
+            .as_ref()
+            .and_then(|i| self.directory.get(i))
+            .map(|known| &known.container)
     }
 }
 
@@ -131,16 +142,33 @@ fn interval(ask: &Ask, case: &Case, span: Option<Span>) -> Interval {
     let back = |at: WallNs, ns: u64| WallNs(at.0.saturating_sub_unsigned(ns));
     let on = |at: WallNs, ns: u64| WallNs(at.0.saturating_add_unsigned(ns));
     match (ask.question, case.first_act()) {
-        (Question::Q3 | Question::Q13, _) if ask.around_ns.is_none() => Interval { from: begin, to: ask.now },
-        (Question::Q2, Some((first, last))) => {
-            Interval { from: back(first, around(10 * MINUTE)), to: on(last, around(10 * MINUTE)) }
-        }
-        (Question::Q4, Some((first, _))) => Interval { from: back(first, around(24 * 60 * MINUTE)), to: first },
-        (_, Some((first, last))) if ask.around_ns.is_some() => {
-            Interval { from: back(first, around(0)), to: on(last, around(0)) }
-        }
-        (_, None) if ask.around_ns.is_some() => Interval { from: back(life_to, around(0)), to: life_to },
-        (Question::Q4, None) => Interval { from: back(life_from, 24 * 60 * MINUTE), to: life_to },
-        _ => Interval { from: life_from, to: life_to },
+        (Question::Q3 | Question::Q13, _) if ask.around_ns.is_none() => Interval {
+            from: begin,
+            to: ask.now,
+        },
+        (Question::Q2, Some((first, last))) => Interval {
+            from: back(first, around(10 * MINUTE)),
+            to: on(last, around(10 * MINUTE)),
+        },
+        (Question::Q4, Some((first, _))) => Interval {
+            from: back(first, around(24 * 60 * MINUTE)),
+            to: first,
+        },
+        (_, Some((first, last))) if ask.around_ns.is_some() => Interval {
+            from: back(first, around(0)),
+            to: on(last, around(0)),
+        },
+        (_, None) if ask.around_ns.is_some() => Interval {
+            from: back(life_to, around(0)),
+            to: life_to,
+        },
+        (Question::Q4, None) => Interval {
+            from: back(life_from, 24 * 60 * MINUTE),
+            to: life_to,
+        },
+        _ => Interval {
+            from: life_from,
+            to: life_to,
+        },
     }
 }

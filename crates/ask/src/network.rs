@@ -57,12 +57,22 @@ struct Learned {
     id: RecordId,
 }
 
+/// A name that was asked for, and how it was answered.
+struct Asked {
+    count: u64,
+    first: Stamp,
+    who: String,
+    codes: BTreeSet<u8>,
+    evidence: Vec<RecordId>,
+}
+
 #[derive(Default)]
 struct Found {
     contacts: HashMap<Key, Contact>,
     names: HashMap<IpAddr, Vec<Learned>>,
     learned: usize,
-    asked: HashMap<(Text, Text), (u64, Stamp, String, BTreeSet<u8>, Vec<RecordId>)>,
+    /// By name and program.
+    asked: HashMap<(Text, Text), Asked>,
     dropped: u64,
 }
 
@@ -71,7 +81,9 @@ pub(crate) fn contacts(about: &About<'_>, say: &mut Sentences) -> Result<(), Ask
     let mut found = Found::default();
     about.observations(say.tally(), |id, o| found.add(id, &o))?;
     let mut list: Vec<(&Key, &Contact)> = found.contacts.iter().collect();
-    list.sort_by(|(ak, a), (bk, b)| (ak.direction, a.first.boot, &ak.peer).cmp(&(bk.direction, b.first.boot, &bk.peer)));
+    list.sort_by(|(ak, a), (bk, b)| {
+        (ak.direction, a.first.boot, &ak.peer).cmp(&(bk.direction, b.first.boot, &bk.peer))
+    });
     for (key, contact) in list.iter().take(SHOWN) {
         say.observed(sentence(key, contact), &contact.evidence);
         named(about, &found, contact, say);
@@ -79,22 +91,49 @@ pub(crate) fn contacts(about: &About<'_>, say: &mut Sentences) -> Result<(), Ask
     let rest = &list[list.len().min(SHOWN)..];
     if !rest.is_empty() || found.dropped > 0 {
         say.observed(
-            format!("{} are not listed: `plimsoll events --kind connect` has them.", count(rest.len() as u64 + found.dropped, "more contact")),
+            format!(
+                "{} are not listed: `plimsoll events --kind connect` has them.",
+                count(rest.len() as u64 + found.dropped, "more contact")
+            ),
             rest.iter().flat_map(|(_, c)| &c.evidence),
         );
     }
     questions(&found, say);
-    let kinds = [BehaviourKind::Connect, BehaviourKind::Accept, BehaviourKind::Datagram, BehaviourKind::Dns, BehaviourKind::Listen];
-    let known = counted(about, &kinds, |_| true, "On the network it did what its baseline knows", say)?;
+    let kinds = [
+        BehaviourKind::Connect,
+        BehaviourKind::Accept,
+        BehaviourKind::Datagram,
+        BehaviourKind::Dns,
+        BehaviourKind::Listen,
+    ];
+    let known = counted(
+        about,
+        &kinds,
+        |_| true,
+        "On the network it did what its baseline knows",
+        say,
+    )?;
     conclude(about, &list, &found, known, say);
     Ok(())
 }
 
-fn conclude(about: &About<'_>, list: &[(&Key, &Contact)], found: &Found, known: bool, say: &mut Sentences) {
+fn conclude(
+    about: &About<'_>,
+    list: &[(&Key, &Contact)],
+    found: &Found,
+    known: bool,
+    say: &mut Sentences,
+) {
     let interval = about.interval.text();
-    let outbound = list.iter().any(|(k, _)| matches!(k.direction, Direction::Out | Direction::Datagram));
+    let outbound = list
+        .iter()
+        .any(|(k, _)| matches!(k.direction, Direction::Out | Direction::Datagram));
     if list.is_empty() && found.asked.is_empty() {
-        let more = if known { " beyond what the baseline knows" } else { "" };
+        let more = if known {
+            " beyond what the baseline knows"
+        } else {
+            ""
+        };
         say.unknown(format!("No connection was observed{more} {interval}. That is not proof that there was none: see the completeness below."));
     } else if !outbound {
         say.unknown(format!("No outbound connection was observed {interval}. That is not proof that there was none: see the completeness below."));
@@ -106,10 +145,23 @@ fn conclude(about: &About<'_>, list: &[(&Key, &Contact)], found: &Found, known: 
 impl Found {
     fn add(&mut self, id: RecordId, o: &Observation) {
         match &o.event.kind {
-            EventKind::Connect(c) => self.contact(Direction::Out, c.proto.as_str(), &c.peer, Some(c), id, o),
-            EventKind::Datagram(c) => self.contact(Direction::Datagram, c.proto.as_str(), &c.peer, Some(c), id, o),
-            EventKind::Accept(c) => self.contact(Direction::In, c.proto.as_str(), &c.peer, Some(c), id, o),
-            EventKind::Listen { proto, local } => self.contact(Direction::Listen, proto.as_str(), local, None, id, o),
+            EventKind::Connect(c) => {
+                self.contact(Direction::Out, c.proto.as_str(), &c.peer, Some(c), id, o)
+            }
+            EventKind::Datagram(c) => self.contact(
+                Direction::Datagram,
+                c.proto.as_str(),
+                &c.peer,
+                Some(c),
+                id,
+                o,
+            ),
+            EventKind::Accept(c) => {
+                self.contact(Direction::In, c.proto.as_str(), &c.peer, Some(c), id, o)
+            }
+            EventKind::Listen { proto, local } => {
+                self.contact(Direction::Listen, proto.as_str(), local, None, id, o)
+            }
             EventKind::Dns(d) => self.dns(d, id, o),
             _ => {}
         }
@@ -128,7 +180,10 @@ impl Found {
         let shown = match (direction, peer) {
             (Direction::In, SockAddr::Inet(ip, _)) => {
                 let local = connection.and_then(|c| c.local.as_ref());
-                format!("{ip}{}", local.map(|l| format!(" to {l}")).unwrap_or_default())
+                format!(
+                    "{ip}{}",
+                    local.map(|l| format!(" to {l}")).unwrap_or_default()
+                )
             }
             _ => describe::path(&Text::from(peer.to_string())),
         };
@@ -136,7 +191,12 @@ impl Found {
             SockAddr::Inet(ip, _) if direction != Direction::Listen => Some(*ip),
             _ => None,
         };
-        let key = Key { direction, proto, peer: shown, program: o.program() };
+        let key = Key {
+            direction,
+            proto,
+            peer: shown,
+            program: o.program(),
+        };
         if self.contacts.len() >= CONTACTS_MAX && !self.contacts.contains_key(&key) {
             self.dropped += 1;
             return;
@@ -167,21 +227,36 @@ impl Found {
         for ip in &d.addresses {
             if self.learned < NAMES_MAX {
                 self.learned += 1;
-                let learned = Learned { name: d.name.clone(), process: o.event.process.key, who: who.clone(), at: o.at, id: id.clone() };
+                let learned = Learned {
+                    name: d.name.clone(),
+                    process: o.event.process.key,
+                    who: who.clone(),
+                    at: o.at,
+                    id: id.clone(),
+                };
                 self.names.entry(ip.0).or_default().push(learned);
             }
         }
         if self.asked.len() >= CONTACTS_MAX {
             return;
         }
-        let asked = self.asked.entry((d.name.clone(), o.program())).or_insert_with(|| (0, o.at, who, BTreeSet::new(), Vec::new()));
-        asked.0 += u64::from(!d.response) * o.count.max(1);
-        asked.1 = asked.1.min(o.at);
+        let asked = self
+            .asked
+            .entry((d.name.clone(), o.program()))
+            .or_insert_with(|| Asked {
+                count: 0,
+                first: o.at,
+                who,
+                codes: BTreeSet::new(),
+                evidence: Vec::new(),
+            });
+        asked.count += u64::from(!d.response) * o.count.max(1);
+        asked.first = asked.first.min(o.at);
         if d.response {
-            asked.3.insert(d.rcode);
+            asked.codes.insert(d.rcode);
         }
-        if asked.4.len() < EVIDENCE_MAX {
-            asked.4.push(id);
+        if asked.evidence.len() < EVIDENCE_MAX {
+            asked.evidence.push(id);
         }
     }
 
@@ -190,7 +265,11 @@ impl Found {
     fn name_of(&self, contact: &Contact) -> Option<&Learned> {
         let before = |l: &&Learned| l.at.boot <= contact.last.boot;
         let learned = self.names.get(&contact.address?)?;
-        let own = learned.iter().filter(before).filter(|l| l.process == contact.process).max_by_key(|l| l.at.boot);
+        let own = learned
+            .iter()
+            .filter(before)
+            .filter(|l| l.process == contact.process)
+            .max_by_key(|l| l.at.boot);
         own.or_else(|| learned.iter().filter(before).max_by_key(|l| l.at.boot))
     }
 }
@@ -207,42 +286,105 @@ fn sentence(key: &Key, c: &Contact) -> String {
         n if n >= c.count => "; it failed".to_owned(),
         n => format!("; {n} of them failed"),
     };
-    format!("{} {verb} {} {}, {} {}{failed}.", c.who, key.proto, key.peer, times(c.count), between(c.first.wall, c.last.wall))
+    format!(
+        "{} {verb} {} {}, {} {}{failed}.",
+        c.who,
+        key.proto,
+        key.peer,
+        times(c.count),
+        between(c.first.wall, c.last.wall)
+    )
 }
 
 /// The name behind an address, and the container behind it.
 fn named(about: &About<'_>, found: &Found, contact: &Contact, say: &mut Sentences) {
-    let Some(address) = contact.address else { return };
+    let Some(address) = contact.address else {
+        return;
+    };
     if let Some(l) = found.name_of(contact) {
-        let who = if l.process == contact.process { "the same process".to_owned() } else { l.who.clone() };
-        let ago = contact.first.boot.0.checked_sub(l.at.boot.0).map(|ns| format!(", {} before", span(ns))).unwrap_or_default();
-        say.inferred(format!("{address} is {}: {who} had resolved that name{ago}.", describe::path(&l.name)), std::iter::once(&l.id).chain(&contact.evidence));
+        let who = if l.process == contact.process {
+            "the same process".to_owned()
+        } else {
+            l.who.clone()
+        };
+        let ago = contact
+            .first
+            .boot
+            .0
+            .checked_sub(l.at.boot.0)
+            .map(|ns| format!(", {} before", span(ns)))
+            .unwrap_or_default();
+        say.inferred(
+            format!(
+                "{address} is {}: {who} had resolved that name{ago}.",
+                describe::path(&l.name)
+            ),
+            std::iter::once(&l.id).chain(&contact.evidence),
+        );
     }
     let text = address.to_string();
     if let Some(known) = about.directory.at_address(&text, contact.first.wall) {
         let own = Some(&known.container.instance) == about.case.instance.as_ref();
-        let whom = if own { "the container itself".to_owned() } else { about.directory.name(&known.container.instance) };
-        say.inferred(format!("{address} was the address of {whom} then."), known.evidence.iter().chain(&contact.evidence));
+        let whom = if own {
+            "the container itself".to_owned()
+        } else {
+            about.directory.name(&known.container.instance)
+        };
+        say.inferred(
+            format!("{address} was the address of {whom} then."),
+            known.evidence.iter().chain(&contact.evidence),
+        );
     }
 }
 
 /// Names asked for, with what came of it.
 fn questions(found: &Found, say: &mut Sentences) {
     let mut list: Vec<_> = found.asked.iter().collect();
-    list.sort_by(|((an, _), a), ((bn, _), b)| (a.1.boot, an).cmp(&(b.1.boot, bn)));
-    for ((name, _), (n, first, who, codes, evidence)) in list.iter().take(SHOWN) {
-        let addresses: BTreeSet<String> = found.names.iter().filter(|(_, l)| l.iter().any(|l| l.name == *name)).map(|(ip, _)| ip.to_string()).take(8).collect();
-        let outcome = match (addresses.is_empty(), codes.contains(&3), codes.is_empty()) {
-            (false, ..) => format!("; the answer was {}", addresses.into_iter().collect::<Vec<_>>().join(", ")),
+    list.sort_by(|((an, _), a), ((bn, _), b)| (a.first.boot, an).cmp(&(b.first.boot, bn)));
+    for ((name, _), asked) in list.iter().take(SHOWN) {
+        let addresses: BTreeSet<String> = found
+            .names
+            .iter()
+            .filter(|(_, l)| l.iter().any(|l| l.name == *name))
+            .map(|(ip, _)| ip.to_string())
+            .take(8)
+            .collect();
+        let outcome = match (
+            addresses.is_empty(),
+            asked.codes.contains(&3),
+            asked.codes.is_empty(),
+        ) {
+            (false, ..) => format!(
+                "; the answer was {}",
+                addresses.into_iter().collect::<Vec<_>>().join(", ")
+            ),
             (true, true, _) => "; there is no such name".to_owned(),
             (true, false, true) => "; no answer was seen".to_owned(),
             (true, false, false) => "; the answer held no address".to_owned(),
         };
-        let often = if *n > 1 { format!(", {}", times(*n)) } else { String::new() };
-        say.observed(format!("{who} asked for the name {}{often} from {}{outcome}.", describe::path(name), describe::when(first.wall)), evidence);
+        let often = if asked.count > 1 {
+            format!(", {}", times(asked.count))
+        } else {
+            String::new()
+        };
+        say.observed(
+            format!(
+                "{} asked for the name {}{often} from {}{outcome}.",
+                asked.who,
+                describe::path(name),
+                describe::when(asked.first.wall)
+            ),
+            &asked.evidence,
+        );
     }
     if list.len() > SHOWN {
-        say.observed(format!("{} are not listed: `plimsoll events --kind dns` has them.", count((list.len() - SHOWN) as u64, "more name")), []);
+        say.observed(
+            format!(
+                "{} are not listed: `plimsoll events --kind dns` has them.",
+                count((list.len() - SHOWN) as u64, "more name")
+            ),
+            [],
+        );
     }
 }
 
@@ -256,29 +398,51 @@ pub(crate) fn counted(
     say: &mut Sentences,
 ) -> Result<bool, AskError> {
     const LISTED: usize = 12;
-    let Some(instance) = &about.case.instance else { return Ok(false) };
-    let own = about.container().and_then(|c| about.baselines.of_image(c.image.config_digest.as_ref(), &c.role));
+    let Some(instance) = &about.case.instance else {
+        return Ok(false);
+    };
+    let own = about.container().and_then(|c| {
+        about
+            .baselines
+            .of_image(c.image.config_digest.as_ref(), &c.role)
+    });
     let Some(facts) = own else { return Ok(false) };
-    let known: HashMap<BehaviourId, &Behaviour> =
-        facts.known.iter().filter(|b| kinds.contains(&b.kind) && wanted(b)).map(|b| (b.id(), b)).collect();
+    let known: HashMap<BehaviourId, &Behaviour> = facts
+        .known
+        .iter()
+        .filter(|b| kinds.contains(&b.kind) && wanted(b))
+        .map(|b| (b.id(), b))
+        .collect();
     if known.is_empty() {
         return Ok(false);
     }
     let mut counts: HashMap<BehaviourId, u64> = HashMap::new();
     let mut evidence = Vec::new();
-    about.visit(&Filter::of(&[RecordKind::Presence]).about(instance), say.tally(), &mut |id, _, record| {
-        if let Record::Presence(p) = record
-            && p.instance == *instance
-            && about.interval.touches(p.from.wall, p.to.wall)
-        {
-            let ours: Vec<_> = p.counts.iter().filter(|(b, _)| known.contains_key(b)).collect();
-            ours.iter().for_each(|(b, n)| *counts.entry(*b).or_default() += n);
-            if !ours.is_empty() && evidence.len() < EVIDENCE_MAX {
-                evidence.push(id);
+    about.visit(
+        &Filter::of(&[RecordKind::Presence]).about(instance),
+        say.tally(),
+        &mut |id, _, record| {
+            if let Record::Presence(p) = record
+                && p.instance == *instance
+                && about.interval.touches(p.from.wall, p.to.wall)
+            {
+                let ours: Vec<_> = p
+                    .counts
+                    .iter()
+                    .filter(|(b, _)| known.contains_key(b))
+                    .collect();
+                ours.iter()
+                    .for_each(|(b, n)| *counts.entry(*b).or_default() += n);
+                if !ours.is_empty() && evidence.len() < EVIDENCE_MAX {
+                    evidence.push(id);
+                }
             }
-        }
-    })?;
-    let mut list: Vec<(&Behaviour, u64)> = counts.iter().filter_map(|(id, n)| Some((*known.get(id)?, *n))).collect();
+        },
+    )?;
+    let mut list: Vec<(&Behaviour, u64)> = counts
+        .iter()
+        .filter_map(|(id, n)| Some((*known.get(id)?, *n)))
+        .collect();
     list.sort_by(|(ab, a), (bb, b)| b.cmp(a).then_with(|| ab.cmp(bb)));
     if list.is_empty() {
         return Ok(false);
@@ -286,9 +450,20 @@ pub(crate) fn counted(
     let shown: Vec<String> = list
         .iter()
         .take(LISTED)
-        .map(|(b, n)| format!("{} {} {} (≥ {n})", describe::path(&b.program.basename()), b.operation, describe::path(&b.object)))
+        .map(|(b, n)| {
+            format!(
+                "{} {} {} (≥ {n})",
+                describe::path(&b.program.basename()),
+                b.operation,
+                describe::path(&b.object)
+            )
+        })
         .collect();
-    let more = if list.len() > LISTED { format!(", and {} more", list.len() - LISTED) } else { String::new() };
+    let more = if list.len() > LISTED {
+        format!(", and {} more", list.len() - LISTED)
+    } else {
+        String::new()
+    };
     say.observed(format!("{lead}, in the time slots that touch the interval: {}{more}. Such acts are counted, not kept one by one.", shown.join("; ")), &evidence);
     Ok(true)
 }

@@ -66,6 +66,9 @@ impl FromStr for Question {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let digits = s.strip_prefix(['Q', 'q']).unwrap_or(s);
         let number: usize = digits.parse().map_err(|_| UnknownQuestion)?;
-        Self::ALL.get(number.wrapping_sub(1)).copied().ok_or(UnknownQuestion)
+        Self::ALL
+            .get(number.wrapping_sub(1))
+            .copied()
+            .ok_or(UnknownQuestion)
     }
 }

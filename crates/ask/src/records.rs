@@ -39,7 +39,13 @@ pub struct Filter {
 impl Filter {
     /// Every record of these kinds.
     pub fn of(kinds: &[RecordKind]) -> Self {
-        Self { kinds: Kinds::of(kinds), instance: None, from: None, to: None, needles: Vec::new() }
+        Self {
+            kinds: Kinds::of(kinds),
+            instance: None,
+            from: None,
+            to: None,
+            needles: Vec::new(),
+        }
     }
     /// The same about one instance.
     pub fn about(mut self, instance: &Instance) -> Self {

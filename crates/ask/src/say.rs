@@ -23,7 +23,11 @@ pub(crate) struct Sentences {
 
 impl Sentences {
     pub(crate) fn new() -> Self {
-        Self { said: Vec::new(), left_out: 0, tally: Tally::default() }
+        Self {
+            said: Vec::new(),
+            left_out: 0,
+            tally: Tally::default(),
+        }
     }
 
     pub(crate) fn observed<'a>(
@@ -63,7 +67,16 @@ impl Sentences {
                 ids.push(id);
             }
         }
-        self.said.push(Statement { text: describe::words(&text), status, evidence: ids });
+        // what no record shows is at best concluded
+        let status = match status {
+            StatementStatus::Observed if ids.is_empty() => StatementStatus::Inferred,
+            other => other,
+        };
+        self.said.push(Statement {
+            text: describe::words(&text),
+            status,
+            evidence: ids,
+        });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -86,7 +99,7 @@ impl Sentences {
                     "{} more sentences are left out: narrow the interval with --around.",
                     self.left_out
                 ),
-                status: StatementStatus::Observed,
+                status: StatementStatus::Inferred,
                 evidence: Vec::new(),
             });
         }

@@ -59,24 +59,46 @@ fn behaviours(
 ) -> Result<BTreeMap<BehaviourId, Followed>, AskError> {
     let mut followed = BTreeMap::new();
     if let Some(b) = about.case.behaviour() {
-        followed.insert(b.id(), Followed { behaviour: b.clone(), found: BTreeMap::new() });
+        followed.insert(
+            b.id(),
+            Followed {
+                behaviour: b.clone(),
+                found: BTreeMap::new(),
+            },
+        );
     }
-    let Some(instance) = about.case.instance.as_ref().filter(|_| about.case.alert.is_none()) else {
+    let Some(instance) = about
+        .case
+        .instance
+        .as_ref()
+        .filter(|_| about.case.alert.is_none())
+    else {
         return Ok(followed);
     };
     let mut more = 0;
-    each_drift(about, &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance), say, |_, d| {
-        if d.instance != *instance {
-            return;
-        }
-        let id = d.behaviour.id();
-        if followed.contains_key(&id) {
-        } else if followed.len() < BEHAVIOURS_MAX {
-            followed.insert(id, Followed { behaviour: d.behaviour.clone(), found: BTreeMap::new() });
-        } else {
-            more += 1;
-        }
-    })?;
+    each_drift(
+        about,
+        &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance),
+        say,
+        |_, d| {
+            if d.instance != *instance {
+                return;
+            }
+            let id = d.behaviour.id();
+            if followed.contains_key(&id) {
+            } else if followed.len() < BEHAVIOURS_MAX {
+                followed.insert(
+                    id,
+                    Followed {
+                        behaviour: d.behaviour.clone(),
+                        found: BTreeMap::new(),
+                    },
+                );
+            } else {
+                more += 1;
+            }
+        },
+    )?;
     if more > 0 {
         say.tally().limits.push(format!("Only {BEHAVIOURS_MAX} behaviours of the container were followed; ask about an alert for others."));
     }
@@ -108,21 +130,36 @@ fn occurrences(
     say: &mut Sentences,
 ) -> Result<(), AskError> {
     let interval = about.interval;
-    each_drift(about, &Filter::of(&[RecordKind::Drift, RecordKind::Alert]), say, |id, d| {
-        if !interval.touches(d.first.wall, d.last.wall) {
-            return;
-        }
-        let Some(f) = followed.get_mut(&d.behaviour.id()) else { return };
-        let o = f.found.entry(d.instance.clone()).or_insert_with(|| Occurrence { count: 0, first: d.first, last: d.last, evidence: Vec::new() });
-        // an alert repeats its drift, and its updates raise the count: the highest stands
-        o.count = o.count.max(d.count);
-        o.first = o.first.min(d.first);
-        o.last = o.last.max(d.last);
-        if o.evidence.len() < EVIDENCE_MAX {
-            o.evidence.push(id);
-            o.evidence.extend(d.observation.clone());
-        }
-    })
+    each_drift(
+        about,
+        &Filter::of(&[RecordKind::Drift, RecordKind::Alert]),
+        say,
+        |id, d| {
+            if !interval.touches(d.first.wall, d.last.wall) {
+                return;
+            }
+            let Some(f) = followed.get_mut(&d.behaviour.id()) else {
+                return;
+            };
+            let o = f
+                .found
+                .entry(d.instance.clone())
+                .or_insert_with(|| Occurrence {
+                    count: 0,
+                    first: d.first,
+                    last: d.last,
+                    evidence: Vec::new(),
+                });
+            // an alert repeats its drift, and its updates raise the count: the highest stands
+            o.count = o.count.max(d.count);
+            o.first = o.first.min(d.first);
+            o.last = o.last.max(d.last);
+            if o.evidence.len() < EVIDENCE_MAX {
+                o.evidence.push(id);
+                o.evidence.extend(d.observation.clone());
+            }
+        },
+    )
 }
 
 /// Counts of the followed behaviours where a baseline knew them.
@@ -132,7 +169,8 @@ fn presence(
     say: &mut Sentences,
 ) -> Result<HashMap<BehaviourId, (u64, Vec<RecordId>)>, AskError> {
     let mut counts: HashMap<BehaviourId, (u64, Vec<RecordId>)> = HashMap::new();
-    let mut filter = Filter::of(&[RecordKind::Presence]).between(about.interval.from, about.interval.to);
+    let mut filter =
+        Filter::of(&[RecordKind::Presence]).between(about.interval.from, about.interval.to);
     filter.needles = followed.keys().map(|id| id.0.to_vec()).collect();
     about.visit(&filter, say.tally(), &mut |record_id, _, record| {
         if let Record::Presence(p) = record {
@@ -166,24 +204,56 @@ fn one(
         }
         let place = match (here, workload_of(about, instance)) {
             (true, _) => "Here, in this instance".to_owned(),
-            (false, true) => format!("In another instance of the workload, {}", about.directory.name(instance)),
+            (false, true) => format!(
+                "In another instance of the workload, {}",
+                about.directory.name(instance)
+            ),
             (false, false) => format!("In another workload, {}", about.directory.name(instance)),
         };
-        say.observed(format!("{place}: {what}, {} {}.", times(o.count), between(o.first.wall, o.last.wall)), &o.evidence);
+        say.observed(
+            format!(
+                "{place}: {what}, {} {}.",
+                times(o.count),
+                between(o.first.wall, o.last.wall)
+            ),
+            &o.evidence,
+        );
     }
     if let Some((n, evidence)) = presence.get(id) {
-        say.observed(format!("As known behaviour it was counted at least {}: {what}.", times(*n)), evidence);
+        say.observed(
+            format!(
+                "As known behaviour it was counted at least {}: {what}.",
+                times(*n)
+            ),
+            evidence,
+        );
     }
     for hit in about.baselines.knowing(id, &f.behaviour) {
-        let how = if hit.quarantined { "holds it in quarantine, waiting for a person" } else { "knows it" };
+        let how = if hit.quarantined {
+            "holds it in quarantine, waiting for a person"
+        } else {
+            "knows it"
+        };
         say.inferred(
-            format!("Baseline {} (image {}, role {}) {how}: {} between {} and {}.", hit.baseline, hit.image, hit.role, times(hit.count), when(hit.first.wall), when(hit.last.wall)),
+            format!(
+                "Baseline {} (image {}, role {}) {how}: {} between {} and {}.",
+                hit.baseline,
+                hit.image,
+                hit.role,
+                times(hit.count),
+                when(hit.first.wall),
+                when(hit.last.wall)
+            ),
             [],
         );
     }
     if say.len() == started {
         let peers = siblings(about).len() as u64;
-        let begin = about.records.span().map(|s| format!(" since {}, when the journal begins", when(s.first))).unwrap_or_default();
+        let begin = about
+            .records
+            .span()
+            .map(|s| format!(" since {}, when the journal begins", when(s.first)))
+            .unwrap_or_default();
         say.unknown(format!("No other occurrence of this is recorded{begin}: {what}. {} of the same workload {} known.", count(peers, "other instance"), if peers == 1 { "is" } else { "are" }));
     }
 }
@@ -217,7 +287,10 @@ impl Mark {
                 Some(b) => format!("behaviour {}", crate::baseline::behaviour(b)),
                 None => format!("behaviour {id} on {}", describe::path(object)),
             },
-            Mark::Program(path) => format!("program {} that is not from the image", describe::path(path)),
+            Mark::Program(path) => format!(
+                "program {} that is not from the image",
+                describe::path(path)
+            ),
             Mark::Inode(dev, ino) => format!("the same file (device {dev}, inode {ino}) executed"),
             Mark::Peer(ip, port) => format!("peer {}", SockAddr::Inet(*ip, *port)),
             Mark::Name(name) => format!("DNS name {}", describe::path(name)),
@@ -227,7 +300,9 @@ impl Mark {
     /// Bytes that every record with this mark holds.
     fn needle(&self) -> Vec<u8> {
         match self {
-            Mark::Behaviour(_, text) | Mark::Program(text) | Mark::Name(text) => text.as_bytes().to_vec(),
+            Mark::Behaviour(_, text) | Mark::Program(text) | Mark::Name(text) => {
+                text.as_bytes().to_vec()
+            }
             // CBOR stores numbers big endian, without leading zeros: the low bytes are always there
             Mark::Inode(_, ino) => {
                 let bytes = ino.to_be_bytes();
@@ -257,31 +332,67 @@ pub(crate) fn fingerprint(about: &About<'_>, say: &mut Sentences) -> Result<(), 
         say.unknown("No fingerprint can be taken: neither a behaviour outside the baseline, nor a program, peer or name of it is recorded.");
         return Ok(());
     }
-    let mut reach: BTreeMap<Mark, Reach> = marks.iter().map(|m| (m.clone(), Reach::default())).collect();
-    let mut filter = Filter::of(&[RecordKind::Observation, RecordKind::Drift, RecordKind::Alert]).between(about.interval.from, about.interval.to);
+    let mut reach: BTreeMap<Mark, Reach> = marks
+        .iter()
+        .map(|m| (m.clone(), Reach::default()))
+        .collect();
+    let mut filter = Filter::of(&[
+        RecordKind::Observation,
+        RecordKind::Drift,
+        RecordKind::Alert,
+    ])
+    .between(about.interval.from, about.interval.to);
     filter.needles = marks.iter().map(Mark::needle).collect();
     if filter.needles.iter().any(Vec::is_empty) {
         filter.needles.clear();
     }
-    about.visit(&filter, say.tally(), &mut |id, wall, record| match &record {
-        Record::Observation(o) => {
-            for mark in marks_of(o) {
-                hit(&mut reach, &mark, &id, o.instance.as_ref(), wall, o.count.max(1));
+    about.visit(
+        &filter,
+        say.tally(),
+        &mut |id, wall, record| match &record {
+            Record::Observation(o) => {
+                for mark in marks_of(o) {
+                    hit(
+                        &mut reach,
+                        &mark,
+                        &id,
+                        o.instance.as_ref(),
+                        wall,
+                        o.count.max(1),
+                    );
+                }
             }
-        }
-        Record::Drift(d) => hit(&mut reach, &Mark::of(&d.behaviour), &id, Some(&d.instance), wall, d.count),
-        Record::Alert(a) => {
-            if let AlertSource::Drift(d) = &a.source {
-                hit(&mut reach, &Mark::of(&d.behaviour), &id, Some(&d.instance), wall, 0);
+            Record::Drift(d) => hit(
+                &mut reach,
+                &Mark::of(&d.behaviour),
+                &id,
+                Some(&d.instance),
+                wall,
+                d.count,
+            ),
+            Record::Alert(a) => {
+                if let AlertSource::Drift(d) = &a.source {
+                    hit(
+                        &mut reach,
+                        &Mark::of(&d.behaviour),
+                        &id,
+                        Some(&d.instance),
+                        wall,
+                        0,
+                    );
+                }
             }
-        }
-        _ => {}
-    })?;
+            _ => {}
+        },
+    )?;
     total(about, &reach, say);
     for (mark, r) in &reach {
         say_reach(about, mark, r, behaviour.as_ref(), say);
     }
-    say.unknown(format!("Other nodes are not known here: this is the journal of node {} alone.", about.node()));
+    say.unknown(format!(
+        "Other nodes are not known here: this is the journal of node {} alone.",
+        about.node()
+    ));
     Ok(())
 }
 
@@ -319,11 +430,16 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<Vec<Mark>, AskError> 
         }
     } else if let Some(instance) = &about.case.instance {
         let mut found = Vec::new();
-        each_drift(about, &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance), say, |_, d| {
-            if d.instance == *instance && found.len() < 1000 {
-                found.push((Mark::of(&d.behaviour), d.observation.clone()));
-            }
-        })?;
+        each_drift(
+            about,
+            &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance),
+            say,
+            |_, d| {
+                if d.instance == *instance && found.len() < 1000 {
+                    found.push((Mark::of(&d.behaviour), d.observation.clone()));
+                }
+            },
+        )?;
         for (mark, observation) in found {
             marks.insert(mark);
             if let Some(o) = observation
@@ -335,7 +451,10 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<Vec<Mark>, AskError> 
         }
     }
     if marks.len() > MARKS_MAX {
-        say.tally().limits.push(format!("The fingerprint has {} marks; the first {MARKS_MAX} were looked for.", marks.len()));
+        say.tally().limits.push(format!(
+            "The fingerprint has {} marks; the first {MARKS_MAX} were looked for.",
+            marks.len()
+        ));
     }
     Ok(marks.into_iter().take(MARKS_MAX).collect())
 }
@@ -361,19 +480,45 @@ fn marks_of(o: &Observation) -> Vec<Mark> {
 
 /// The count over all marks together.
 fn total(about: &About<'_>, reach: &BTreeMap<Mark, Reach>, say: &mut Sentences) {
-    let instances: BTreeSet<&Instance> = reach.values().flat_map(|r| &r.instances).flatten().collect();
-    let evidence: Vec<RecordId> = reach.values().flat_map(|r| r.evidence.iter().take(3)).cloned().collect();
-    let known: Vec<_> = instances.iter().filter_map(|i| about.directory.get(i)).collect();
-    let images: BTreeSet<String> = known.iter().map(|k| k.container.image.config_digest.as_ref().map_or(k.container.image.name.clone(), ToString::to_string)).collect();
-    let namespaces: BTreeSet<&String> = known.iter().filter_map(|k| k.container.namespace.as_ref()).collect();
-    let alive = known.iter().filter(|k| k.container.gone.is_none()).count();
+    let instances: BTreeSet<&Instance> = reach
+        .values()
+        .flat_map(|r| &r.instances)
+        .flatten()
+        .collect();
+    let evidence: Vec<RecordId> = reach
+        .values()
+        .flat_map(|r| r.evidence.iter().take(3))
+        .cloned()
+        .collect();
+    let known: Vec<_> = instances
+        .iter()
+        .filter_map(|i| about.directory.get(i))
+        .collect();
+    let images: BTreeSet<String> = known
+        .iter()
+        .map(|k| {
+            k.container
+                .image
+                .config_digest
+                .as_ref()
+                .map_or(k.container.image.name.clone(), ToString::to_string)
+        })
+        .collect();
+    let namespaces: BTreeSet<&String> = known
+        .iter()
+        .filter_map(|k| k.container.namespace.as_ref())
+        .collect();
+    let alive = match known.iter().filter(|k| k.container.gone.is_none()).count() {
+        0 => "none of them is known to be alive".to_owned(),
+        n => format!("{n} of them may be alive still, for no end is recorded"),
+    };
     let spaces = match namespaces.len() {
         0 => "no namespace (not run by Kubernetes)".to_owned(),
         n => count(n as u64, "namespace"),
     };
     say.observed(
         format!(
-            "The fingerprint is shared by {}, of {}, in {spaces}, on 1 node ({}); {alive} of them without a recorded end.",
+            "The fingerprint is shared by {}, of {}, in {spaces}, on 1 node ({}); {alive}.",
             count(instances.len() as u64, "container instance"),
             count(images.len() as u64, "image"),
             about.node(),
@@ -382,16 +527,45 @@ fn total(about: &About<'_>, reach: &BTreeMap<Mark, Reach>, say: &mut Sentences) 
     );
 }
 
-fn say_reach(about: &About<'_>, mark: &Mark, r: &Reach, behaviour: Option<&Behaviour>, say: &mut Sentences) {
+fn say_reach(
+    about: &About<'_>,
+    mark: &Mark,
+    r: &Reach,
+    behaviour: Option<&Behaviour>,
+    say: &mut Sentences,
+) {
     let own = behaviour.filter(|b| *mark == Mark::of(b));
     let (Some(first), Some(last)) = (r.first, r.last) else {
-        say.unknown(format!("By {}: not found again {}.", mark.words(own), about.interval.text()));
+        say.unknown(format!(
+            "By {}: not found again {}.",
+            mark.words(own),
+            about.interval.text()
+        ));
         return;
     };
-    let names: Vec<String> = r.instances.iter().take(NAMED_MAX).map(|i| i.as_ref().map_or("an unknown container".to_owned(), |i| about.directory.name(i))).collect();
-    let more = if r.instances.len() > NAMED_MAX { ", …" } else { "" };
+    let names: Vec<String> = r
+        .instances
+        .iter()
+        .take(NAMED_MAX)
+        .map(|i| {
+            i.as_ref().map_or("an unknown container".to_owned(), |i| {
+                about.directory.name(i)
+            })
+        })
+        .collect();
+    let more = if r.instances.len() > NAMED_MAX {
+        ", …"
+    } else {
+        ""
+    };
     say.observed(
-        format!("By {}: {} ({}{more}), {}.", mark.words(own), count(r.instances.len() as u64, "instance"), names.join(", "), between(first, last)),
+        format!(
+            "By {}: {} ({}{more}), {}.",
+            mark.words(own),
+            count(r.instances.len() as u64, "instance"),
+            names.join(", "),
+            between(first, last)
+        ),
         &r.evidence,
     );
 }

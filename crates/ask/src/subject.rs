@@ -70,13 +70,19 @@ impl AlertCase {
     /// The alert's own records and those that it names.
     pub(crate) fn all_evidence(&self) -> impl Iterator<Item = &RecordId> {
         let shown = self.drift().and_then(|d| d.observation.as_ref());
-        shown.into_iter().chain(&self.alert.evidence).chain(&self.evidence)
+        shown
+            .into_iter()
+            .chain(&self.alert.evidence)
+            .chain(&self.evidence)
     }
 }
 
 impl Case {
     pub(crate) fn behaviour(&self) -> Option<&Behaviour> {
-        self.alert.as_ref().and_then(AlertCase::drift).map(|d| &d.behaviour)
+        self.alert
+            .as_ref()
+            .and_then(AlertCase::drift)
+            .map(|d| &d.behaviour)
     }
 
     /// First and last time of the alert's act.
@@ -97,10 +103,25 @@ impl Case {
         if self.others.is_empty() {
             return;
         }
-        let others: Vec<String> = self.others.iter().take(5).map(ToString::to_string).collect();
-        let evidence = self.others.iter().take(5).chain(&self.instance).filter_map(|i| directory.get(i)).flat_map(|k| &k.evidence);
+        let others: Vec<String> = self
+            .others
+            .iter()
+            .take(5)
+            .map(ToString::to_string)
+            .collect();
+        let evidence = self
+            .others
+            .iter()
+            .take(5)
+            .chain(&self.instance)
+            .filter_map(|i| directory.get(i))
+            .flat_map(|k| &k.evidence);
         let more = if self.others.len() > 5 { ", …" } else { "" };
-        let this = self.instance.as_ref().map(ToString::to_string).unwrap_or_default();
+        let this = self
+            .instance
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         say.observed(
             format!(
                 "{} of this name {} recorded; this answer is about the latest, {this}. Others: {}{more} (name one as --container ID@START).",
@@ -141,7 +162,12 @@ fn find_alert(
                 case.alert.last = alert.last;
             }
             Some(_) => {}
-            None => found = Some(AlertCase { alert, evidence: vec![seen.id] }),
+            None => {
+                found = Some(AlertCase {
+                    alert,
+                    evidence: vec![seen.id],
+                })
+            }
         },
         _ => {}
     })?;
@@ -149,7 +175,9 @@ fn find_alert(
     let instance = case.alert.instance.clone();
     let known = instance.as_ref().and_then(|i| directory.get(i));
     Ok(Case {
-        name: instance.as_ref().map_or("an unknown container".to_owned(), |i| directory.name(i)),
+        name: instance
+            .as_ref()
+            .map_or("an unknown container".to_owned(), |i| directory.name(i)),
         others: Vec::new(),
         started: known.map(|k| k.container.first_seen.wall),
         gone: known.and_then(|k| k.container.gone).map(|s| s.wall),
@@ -160,7 +188,9 @@ fn find_alert(
 
 fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectError> {
     let all = directory.latest_first();
-    let fits = |test: &dyn Fn(&Known) -> bool| -> Vec<&Known> { all.iter().copied().filter(|k| test(k)).collect() };
+    let fits = |test: &dyn Fn(&Known) -> bool| -> Vec<&Known> {
+        all.iter().copied().filter(|k| test(k)).collect()
+    };
     let id_of = |k: &Known| k.container.id().as_str().to_owned();
     let whole = |k: &Known| format!("{}@{}", k.container.id(), k.container.instance.start.0);
     let mut found = fits(&|k| k.container.instance.to_string() == text || whole(k) == text);
@@ -172,12 +202,19 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
     }
     if found.is_empty() && text.len() >= 4 {
         found = fits(&|k| id_of(k).starts_with(text));
-        let mut ids: Vec<String> = found.iter().map(|k| k.container.id().short().to_owned()).collect();
+        let mut ids: Vec<String> = found
+            .iter()
+            .map(|k| k.container.id().short().to_owned())
+            .collect();
         ids.sort();
         ids.dedup();
         if ids.len() > 1 {
             let examples = ids.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-            return Err(SubjectError::Ambiguous { given: text.to_owned(), fits: ids.len(), examples });
+            return Err(SubjectError::Ambiguous {
+                given: text.to_owned(),
+                fits: ids.len(),
+                examples,
+            });
         }
     }
     let [latest, others @ ..] = &found[..] else {
@@ -188,7 +225,10 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
         alert: None,
         name: directory.name(&c.instance),
         instance: Some(c.instance.clone()),
-        others: others.iter().map(|k| k.container.instance.clone()).collect(),
+        others: others
+            .iter()
+            .map(|k| k.container.instance.clone())
+            .collect(),
         started: Some(c.first_seen.wall),
         gone: c.gone.map(|s| s.wall),
     })
@@ -197,5 +237,9 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
 /// `between A and B`, or `at A` when they are the same to a person.
 pub(crate) fn between(from: WallNs, to: WallNs) -> String {
     let (a, b) = (when(from), when(to));
-    if a == b { format!("at {a}") } else { format!("between {a} and {b}") }
+    if a == b {
+        format!("at {a}")
+    } else {
+        format!("between {a} and {b}")
+    }
 }

@@ -33,7 +33,13 @@ struct Acts {
 pub(crate) fn activity(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     act(about, say);
     let (processes, dropped) = processes(about, say)?;
-    let own = about.case.alert.as_ref().and_then(|a| a.drift()).and_then(|d| d.lineage.first()).map(|a| a.key);
+    let own = about
+        .case
+        .alert
+        .as_ref()
+        .and_then(|a| a.drift())
+        .and_then(|d| d.lineage.first())
+        .map(|a| a.key);
     let mut order: Vec<(&ProcessKey, &Acts)> = processes.iter().collect();
     // the alert's process first, then in the order in which they were first seen
     order.sort_by_key(|(key, acts)| (Some(**key) != own, acts.first.boot, key.tgid));
@@ -54,15 +60,37 @@ pub(crate) fn activity(about: &About<'_>, say: &mut Sentences) -> Result<(), Ask
 
 /// The alert's own act.
 fn act(about: &About<'_>, say: &mut Sentences) {
-    let Some(case) = &about.case.alert else { return };
+    let Some(case) = &about.case.alert else {
+        return;
+    };
     let a = &case.alert;
-    let repeats = if a.count > 1 { format!(" It stands for {} such acts, the last at {}.", a.count, when(a.last.wall)) } else { String::new() };
-    say.observed(format!("The alert, {} at {}: {}{repeats}", a.priority.as_str(), when(a.at.wall), end_sentence(&a.output.to_string())), case.all_evidence());
+    let repeats = if a.count > 1 {
+        format!(
+            " It stands for {} such acts, the last at {}.",
+            a.count,
+            when(a.last.wall)
+        )
+    } else {
+        String::new()
+    };
+    say.observed(
+        format!(
+            "The alert, {} at {}: {}{repeats}",
+            a.priority.as_str(),
+            when(a.at.wall),
+            end_sentence(&a.output.to_string())
+        ),
+        case.all_evidence(),
+    );
 }
 
 fn end_sentence(text: &str) -> String {
     let text = text.trim_end();
-    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+    if text.ends_with(['.', '!', '?']) {
+        text.to_owned()
+    } else {
+        format!("{text}.")
+    }
 }
 
 fn processes(
@@ -77,7 +105,10 @@ fn processes(
             dropped += 1;
             return;
         }
-        found.entry(key).or_insert_with(|| Acts::new(&o)).add(id, &o);
+        found
+            .entry(key)
+            .or_insert_with(|| Acts::new(&o))
+            .add(id, &o);
     })?;
     Ok((found, dropped))
 }
@@ -108,10 +139,20 @@ impl Acts {
             }
         }
         match &o.event.kind {
-            EventKind::Exit { .. } => self.end = Some(format!("{} at {}", describe::action(&o.event.kind), when(o.at.wall))),
+            EventKind::Exit { .. } => {
+                self.end = Some(format!(
+                    "{} at {}",
+                    describe::action(&o.event.kind),
+                    when(o.at.wall)
+                ))
+            }
             EventKind::Fork { .. } => return,
             kind if self.acts.len() < ACTS_SHOWN => {
-                let times = if o.count > 1 { format!(" ({} times)", o.count) } else { String::new() };
+                let times = if o.count > 1 {
+                    format!(" ({} times)", o.count)
+                } else {
+                    String::new()
+                };
                 self.acts.push((o.at.boot, describe::action(kind) + &times));
             }
             _ => self.more += 1,
@@ -123,17 +164,34 @@ impl Acts {
 fn sentence(key: &ProcessKey, acts: &Acts, own: bool) -> String {
     let who = chain(&acts.lineage, *key);
     let entry = acts.lineage.first().map_or("", |a| entry_words(a.entry));
-    let uid = acts.lineage.first().map(|a| format!(", uid {}", a.uid)).unwrap_or_default();
-    let started = started_at(*key, acts.first).map(|at| format!(", started {}", when(at))).unwrap_or_default();
+    let uid = acts
+        .lineage
+        .first()
+        .map(|a| format!(", uid {}", a.uid))
+        .unwrap_or_default();
+    let started = started_at(*key, acts.first)
+        .map(|at| format!(", started {}", when(at)))
+        .unwrap_or_default();
     let mut acts_in_order: Vec<&(BootNs, String)> = acts.acts.iter().collect();
     acts_in_order.sort_by_key(|(boot, _)| *boot);
-    let mut did: Vec<String> = acts_in_order.into_iter().map(|(_, text)| text.clone()).collect();
+    let mut did: Vec<String> = acts_in_order
+        .into_iter()
+        .map(|(_, text)| text.clone())
+        .collect();
     if acts.more > 0 {
         did.push(format!("{} more", acts.more));
     }
     did.extend(acts.end.clone());
-    let did = if did.is_empty() { "only started other processes".to_owned() } else { did.join("; ") };
-    let cut = if acts.cut { " (older ancestors are not known)" } else { "" };
+    let did = if did.is_empty() {
+        "only started other processes".to_owned()
+    } else {
+        did.join("; ")
+    };
+    let cut = if acts.cut {
+        " (older ancestors are not known)"
+    } else {
+        ""
+    };
     let mark = if own { " [the alert's process]" } else { "" };
     format!("{who}{mark}{cut}{entry}{uid}{started}: {did}.")
 }
@@ -170,7 +228,9 @@ fn started_at(key: ProcessKey, seen: Stamp) -> Option<WallNs> {
 
 /// What was only counted, because the baseline knows it.
 fn known_activity(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    let Some(instance) = &about.case.instance else { return Ok(()) };
+    let Some(instance) = &about.case.instance else {
+        return Ok(());
+    };
     let (mut acts, mut kinds, mut evidence) = (0, std::collections::BTreeSet::new(), Vec::new());
     let filter = Filter::of(&[RecordKind::Presence]).about(instance);
     about.visit(&filter, say.tally(), &mut |id, _, record| {
@@ -197,10 +257,19 @@ fn known_activity(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError
 /// Q6.
 pub(crate) fn lineage(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let Some(subject) = acting(about, say)? else {
-        say.unknown(format!("No process is recorded {}, so where it came from is not known.", about.interval.text()));
+        say.unknown(format!(
+            "No process is recorded {}, so where it came from is not known.",
+            about.interval.text()
+        ));
         return Ok(());
     };
-    say.observed(format!("The act was done by {}.", chain(&subject.lineage, subject.key)), &subject.evidence);
+    say.observed(
+        format!(
+            "The act was done by {}.",
+            chain(&subject.lineage, subject.key)
+        ),
+        &subject.evidence,
+    );
     let execs = execs(about, &subject, say)?;
     for (n, a) in subject.lineage.iter().enumerate() {
         step(n, a, &execs, &subject, say);
@@ -227,20 +296,40 @@ fn acting(about: &About<'_>, say: &mut Sentences) -> Result<Option<Acting>, AskE
                 && let crate::Body::Record(Record::Observation(o)) = seen.body
             {
                 let evidence = shown.clone();
-                return Ok(Some(Acting { key: o.event.process.key, lineage: o.lineage, cut: o.lineage_cut, at: o.at, evidence }));
+                return Ok(Some(Acting {
+                    key: o.event.process.key,
+                    lineage: o.lineage,
+                    cut: o.lineage_cut,
+                    at: o.at,
+                    evidence,
+                }));
             }
         }
         if let Some(d) = case.drift().filter(|d| !d.lineage.is_empty()) {
             // the observation is gone, the drift kept its lineage; whether it was whole is not kept
             let cut = d.lineage.len() >= 16;
-            return Ok(Some(Acting { key: d.lineage[0].key, lineage: d.lineage.clone(), cut, at: d.first, evidence: shown }));
+            return Ok(Some(Acting {
+                key: d.lineage[0].key,
+                lineage: d.lineage.clone(),
+                cut,
+                at: d.first,
+                evidence: shown,
+            }));
         }
         return Ok(None);
     }
     let mut last: Option<Acting> = None;
     about.observations(say.tally(), |id, o| {
-        if matches!(o.event.kind, EventKind::Exec(_)) && last.as_ref().is_none_or(|l| o.at.boot >= l.at.boot) {
-            last = Some(Acting { key: o.event.process.key, lineage: o.lineage, cut: o.lineage_cut, at: o.at, evidence: vec![id] });
+        if matches!(o.event.kind, EventKind::Exec(_))
+            && last.as_ref().is_none_or(|l| o.at.boot >= l.at.boot)
+        {
+            last = Some(Acting {
+                key: o.event.process.key,
+                lineage: o.lineage,
+                cut: o.lineage_cut,
+                at: o.at,
+                evidence: vec![id],
+            });
         }
     })?;
     Ok(last)
@@ -253,7 +342,9 @@ fn execs(
     say: &mut Sentences,
 ) -> Result<HashMap<ProcessKey, (RecordId, Stamp, String)>, AskError> {
     let mut found: HashMap<ProcessKey, (RecordId, Stamp, String)> = HashMap::new();
-    let Some(instance) = &about.case.instance else { return Ok(found) };
+    let Some(instance) = &about.case.instance else {
+        return Ok(found);
+    };
     let filter = Filter::of(&[RecordKind::Observation]).about(instance);
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Observation(o) = record
@@ -261,9 +352,14 @@ fn execs(
             && o.instance.as_ref() == Some(instance)
             && o.at.boot <= subject.at.boot
             && subject.lineage.iter().any(|a| a.key == o.event.process.key)
-            && found.get(&o.event.process.key).is_none_or(|(_, at, _)| at.boot <= o.at.boot)
+            && found
+                .get(&o.event.process.key)
+                .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
         {
-            found.insert(o.event.process.key, (id, o.at, describe::action(&o.event.kind)));
+            found.insert(
+                o.event.process.key,
+                (id, o.at, describe::action(&o.event.kind)),
+            );
         }
     })?;
     Ok(found)
@@ -276,10 +372,26 @@ fn step(
     subject: &Acting,
     say: &mut Sentences,
 ) {
-    let position = if n == 0 { "The acting process".to_owned() } else { format!("Ancestor {n}") };
-    let command = if a.argv.is_empty() { String::new() } else { format!(" as `{}`", describe::command_line(&a.argv)) };
-    let started = started_at(a.key, subject.at).map(|at| format!(", started {}", when(at))).unwrap_or_default();
-    let head = format!("{position}: {}[{}], {}{command}, uid {}{started}", describe::name(a), a.key.tgid, describe::path(&a.exe), a.uid);
+    let position = if n == 0 {
+        "The acting process".to_owned()
+    } else {
+        format!("Ancestor {n}")
+    };
+    let command = if a.argv.is_empty() {
+        String::new()
+    } else {
+        format!(" as `{}`", describe::command_line(&a.argv))
+    };
+    let started = started_at(a.key, subject.at)
+        .map(|at| format!(", started {}", when(at)))
+        .unwrap_or_default();
+    let head = format!(
+        "{position}: {}[{}], {}{command}, uid {}{started}",
+        describe::name(a),
+        a.key.tgid,
+        describe::path(&a.exe),
+        a.uid
+    );
     match execs.get(&a.key) {
         Some((id, at, action)) => say.observed(format!("{head}; it {action} at {}.", when(at.wall)), [id]),
         None if a.from_proc => say.inferred(format!("{head}; it ran before the agent did and was rebuilt from /proc."), &subject.evidence),
@@ -291,11 +403,22 @@ fn entry_point(subject: &Acting, about: &About<'_>, say: &mut Sentences) {
     if subject.cut {
         say.unknown("The lineage is cut: an ancestor was not known any more, so the entry point above is not certain.");
     }
-    let Some(first) = subject.lineage.last() else { return };
+    let Some(first) = subject.lineage.last() else {
+        return;
+    };
     let entry = subject.lineage.first().map_or(first.entry, |a| a.entry);
     let who = format!("{}[{}]", describe::name(first), first.key.tgid);
-    let known = about.case.instance.as_ref().and_then(|i| about.directory.get(i));
-    let evidence = || subject.evidence.iter().chain(known.into_iter().flat_map(|k| &k.evidence));
+    let known = about
+        .case
+        .instance
+        .as_ref()
+        .and_then(|i| about.directory.get(i));
+    let evidence = || {
+        subject
+            .evidence
+            .iter()
+            .chain(known.into_iter().flat_map(|k| &k.evidence))
+    };
     match entry {
         Entry::Init => say.observed(format!("Entry point: {who} descends from, or is, the first process of the container: it came with the container's own command, and nobody entered to start it."), evidence()),
         Entry::ExecSession => say.observed(format!("Entry point: {who} was started in the running container through its runtime (exec, or a health check): a person or an orchestrator outside the container started it."), evidence()),
@@ -308,9 +431,13 @@ fn entry_point(subject: &Acting, about: &About<'_>, say: &mut Sentences) {
 fn request(about: &About<'_>, subject: &Acting, say: &mut Sentences) -> Result<(), AskError> {
     const CLOSE_NS: u64 = 10_000_000_000;
     let mut last: Option<(RecordId, Observation)> = None;
-    let Some(instance) = &about.case.instance else { return Ok(()) };
+    let Some(instance) = &about.case.instance else {
+        return Ok(());
+    };
     let from = WallNs(subject.at.wall.0.saturating_sub_unsigned(CLOSE_NS));
-    let filter = Filter::of(&[RecordKind::Observation]).about(instance).between(from, subject.at.wall);
+    let filter = Filter::of(&[RecordKind::Observation])
+        .about(instance)
+        .between(from, subject.at.wall);
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Observation(o) = record
             && let EventKind::Accept(_) = &o.event.kind

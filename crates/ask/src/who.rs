@@ -7,41 +7,83 @@ use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};
 use plimsoll_api::types::class_name;
 use plimsoll_model::{
-    AlertSource, Container, ContainerState, Drift, Entry, EventKind, Observation, Record,
-    RecordId, RecordKind,
+    AlertSource, Container, ContainerState, Drift, Entry, EventKind, Observation, Record, RecordId,
+    RecordKind,
 };
 use std::collections::BTreeMap;
 
 /// Q1.
 pub(crate) fn instance(about: &About<'_>, say: &mut Sentences) {
     let Some(instance) = &about.case.instance else {
-        let evidence: Vec<_> = about.case.alert.iter().flat_map(|a| a.all_evidence()).collect();
+        let evidence: Vec<_> = about
+            .case
+            .alert
+            .iter()
+            .flat_map(|a| a.all_evidence())
+            .collect();
         say.inferred("The act happened in no container that could be told: its identity was not known in time.", evidence);
         say.unknown("Which instance it was is not known.");
         return;
     };
     let Some(known) = about.directory.get(instance) else {
-        let evidence: Vec<_> = about.case.alert.iter().flat_map(|a| a.all_evidence()).collect();
-        say.observed(format!("Container {} (started at boot time {} ns), on node {}.", instance.id, instance.start.0, about.node()), evidence);
-        say.unknown("Its name, image and workload are not known: no record of its identity is left.");
+        let evidence: Vec<_> = about
+            .case
+            .alert
+            .iter()
+            .flat_map(|a| a.all_evidence())
+            .collect();
+        say.observed(
+            format!(
+                "Container {} (started at boot time {} ns), on node {}.",
+                instance.id,
+                instance.start.0,
+                about.node()
+            ),
+            evidence,
+        );
+        say.unknown(
+            "Its name, image and workload are not known: no record of its identity is left.",
+        );
         return;
     };
     let (c, evidence) = (&known.container, &known.evidence);
-    let name = if c.name.is_empty() { "A container without a known name".to_owned() } else { c.name.clone() };
-    say.observed(format!("{name}: container {}, run by {} on node {}.", c.id(), c.runtime.as_str(), about.node()), evidence);
+    let name = if c.name.is_empty() {
+        "A container without a known name".to_owned()
+    } else {
+        c.name.clone()
+    };
+    say.observed(
+        format!(
+            "{name}: container {}, run by {} on node {}.",
+            c.id(),
+            c.runtime.as_str(),
+            about.node()
+        ),
+        evidence,
+    );
     image(c, evidence, say);
     workload(c, evidence, say);
     life(about, known, say);
     if !c.unknown_because.is_empty() {
-        say.unknown(format!("Part of its identity is not known: {}.", c.unknown_because));
+        say.unknown(format!(
+            "Part of its identity is not known: {}.",
+            c.unknown_because
+        ));
     }
     if c.privileged {
-        say.observed("It ran privileged: little separates it from the node.", evidence);
+        say.observed(
+            "It ran privileged: little separates it from the node.",
+            evidence,
+        );
     }
 }
 
 fn image(c: &Container, evidence: &[RecordId], say: &mut Sentences) {
-    let image = if c.image.name.is_empty() { "an image without a known name" } else { &c.image.name };
+    let image = if c.image.name.is_empty() {
+        "an image without a known name"
+    } else {
+        &c.image.name
+    };
     match (&c.image.config_digest, &c.image.manifest_digest) {
         (Some(config), Some(manifest)) => say.observed(format!("It ran {image}, image digest {config} (manifest {manifest})."), evidence),
         (Some(config), None) => say.observed(format!("It ran {image}, image digest {config}; a digest of a registry is not known (built locally, or the runtime gave none)."), evidence),
@@ -58,27 +100,59 @@ fn workload(c: &Container, evidence: &[RecordId], say: &mut Sentences) {
     parts.extend(c.pod.as_ref().map(|p| format!("pod {p}")));
     parts.extend(c.service.as_ref().map(|s| format!("service {s}")));
     match (parts.is_empty(), c.unknown_because.is_empty()) {
-        (false, _) => say.observed(format!("It belongs to {}; role {}.", parts.join(", "), c.role), evidence),
-        (true, true) => say.inferred(format!("It belongs to no pod and no service: its runtime names none. Its role is {}.", c.role), evidence),
+        (false, _) => say.observed(
+            format!("It belongs to {}; role {}.", parts.join(", "), c.role),
+            evidence,
+        ),
+        (true, true) => say.inferred(
+            format!(
+                "It belongs to no pod and no service: its runtime names none. Its role is {}.",
+                c.role
+            ),
+            evidence,
+        ),
         (true, false) => say.unknown("Whether it belongs to a pod or service is not known."),
     }
 }
 
 fn life(about: &About<'_>, known: &Known, say: &mut Sentences) {
     let c = &known.container;
-    let start = if c.found_running { "It was found running at" } else { "It started at" };
+    let start = if c.found_running {
+        "It was found running at"
+    } else {
+        "It started at"
+    };
     let begun = format!("{start} {}", when(c.first_seen.wall));
     match (c.gone, c.state) {
         (Some(gone), _) => {
-            let code = c.exit_code.map_or(", its exit code was not seen".to_owned(), |code| format!(" with exit code {code}"));
+            let code = c
+                .exit_code
+                .map_or(", its exit code was not seen".to_owned(), |code| {
+                    format!(" with exit code {code}")
+                });
             let lived = span((gone.wall.0 - c.first_seen.wall.0).unsigned_abs());
-            say.observed(format!("{begun} and was gone at {}{code} (seen for {lived}).", when(gone.wall)), &known.evidence);
+            say.observed(
+                format!(
+                    "{begun} and was gone at {}{code} (seen for {lived}).",
+                    when(gone.wall)
+                ),
+                &known.evidence,
+            );
         }
-        (None, ContainerState::Gone) => say.observed(format!("{begun} and is gone; when it ended is not recorded."), &known.evidence),
+        (None, ContainerState::Gone) => say.observed(
+            format!("{begun} and is gone; when it ended is not recorded."),
+            &known.evidence,
+        ),
         (None, _) => {
             say.observed(format!("{begun}."), &known.evidence);
-            let last = about.records.span().map(|s| format!(" up to the last record, at {}", when(s.last))).unwrap_or_default();
-            say.unknown(format!("No end of it is recorded{last}: it runs, or it ended unseen since."));
+            let last = about
+                .records
+                .span()
+                .map(|s| format!(" up to the last record, at {}", when(s.last)))
+                .unwrap_or_default();
+            say.unknown(format!(
+                "No end of it is recorded{last}: it runs, or it ended unseen since."
+            ));
         }
     }
     if c.found_running {
@@ -89,7 +163,12 @@ fn life(about: &About<'_>, known: &Known, say: &mut Sentences) {
 /// Q4.
 pub(crate) fn changes(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let before = say.len();
-    if let Some(known) = about.case.instance.as_ref().and_then(|i| about.directory.get(i)) {
+    if let Some(known) = about
+        .case
+        .instance
+        .as_ref()
+        .and_then(|i| about.directory.get(i))
+    {
         started(about, known, say);
         deploy(about, known, say);
     }
@@ -108,8 +187,23 @@ pub(crate) fn changes(about: &About<'_>, say: &mut Sentences) -> Result<(), AskE
 fn started(about: &About<'_>, known: &Known, say: &mut Sentences) {
     let c = &known.container;
     if !c.found_running && about.interval.touches(c.first_seen.wall, c.first_seen.wall) {
-        let ago = about.case.first_act().map(|(at, _)| format!(", {} before the act", span((at.0 - c.first_seen.wall.0).unsigned_abs()))).unwrap_or_default();
-        say.observed(format!("Deploy: this instance started at {}{ago}.", when(c.first_seen.wall)), &known.evidence);
+        let ago = about
+            .case
+            .first_act()
+            .map(|(at, _)| {
+                format!(
+                    ", {} before the act",
+                    span((at.0 - c.first_seen.wall.0).unsigned_abs())
+                )
+            })
+            .unwrap_or_default();
+        say.observed(
+            format!(
+                "Deploy: this instance started at {}{ago}.",
+                when(c.first_seen.wall)
+            ),
+            &known.evidence,
+        );
     }
 }
 
@@ -124,7 +218,11 @@ fn deploy(about: &About<'_>, known: &Known, say: &mut Sentences) {
     };
     let p = &previous.container;
     let evidence = || known.evidence.iter().chain(&previous.evidence);
-    let earlier = format!("the instance before it ({}, started {})", p.instance, when(p.first_seen.wall));
+    let earlier = format!(
+        "the instance before it ({}, started {})",
+        p.instance,
+        when(p.first_seen.wall)
+    );
     match (&p.image.config_digest, &c.image.config_digest) {
         (Some(old), Some(new)) if old != new => {
             say.inferred(format!("Image: changed from {} ({old}) to {} ({new}) compared with {earlier}.", p.image.name, c.image.name), evidence());
@@ -139,9 +237,19 @@ fn deploy(about: &About<'_>, known: &Known, say: &mut Sentences) {
         ("privileges", p.privileged != c.privileged),
         ("labels", p.labels != c.labels),
     ];
-    let changed: Vec<&str> = differs.iter().filter(|(_, d)| *d).map(|(name, _)| *name).collect();
+    let changed: Vec<&str> = differs
+        .iter()
+        .filter(|(_, d)| *d)
+        .map(|(name, _)| *name)
+        .collect();
     if !changed.is_empty() {
-        say.inferred(format!("Configuration: {} differ from {earlier}.", changed.join(", ")), evidence());
+        say.inferred(
+            format!(
+                "Configuration: {} differ from {earlier}.",
+                changed.join(", ")
+            ),
+            evidence(),
+        );
     }
 }
 
@@ -152,7 +260,11 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let mut more = 0;
     about.observations(say.tally(), |id, o| {
         if is_first_of_session(&o) {
-            if entered.len() < SESSIONS_MAX { entered.push((id, o)) } else { more += 1 }
+            if entered.len() < SESSIONS_MAX {
+                entered.push((id, o))
+            } else {
+                more += 1
+            }
         }
     })?;
     for (id, o) in &entered {
@@ -160,10 +272,23 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
             Some(Entry::Host) => "from the host (not by its runtime)",
             _ => "with exec",
         };
-        say.observed(format!("Entry: at {} somebody entered the container {how}: {}.", when(o.at.wall), describe::action(&o.event.kind)), [id]);
+        say.observed(
+            format!(
+                "Entry: at {} somebody entered the container {how}: {}.",
+                when(o.at.wall),
+                describe::action(&o.event.kind)
+            ),
+            [id],
+        );
     }
     if more > 0 {
-        say.observed(format!("Entry: {} into the container are not listed.", count(more, "more session")), []);
+        say.observed(
+            format!(
+                "Entry: {} into the container are not listed.",
+                count(more, "more session")
+            ),
+            [],
+        );
     }
     Ok(())
 }
@@ -174,18 +299,25 @@ fn is_first_of_session(o: &Observation) -> bool {
     let key = o.event.process.key;
     matches!(o.event.kind, EventKind::Exec(_))
         && o.lineage.first().is_some_and(|a| outside(a.entry))
-        && o.lineage.iter().skip(1).all(|a| a.key == key || !outside(a.entry))
+        && o.lineage
+            .iter()
+            .skip(1)
+            .all(|a| a.key == key || !outside(a.entry))
 }
 
 /// New behaviours of this instance in the period, other than the alert's own.
 fn drifts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     const CLASSES_SHOWN: usize = 5;
     const DRIFTS_MAX: usize = 1000;
-    let Some(instance) = &about.case.instance else { return Ok(()) };
+    let Some(instance) = &about.case.instance else {
+        return Ok(());
+    };
     let own = about.case.behaviour().map(plimsoll_model::Behaviour::id);
     let mut by_class: BTreeMap<&'static str, Vec<(RecordId, Drift)>> = BTreeMap::new();
     let kinds = [RecordKind::Drift, RecordKind::Alert];
-    let filter = Filter::of(&kinds).about(instance).between(about.interval.from, about.interval.to);
+    let filter = Filter::of(&kinds)
+        .about(instance)
+        .between(about.interval.from, about.interval.to);
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         let drift = match record {
             Record::Drift(d) => d,
@@ -199,7 +331,10 @@ fn drifts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
             return;
         }
         let list = by_class.entry(class_name(drift.class)).or_default();
-        match list.iter().position(|(_, d)| d.behaviour == drift.behaviour) {
+        match list
+            .iter()
+            .position(|(_, d)| d.behaviour == drift.behaviour)
+        {
             Some(same) => list[same].1.count = list[same].1.count.max(drift.count),
             None if list.len() < DRIFTS_MAX => list.push((id, drift)),
             None => {}
@@ -208,13 +343,29 @@ fn drifts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     for (class, list) in &by_class {
         for (id, d) in list.iter().take(CLASSES_SHOWN) {
             say.observed(
-                format!("New behaviour ({}, risk {}): {} {} {} at {}, {}.", class.replace('_', " "), d.risk.as_str(), describe::path(&d.behaviour.program), d.behaviour.operation, describe::path(&d.behaviour.object), when(d.first.wall), times(d.count)),
+                format!(
+                    "New behaviour ({}, risk {}): {} {} {} at {}, {}.",
+                    class.replace('_', " "),
+                    d.risk.as_str(),
+                    describe::path(&d.behaviour.program),
+                    d.behaviour.operation,
+                    describe::path(&d.behaviour.object),
+                    when(d.first.wall),
+                    times(d.count)
+                ),
                 [id],
             );
         }
         if list.len() > CLASSES_SHOWN {
             let rest = &list[CLASSES_SHOWN..];
-            say.observed(format!("New behaviour ({}): {} more.", class.replace('_', " "), rest.len()), rest.iter().map(|(id, _)| id));
+            say.observed(
+                format!(
+                    "New behaviour ({}): {} more.",
+                    class.replace('_', " "),
+                    rest.len()
+                ),
+                rest.iter().map(|(id, _)| id),
+            );
         }
     }
     Ok(())
@@ -222,18 +373,39 @@ fn drifts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
 
 /// What people decided, and what changed about the agent.
 fn decisions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    let baseline = about.case.alert.as_ref().and_then(|a| a.drift()).and_then(|d| d.baseline.as_ref()).map(|b| b.id.to_string());
+    let baseline = about
+        .case
+        .alert
+        .as_ref()
+        .and_then(|a| a.drift())
+        .and_then(|d| d.baseline.as_ref())
+        .map(|b| b.id.to_string());
     const DECISIONS_MAX: usize = 50;
     let mut found = Vec::new();
-    let filter = Filter::of(&[RecordKind::Decision, RecordKind::Lifecycle]).between(about.interval.from, about.interval.to);
+    let filter = Filter::of(&[RecordKind::Decision, RecordKind::Lifecycle])
+        .between(about.interval.from, about.interval.to);
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         let text = match record {
             Record::Decision(d) if d.action.starts_with("baseline.") => {
                 let ours = baseline.as_deref().is_none_or(|b| d.subject.contains(b));
-                ours.then(|| format!("Decision: {} of {} at {} by uid {}: {}.", d.action, d.subject, when(d.at.wall), d.uid, d.reason))
+                ours.then(|| {
+                    format!(
+                        "Decision: {} of {} at {} by uid {}: {}.",
+                        d.action,
+                        d.subject,
+                        when(d.at.wall),
+                        d.uid,
+                        d.reason
+                    )
+                })
             }
             Record::Lifecycle(l) if l.what == "start" || l.what == "stop" || l.what == "config" => {
-                Some(format!("Agent: {} of version {} at {}.", l.what, l.version, when(l.at.wall)))
+                Some(format!(
+                    "Agent: {} of version {} at {}.",
+                    l.what,
+                    l.version,
+                    when(l.at.wall)
+                ))
             }
             _ => None,
         };
@@ -251,6 +423,13 @@ fn decisions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
 
 /// Instances of the same workload as the subject.
 pub(crate) fn siblings<'a>(about: &'a About<'_>) -> Vec<&'a Known> {
-    let Some(own) = about.container() else { return Vec::new() };
-    about.directory.latest_first().into_iter().filter(|k| same_workload(&k.container, own) && k.container.instance != own.instance).collect()
+    let Some(own) = about.container() else {
+        return Vec::new();
+    };
+    about
+        .directory
+        .latest_first()
+        .into_iter()
+        .filter(|k| same_workload(&k.container, own) && k.container.instance != own.instance)
+        .collect()
 }

@@ -148,7 +148,8 @@ impl Coder<'_> {
         let mut run = self.make(BehaviourKind::Exec, "run", exec_object(exec));
         (run.program, run.script) = self.executing_program(exec);
         run.origin = exec.origin;
-        let shape = crate::shape::shape(exec.exe.as_bytes(), &exec.argv);
+        let called = crate::programs::applet(exec.exe.as_bytes(), &exec.argv);
+        let shape = crate::shape::shape(called, &exec.argv);
         let mut arguments = self.make(BehaviourKind::Arguments, "shape", shape.into_bytes());
         arguments.program = program_path(&exec.exe);
         arguments.script = bounded(exec.script.as_bytes().to_vec());
@@ -295,8 +296,16 @@ pub(crate) fn program_path(exe: &Text) -> Text {
 
 /// Program and script of an exec. A space in the program's name is written `\x20`, so that the two
 /// never run into each other.
+///
+/// A multi-call program is coded with the name it was called by: knowing `busybox cat` must not
+/// make `busybox nc` known.
 fn exec_object(exec: &Exec) -> Vec<u8> {
     let path = program_path(&exec.exe);
+    let called = crate::programs::applet(exec.exe.as_bytes(), &exec.argv);
+    if called != exec.exe.as_bytes() && exec.script.is_empty() {
+        let name = crate::programs::name_of(called).as_bytes();
+        return [path.as_bytes(), b" ", name].concat();
+    }
     if exec.script.is_empty() && !path.as_bytes().contains(&b' ') {
         return path.as_bytes().to_vec();
     }

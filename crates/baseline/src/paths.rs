@@ -406,7 +406,7 @@ pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
     if !may_be_volatile(path) || never_generalise(path, "write") {
         return Cow::Borrowed(path);
     }
-    let temp = is_temp(path);
+    let temp = in_temp(path);
     let mut out = Vec::with_capacity(path.len());
     for (i, part) in path.split(|&b| b == b'/').enumerate() {
         if i > 0 {
@@ -421,11 +421,12 @@ pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
 /// or below a directory for temporary files: one cheap pass for all the others.
 fn may_be_volatile(path: &[u8]) -> bool {
     let digits = path.iter().filter(|b| b.is_ascii_digit()).count();
-    digits >= 6 || is_temp(path) || find(path, b"/tmp")
+    digits >= 6 || in_temp(path) || find(path, b"/tmp")
 }
 
-fn is_temp(path: &[u8]) -> bool {
-    ["/tmp", "/var/tmp", "/dev/shm"]
+/// Whether a path lies in a directory that everybody may write to.
+pub(crate) fn in_temp(path: &[u8]) -> bool {
+    ["/tmp", "/var/tmp", "/dev/shm", "/run/shm"]
         .iter()
         .any(|d| below(path, d))
 }

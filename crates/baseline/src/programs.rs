@@ -3,8 +3,7 @@
 
 /// Command shells.
 pub const SHELLS: &[&str] = &[
-    "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "csh", "tcsh", "fish", "busybox", "rbash",
-    "pwsh",
+    "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "csh", "tcsh", "fish", "rbash", "pwsh",
 ];
 
 /// Programs that run code given on the command line.
@@ -241,6 +240,23 @@ fn stem(name: &str) -> &str {
 fn listed(list: &[&str], path: &[u8]) -> bool {
     let name = name_of(path);
     !name.is_empty() && (list.contains(&name) || list.contains(&stem(name)))
+}
+
+/// Programs that are many in one, told apart by the name they are called by.
+const MULTICALL: &[&str] = &["busybox", "toybox", "coreutils"];
+
+/// The name under which a multi-call program acts (`/bin/busybox` called as `nc` is `nc`); any
+/// other program's own path. Such programs choose what to do by this very name, so it is true.
+pub fn applet<'a>(exe: &'a [u8], argv: &'a [plimsoll_model::Text]) -> &'a [u8] {
+    if !MULTICALL.contains(&name_of(exe)) {
+        return exe;
+    }
+    let called = |i: usize| argv.get(i).map(|a| a.as_bytes()).filter(|a| !a.is_empty());
+    match called(0).map(|a| a.strip_prefix(b"-").unwrap_or(a)) {
+        None => exe,
+        Some(first) if MULTICALL.contains(&name_of(first)) => called(1).unwrap_or(exe),
+        Some(first) => first,
+    }
 }
 
 /// Whether a program is a command shell.

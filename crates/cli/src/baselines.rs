@@ -6,13 +6,15 @@ use plimsoll_agent::{files, view};
 use plimsoll_api as api;
 use plimsoll_ask::{BaselineFacts, BaselineHit, Baselines, Body};
 use plimsoll_baseline::{Baseline, Key};
-use plimsoll_model::{BaselineRef, Behaviour, BehaviourId, Digest, NodeId, Record, RecordId, RecordKind};
+use plimsoll_model::{
+    BaselineRef, Behaviour, BehaviourId, Digest, NodeId, Record, RecordId, RecordKind,
+};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Versions looked through to find an older one.
-const VERSIONS_MAX: usize = 2_000;
+const VERSIONS_MAX: usize = 500;
 
 /// All baselines in force, and the journal for older versions.
 pub(crate) struct Kept<'a> {
@@ -30,27 +32,42 @@ impl<'a> Kept<'a> {
     ) -> Result<Self, Failure> {
         let found = match files::read_all(dir) {
             Ok(listing) => {
-                listing.problems.iter().for_each(|p| crate::out::remark(&format!("note: {}", api::describe::words(p))));
+                listing.problems.iter().for_each(|p| {
+                    crate::out::remark(&format!("note: {}", api::describe::words(p)))
+                });
                 listing.found
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => {
                 let what = format!("cannot read the baselines in {}", dir.display());
-                return Err(Failure::Data { what, source: Some(Box::new(e)) });
+                return Err(Failure::Data {
+                    what,
+                    source: Some(Box::new(e)),
+                });
             }
         };
         let mut all = Vec::new();
         for file in found {
             match Baseline::decode(&file.bytes) {
                 Ok(baseline) => all.push(baseline),
-                Err(e) => crate::out::remark(&format!("note: {} is left out: {e}", file.path.display())),
+                Err(e) => {
+                    crate::out::remark(&format!("note: {} is left out: {e}", file.path.display()))
+                }
             }
         }
-        Ok(Self { all, journal, node: node.clone() })
+        Ok(Self {
+            all,
+            journal,
+            node: node.clone(),
+        })
     }
 
     /// A baseline at a version: the one in force, else from the journal.
-    pub(crate) fn at(&self, id: &str, version: Option<u64>) -> Option<(Baseline, Option<RecordId>)> {
+    pub(crate) fn at(
+        &self,
+        id: &str,
+        version: Option<u64>,
+    ) -> Option<(Baseline, Option<RecordId>)> {
         let current = self.all.iter().find(|b| b.id().as_str() == id);
         match (current, version) {
             (Some(b), None) => Some((b.clone(), None)),
@@ -61,7 +78,11 @@ impl<'a> Kept<'a> {
     }
 
     fn journalled(&self, id: &str, version: u64) -> Option<(Baseline, Option<RecordId>)> {
-        let wanted = Wanted { kinds: vec![RecordKind::Baseline], newest_first: true, ..Wanted::default() };
+        let wanted = Wanted {
+            kinds: vec![RecordKind::Baseline],
+            newest_first: true,
+            ..Wanted::default()
+        };
         let (mut found, mut looked) = (None, 0);
         let read = self.journal?.each(&wanted, |seen| {
             looked += 1;
@@ -72,13 +93,20 @@ impl<'a> Kept<'a> {
             {
                 found = Some((b, Some(seen.id.clone())));
             }
-            if found.is_some() || looked >= VERSIONS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if found.is_some() || looked >= VERSIONS_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         read.ok().and(found)
     }
 
     pub(crate) fn json(&self) -> Vec<api::Baseline> {
-        self.all.iter().map(|b| view::summary(b, &self.node)).collect()
+        self.all
+            .iter()
+            .map(|b| view::summary(b, &self.node))
+            .collect()
     }
 
     pub(crate) fn detail(&self, b: &Baseline) -> api::BaselineDetail {
@@ -92,24 +120,38 @@ pub(crate) fn diff(a: &Baseline, b: &Baseline) -> api::BaselineDiff {
 }
 
 fn digest(key: &Key) -> Option<Digest> {
-    Digest::parse(&key.image).ok().filter(|_| !key.image.starts_with("name:"))
+    Digest::parse(&key.image)
+        .ok()
+        .filter(|_| !key.image.starts_with("name:"))
 }
 
 impl Baselines for Kept<'_> {
     fn knowing(&self, id: &BehaviourId, behaviour: &Behaviour) -> Vec<BaselineHit> {
-        self.all.iter().filter_map(|b| hit(b, id, behaviour)).collect()
+        self.all
+            .iter()
+            .filter_map(|b| hit(b, id, behaviour))
+            .collect()
     }
 
     fn facts(&self, baseline: &BaselineRef) -> Option<BaselineFacts> {
-        let exact = self.at(baseline.id.as_str(), Some(baseline.version));
-        let (b, record) = exact.or_else(|| self.at(baseline.id.as_str(), None))?;
+        let id = baseline.id.as_str();
+        let exact = self
+            .journalled(id, baseline.version)
+            .or_else(|| self.at(id, Some(baseline.version)));
+        let (b, record) = exact.or_else(|| self.at(id, None))?;
         Some(facts(&b, record))
     }
 
     fn of_image(&self, image: Option<&Digest>, role: &str) -> Option<BaselineFacts> {
         let image = image?.as_str();
-        let found = self.all.iter().find(|b| b.key().image == image && b.key().role == role)?;
-        Some(facts(found, None))
+        let found = self
+            .all
+            .iter()
+            .find(|b| b.key().image == image && b.key().role == role)?;
+        let record = self
+            .journalled(found.id().as_str(), found.version())
+            .and_then(|(_, record)| record);
+        Some(facts(found, record))
     }
 }
 
@@ -126,7 +168,10 @@ fn hit(b: &Baseline, id: &BehaviourId, behaviour: &Behaviour) -> Option<Baseline
     if let Some(e) = b.find(behaviour).and_then(|index| b.entry(index)) {
         return Some(about(false, e.count, e.first, e.last));
     }
-    let p = b.pending().iter().find(|p| p.quarantined && p.behaviour.id() == *id)?;
+    let p = b
+        .pending()
+        .iter()
+        .find(|p| p.quarantined && p.behaviour.id() == *id)?;
     Some(about(true, p.count, p.first, p.last))
 }
 

@@ -63,6 +63,9 @@ impl Failure {
 
 impl From<plimsoll_ask::RecordsError> for Failure {
     fn from(e: plimsoll_ask::RecordsError) -> Self {
-        Failure::Data { what: e.what, source: e.source }
+        Failure::Data {
+            what: e.what,
+            source: e.source,
+        }
     }
 }

@@ -8,7 +8,9 @@ use crate::out::Progress;
 use memchr::memmem::Finder;
 use plimsoll_api::storage;
 use plimsoll_ask::{Body, Filter, Records, RecordsError, Seen, Span};
-use plimsoll_evidence::{self as evidence, InstanceKey, Leaf, OpenError, Payload, ReadError, Reader};
+use plimsoll_evidence::{
+    self as evidence, InstanceKey, Leaf, OpenError, Payload, ReadError, Reader,
+};
 use plimsoll_model::{Container, Instance, NodeId, Record, RecordId, RecordKind, WallNs};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -36,10 +38,19 @@ pub(crate) struct Wanted {
 impl Journal {
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let reader = Reader::open(dir).map_err(|e| open_failure(dir, e))?;
-        let origin = NodeId::parse(reader.origin())
-            .map_err(|e| Failure::Failed(format!("journal {} has an origin that is {e}", dir.display())))?;
+        let origin = NodeId::parse(reader.origin()).map_err(|e| {
+            Failure::Failed(format!(
+                "journal {} has an origin that is {e}",
+                dir.display()
+            ))
+        })?;
         let span = span(&reader).map_err(|e| read_failure(dir, e))?;
-        Ok(Self { reader, origin, span, dir: dir.to_path_buf() })
+        Ok(Self {
+            reader,
+            origin,
+            span,
+            dir: dir.to_path_buf(),
+        })
     }
 
     /// One past the last record.
@@ -53,7 +64,10 @@ impl Journal {
     }
 
     pub(crate) fn id(&self, leaf: Leaf) -> RecordId {
-        RecordId { origin: self.origin.clone(), leaf: leaf.0 }
+        RecordId {
+            origin: self.origin.clone(),
+            leaf: leaf.0,
+        }
     }
 
     /// Hands over what is wanted until told to stop.
@@ -62,7 +76,8 @@ impl Journal {
         wanted: &Wanted,
         mut each: impl FnMut(Seen) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        self.walk(wanted, &mut each).map_err(|e| read_failure(&self.dir, e))
+        self.walk(wanted, &mut each)
+            .map_err(|e| read_failure(&self.dir, e))
     }
 
     fn walk(
@@ -104,17 +119,28 @@ impl Journal {
             Payload::Pruned { .. } => Body::Pruned,
             Payload::Lost { .. } => Body::Damaged,
         };
-        Seen { id: self.id(entry.leaf), wall: WallNs(entry.header.wall_ns), body }
+        Seen {
+            id: self.id(entry.leaf),
+            wall: WallNs(entry.header.wall_ns),
+            body,
+        }
     }
 
     fn damaged(&self, leaf: u64) -> Seen {
-        Seen { id: self.id(Leaf(leaf)), wall: WallNs(0), body: Body::Damaged }
+        Seen {
+            id: self.id(Leaf(leaf)),
+            wall: WallNs(0),
+            body: Body::Damaged,
+        }
     }
 
     /// The last word on every container instance.
     pub(crate) fn containers(&self) -> Result<Containers, Failure> {
         let mut known = HashMap::new();
-        let wanted = Wanted { kinds: vec![RecordKind::Container], ..Wanted::default() };
+        let wanted = Wanted {
+            kinds: vec![RecordKind::Container],
+            ..Wanted::default()
+        };
         self.each(&wanted, |seen| {
             if let Body::Record(Record::Container(c)) = seen.body {
                 known.insert(c.instance.clone(), c);
@@ -147,10 +173,16 @@ impl Containers {
     /// Every instance that a name, an id, the beginning of one, or `id@start` means.
     pub(crate) fn named(&self, text: &str) -> Result<Vec<Instance>, Failure> {
         let found = |test: &dyn Fn(&Container) -> bool| -> Vec<Instance> {
-            self.by_start().into_iter().filter(|c| test(c)).map(|c| c.instance.clone()).collect()
+            self.by_start()
+                .into_iter()
+                .filter(|c| test(c))
+                .map(|c| c.instance.clone())
+                .collect()
         };
         let whole = |c: &Container| format!("{}@{}", c.id(), c.instance.start.0);
-        let exact = found(&|c| c.instance.to_string() == text || whole(c) == text || c.id().as_str() == text);
+        let exact = found(&|c| {
+            c.instance.to_string() == text || whole(c) == text || c.id().as_str() == text
+        });
         if !exact.is_empty() {
             return Ok(exact);
         }
@@ -158,13 +190,22 @@ impl Containers {
         if !by_name.is_empty() {
             return Ok(by_name);
         }
-        let by_prefix = if text.len() >= 4 { found(&|c| c.id().as_str().starts_with(text)) } else { vec![] };
+        let by_prefix = if text.len() >= 4 {
+            found(&|c| c.id().as_str().starts_with(text))
+        } else {
+            vec![]
+        };
         let mut ids: Vec<&str> = by_prefix.iter().map(|i| i.id.short()).collect();
         ids.dedup();
         match ids.len() {
-            0 => Err(Failure::Failed(format!("no container {text:?} in the journal: `plimsoll containers --all` lists them"))),
+            0 => Err(Failure::Failed(format!(
+                "no container {text:?} in the journal: `plimsoll containers --all` lists them"
+            ))),
             1 => Ok(by_prefix),
-            n => Err(Failure::Failed(format!("{text:?} fits {n} containers ({}): give more of the id", ids[..n.min(5)].join(", ")))),
+            n => Err(Failure::Failed(format!(
+                "{text:?} fits {n} containers ({}): give more of the id",
+                ids[..n.min(5)].join(", ")
+            ))),
         }
     }
 }
@@ -172,12 +213,18 @@ impl Containers {
 pub(crate) fn filter(wanted: &Wanted) -> evidence::Filter {
     let wall = match (wanted.from, wanted.to) {
         (None, None) => None,
-        (from, to) => Some(from.map_or(i64::MIN, |w| w.0)..to.map_or(i64::MAX, |w| w.0.saturating_add(1))),
+        (from, to) => {
+            Some(from.map_or(i64::MIN, |w| w.0)..to.map_or(i64::MAX, |w| w.0.saturating_add(1)))
+        }
     };
     evidence::Filter {
         wall_ns: wall,
         kinds: wanted.kinds.iter().map(|k| *k as u16).collect(),
-        containers: wanted.instances.iter().map(|i| InstanceKey(storage::container_key(i))).collect(),
+        containers: wanted
+            .instances
+            .iter()
+            .map(|i| InstanceKey(storage::container_key(i)))
+            .collect(),
         newest_first: wanted.newest_first,
         ..evidence::Filter::default()
     }
@@ -187,14 +234,19 @@ pub(crate) fn filter(wanted: &Wanted) -> evidence::Filter {
 fn span(reader: &Reader) -> Result<Option<Span>, ReadError> {
     let end = reader.end()?;
     let wall = |newest_first| -> Result<Option<WallNs>, ReadError> {
-        let filter = evidence::Filter { newest_first, ..evidence::Filter::default() };
+        let filter = evidence::Filter {
+            newest_first,
+            ..evidence::Filter::default()
+        };
         let first_whole = reader.scan(filter)?.take(64).find_map(Result::ok);
         Ok(first_whole.map(|e| WallNs(e.header.wall_ns)))
     };
     if end.0 == 0 {
         return Ok(None);
     }
-    Ok(wall(false)?.zip(wall(true)?).map(|(first, last)| Span { first, last }))
+    Ok(wall(false)?
+        .zip(wall(true)?)
+        .map(|(first, last)| Span { first, last }))
 }
 
 fn open_failure(dir: &Path, e: OpenError) -> Failure {
@@ -204,22 +256,32 @@ fn open_failure(dir: &Path, e: OpenError) -> Failure {
         _ => None,
     };
     let what = match (&e, io(&e)) {
-        (_, Some(std::io::ErrorKind::PermissionDenied)) => format!("not allowed to read the journal in {shown}: run as root"),
+        (_, Some(std::io::ErrorKind::PermissionDenied)) => {
+            format!("not allowed to read the journal in {shown}: run as root")
+        }
         _ if !dir.exists() => match dir.parent().map(std::fs::metadata) {
             Some(Err(denied)) if denied.kind() == std::io::ErrorKind::PermissionDenied => {
                 format!("not allowed to read the journal in {shown}: run as root")
             }
-            _ => return Failure::Failed(format!(
-                "there is no journal in {shown}: start the agent with `plimsoll run`, or name its directory with --data-dir"
-            )),
+            _ => {
+                return Failure::Failed(format!(
+                    "there is no journal in {shown}: start the agent with `plimsoll run`, or name its directory with --data-dir"
+                ));
+            }
         },
         _ => format!("cannot open the journal in {shown}"),
     };
-    Failure::Data { what, source: Some(Box::new(e)) }
+    Failure::Data {
+        what,
+        source: Some(Box::new(e)),
+    }
 }
 
 pub(crate) fn read_failure(dir: &Path, e: ReadError) -> Failure {
-    Failure::Data { what: format!("cannot read the journal in {}", dir.display()), source: Some(Box::new(e)) }
+    Failure::Data {
+        what: format!("cannot read the journal in {}", dir.display()),
+        source: Some(Box::new(e)),
+    }
 }
 
 impl Records for Journal {
@@ -263,6 +325,9 @@ impl Records for Journal {
 
 impl Journal {
     fn records_error(&self, e: ReadError) -> RecordsError {
-        RecordsError { what: format!("cannot read the journal in {}", self.dir.display()), source: Some(Box::new(e)) }
+        RecordsError {
+            what: format!("cannot read the journal in {}", self.dir.display()),
+            source: Some(Box::new(e)),
+        }
     }
 }

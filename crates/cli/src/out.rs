@@ -32,7 +32,9 @@ impl Out {
         Self {
             to: BufWriter::with_capacity(64 << 10, io::stdout()),
             json,
-            paint: Paint { on: terminal && !plain },
+            paint: Paint {
+                on: terminal && !plain,
+            },
             width: terminal.then(columns),
         }
     }
@@ -59,7 +61,11 @@ impl Out {
 
 fn columns() -> usize {
     let given = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    let asked = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|w| usize::from(w.ws_col));
+    let asked = || {
+        rustix::termios::tcgetwinsize(io::stdout())
+            .ok()
+            .map(|w| usize::from(w.ws_col))
+    };
     given.or_else(asked).filter(|c| *c >= 40).unwrap_or(100)
 }
 
@@ -101,7 +107,11 @@ impl Paint {
             Style::Warn => "33",
             Style::Bad => "31;1",
         };
-        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.on {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -135,10 +145,18 @@ impl Progress {
     }
 
     fn show(&self, now: Instant) {
-        let due = self.shown.get().map_or(self.begun + PATIENCE, |last| last + RENEW);
+        let due = self
+            .shown
+            .get()
+            .map_or(self.begun + PATIENCE, |last| last + RENEW);
         if now >= due {
             self.shown.set(Some(now));
-            let _ = write!(io::stderr(), "\r{}: {} records\x1b[K", self.what, self.done.get());
+            let _ = write!(
+                io::stderr(),
+                "\r{}: {} records\x1b[K",
+                self.what,
+                self.done.get()
+            );
         }
     }
 }

@@ -47,8 +47,12 @@ impl Source {
         if global.data_dir.is_some() && global.socket.is_none() && source.client.is_some() {
             let ours = source.config.journal_dir();
             let same = source.status()?.is_some_and(|s| {
-                let (a, b) = (std::fs::canonicalize(&s.journal.dir), std::fs::canonicalize(&ours));
-                s.journal.dir == ours.to_string_lossy() || matches!((a, b), (Ok(a), Ok(b)) if a == b)
+                let (a, b) = (
+                    std::fs::canonicalize(&s.journal.dir),
+                    std::fs::canonicalize(&ours),
+                );
+                s.journal.dir == ours.to_string_lossy()
+                    || matches!((a, b), (Ok(a), Ok(b)) if a == b)
             });
             if !same {
                 source.client = None;
@@ -72,7 +76,9 @@ impl Source {
     }
 
     pub(crate) fn status(&mut self) -> Result<Option<Status>, Failure> {
-        let Some(client) = &mut self.client else { return Ok(None) };
+        let Some(client) = &mut self.client else {
+            return Ok(None);
+        };
         let (items, _) = client.ask(&Request::Status {})?;
         Ok(items.into_iter().find_map(|item| match item {
             Item::Status(status) => Some(status),
@@ -90,7 +96,10 @@ impl Source {
         match flushed {
             Ok(true) => {}
             Ok(false) => self.say_stale(&journal),
-            Err(e) => remark(&format!("note: the last records may be missing: {}", Failure::from(e).in_full())),
+            Err(e) => remark(&format!(
+                "note: the last records may be missing: {}",
+                Failure::from(e).in_full()
+            )),
         }
         Ok(journal)
     }
@@ -101,6 +110,9 @@ impl Source {
             Some(span) => format!("as of {}", describe::when(span.last)),
             None => "which holds no record yet".to_owned(),
         };
-        remark(&format!("note: agent not running; reading {} {as_of}", describe::words(&self.config.data_dir.display().to_string())));
+        remark(&format!(
+            "note: agent not running; reading {} {as_of}",
+            describe::words(&self.config.data_dir.display().to_string())
+        ));
     }
 }

@@ -22,7 +22,10 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn styled(text: impl AsRef<str>, style: Style) -> Self {
-        Self { text: words(text.as_ref()), style }
+        Self {
+            text: words(text.as_ref()),
+            style,
+        }
     }
 }
 impl From<&str> for Cell {
@@ -44,7 +47,10 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(headings: &'static [&'static str]) -> Self {
-        Self { headings, rows: Vec::new() }
+        Self {
+            headings,
+            rows: Vec::new(),
+        }
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
@@ -57,7 +63,11 @@ impl Table {
 
     pub(crate) fn print(&self, out: &mut Out) -> Result<(), Failure> {
         let widths = self.widths(out.width);
-        let head: Vec<Cell> = self.headings.iter().map(|h| Cell::styled(h, Style::Bold)).collect();
+        let head: Vec<Cell> = self
+            .headings
+            .iter()
+            .map(|h| Cell::styled(h, Style::Bold))
+            .collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             let line = line(row, &widths, out);
             out.line(&line)?;
@@ -91,7 +101,10 @@ fn line(row: &[Cell], widths: &[usize], out: &Out) -> String {
         let text = fit(&cell.text, widths[column]);
         line += &out.paint.apply(cell.style, &text);
         if !is_last {
-            line.extend(std::iter::repeat_n(' ', widths[column].saturating_sub(text.width()) + 2));
+            line.extend(std::iter::repeat_n(
+                ' ',
+                widths[column].saturating_sub(text.width()) + 2,
+            ));
         }
     }
     line.truncate(line.trim_end().len());
@@ -116,7 +129,9 @@ fn fit(text: &str, width: usize) -> String {
 
 /// Text in lines of at most `width` columns, each after the first indented.
 pub(crate) fn wrap(text: &str, width: Option<usize>, indent: usize) -> String {
-    let Some(width) = width else { return text.to_owned() };
+    let Some(width) = width else {
+        return text.to_owned();
+    };
     let room = width.saturating_sub(indent).max(LAST_MIN);
     let (mut wrapped, mut used) = (String::new(), 0);
     for word in text.split(' ') {

@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The present, by the wall clock of this machine.
 pub(crate) fn now() -> WallNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     WallNs(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
@@ -19,12 +21,18 @@ pub(crate) struct Length {
 impl FromStr for Length {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{s:?} is no length of time: expected a number and a unit, such as 90s, 10m, 1h30m or 2d");
+        let wrong = || {
+            format!(
+                "{s:?} is no length of time: expected a number and a unit, such as 90s, 10m, 1h30m or 2d"
+            )
+        };
         let (mut ns, mut rest) = (0u64, s);
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
             let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-            let unit_len = rest[digits..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - digits);
+            let unit_len = rest[digits..]
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(rest.len() - digits);
             let unit = match &rest[digits..digits + unit_len] {
                 "ms" => 1_000_000,
                 "s" => 1_000_000_000,
@@ -33,10 +41,17 @@ impl FromStr for Length {
                 "d" => 86_400_000_000_000,
                 _ => return Err(wrong()),
             };
-            ns = number.checked_mul(unit).and_then(|n| ns.checked_add(n)).ok_or_else(wrong)?;
+            ns = number
+                .checked_mul(unit)
+                .and_then(|n| ns.checked_add(n))
+                .ok_or_else(wrong)?;
             rest = &rest[digits + unit_len..];
         }
-        if s.is_empty() { Err(wrong()) } else { Ok(Self { ns }) }
+        if s.is_empty() {
+            Err(wrong())
+        } else {
+            Ok(Self { ns })
+        }
     }
 }
 
@@ -120,12 +135,20 @@ mod tests {
 
     #[test]
     fn a_date_survives_printing_and_reading() {
-        for text in ["1970-01-01T00:00:00.000000000Z", "2024-02-29T12:34:56.000000007Z"] {
+        for text in [
+            "1970-01-01T00:00:00.000000000Z",
+            "2024-02-29T12:34:56.000000007Z",
+        ] {
             assert_eq!(rfc3339(text).unwrap().rfc3339(), text);
         }
         assert_eq!(rfc3339("2026-11-21"), rfc3339("2026-11-21 00:00:00Z"));
         assert_eq!(rfc3339("2026-11-21T01:02"), rfc3339("2026-11-21T01:02:00Z"));
-        for bad in ["now", "2026-13-01", "2026-11-21T25:00:00Z", "2026-11-21T01:02:03+01:00"] {
+        for bad in [
+            "now",
+            "2026-13-01",
+            "2026-11-21T25:00:00Z",
+            "2026-11-21T01:02:03+01:00",
+        ] {
             assert!(rfc3339(bad).is_none(), "{bad}");
         }
     }

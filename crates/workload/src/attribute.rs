@@ -1,13 +1,15 @@
 //! The stage "attribute": joins events, containers and lineage into observations.
 
-use crate::containers::ContainersConfig;
-use crate::facts::{Evidence, Facts};
-use crate::lineage::LineageConfig;
-use crate::scan::Scan;
+use crate::cgroup::{CgroupIdentity, classify, is_host_unit};
+use crate::containers::{Containers, ContainersConfig, Life};
+use crate::facts::{Evidence, Facts, Verdict};
+use crate::lineage::{Lineage, LineageConfig};
+use crate::scan::{FoundContainer, Scan};
 use plimsoll_model::{
-    Ancestor, BootNs, ClockAnchor, Container, ContainerId, Event, Gap, Instance, Observation,
-    ProcessKey,
+    Ancestor, BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap, GapScope, ImageRef,
+    Instance, Observation, ProcessKey, Stage,
 };
+use std::collections::{HashMap, VecDeque};
 
 /// Bounds and waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,17 +94,44 @@ pub struct Counters {
     pub discarded_host: u64,
 }
 
+/// How often identity is looked for again while observations wait for it.
+const RETRY_NS: u64 = 50_000_000;
+/// How long a cgroup that no pattern fits may stay undecided.
+const UNDECIDED_NS: u64 = 5_000_000_000;
+/// Undecided cgroups at a time; beyond, the oldest counts as no container's.
+const MAX_UNDECIDED: usize = 512;
+
+/// A cgroup of which it is not known yet whether it is a container's.
+#[derive(Debug)]
+struct Undecided {
+    path: String,
+    since: BootNs,
+    next_try: BootNs,
+    events: VecDeque<Event>,
+}
+
 /// Joins events with containers and lineage.
 #[derive(Debug)]
 pub struct Attributor<E> {
     config: AttributorConfig,
     evidence: E,
+    lineage: Lineage,
+    containers: Containers,
+    undecided: HashMap<u64, Undecided>,
+    counters: Counters,
 }
 
 impl<E: Evidence> Attributor<E> {
     /// An empty one; give it a [`Scan`] next.
     pub fn new(config: AttributorConfig, evidence: E) -> Self {
-        Self { config, evidence }
+        Self {
+            lineage: Lineage::new(config.lineage.clone()),
+            containers: Containers::new(config.containers.clone()),
+            undecided: HashMap::new(),
+            counters: Counters::default(),
+            config,
+            evidence,
+        }
     }
 
     /// Takes over what was running when the agent started. `remembered` are the containers that
@@ -115,60 +144,406 @@ impl<E: Evidence> Attributor<E> {
         anchor: &ClockAnchor,
         now: BootNs,
     ) -> Vec<Out> {
-        let _ = (scan, remembered, anchor, now, &self.config, &mut self.evidence);
-        Vec::new()
+        let mut out = Vec::new();
+        let mut remembered: HashMap<(ContainerId, u64), Container> =
+            remembered.into_iter().map(|c| ((c.id().clone(), c.cgroup_id), c)).collect();
+        for process in &scan.processes {
+            self.lineage.seed(process);
+        }
+        for found in scan.containers {
+            let before = remembered.remove(&(found.identity.id.clone(), found.cgroup_id));
+            self.found(found, before, anchor, now, &mut out);
+        }
+        // what the journal remembers and nobody runs any more went while the agent was away
+        for (_, mut c) in remembered {
+            c.state = ContainerState::Gone;
+            c.gone = Some(anchor.stamp(now));
+            self.containers.remember_gone(c.clone());
+            out.push(Out::Container(c));
+        }
+        out
+    }
+
+    fn found(
+        &mut self,
+        found: FoundContainer,
+        before: Option<Container>,
+        anchor: &ClockAnchor,
+        now: BootNs,
+        out: &mut Vec<Out>,
+    ) {
+        let mut c = before.unwrap_or_else(|| {
+            let instance = Instance { id: found.identity.id.clone(), start: found.first.start };
+            let mut c = blank(instance, &found.identity, found.cgroup_id, anchor, now);
+            c.found_running = true;
+            c
+        });
+        c.state = ContainerState::Running;
+        let mut life = Life::new(c, found.identity, now);
+        life.init = Some(found.first);
+        self.settle(life, now, out);
+    }
+
+    /// Enters a container into the table: looks for its identity, asks for it to be watched.
+    fn settle(&mut self, mut life: Life, now: BootNs, out: &mut Vec<Out>) {
+        self.resolve(&mut life, now);
+        let cgroup_id = life.container.cgroup_id;
+        let instance = life.container.instance.clone();
+        out.push(Out::Container(life.container.clone()));
+        out.push(Out::Watch { cgroup_id, instance: instance.clone() });
+        out.push(Out::Ask { instance, runtime: life.container.runtime });
+        for dropped in self.containers.insert(life) {
+            self.lineage.container_gone(dropped.container.cgroup_id);
+            out.push(Out::Unwatch { cgroup_id: dropped.container.cgroup_id });
+        }
+    }
+
+    /// Looks for a container's identity on disk. Says whether anything changed.
+    fn resolve(&mut self, life: &mut Life, now: BootNs) -> bool {
+        life.next_try = BootNs(now.0 + RETRY_NS);
+        match self.evidence.facts(&life.identity, now) {
+            Ok(facts) => {
+                let changed = facts.merge_into(&mut life.container);
+                life.resolved |= facts.is_complete();
+                if life.resolved {
+                    life.container.unknown_because.clear();
+                } else if !facts.missing.is_empty() {
+                    life.container.unknown_because.clone_from(&facts.missing);
+                }
+                changed
+            }
+            Err(why) => {
+                if !life.resolved {
+                    life.container.unknown_because = why;
+                }
+                false
+            }
+        }
     }
 
     /// Attributes one event.
     pub fn attribute(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
-        let _ = (event, anchor, now);
-        Vec::new()
+        let mut out = Vec::new();
+        match &event.kind {
+            EventKind::CgroupMkdir { id, path, .. } => {
+                let (id, path) = (*id, path.to_str_lossy().into_owned());
+                self.cgroup_made(id, path, event, anchor, now, &mut out);
+            }
+            EventKind::CgroupRmdir { id } => {
+                let id = *id;
+                self.cgroup_removed(id, anchor.stamp(event.boot), &mut out);
+            }
+            _ => self.happened(event, anchor, now, &mut out),
+        }
+        out
+    }
+
+    fn cgroup_made(&mut self, id: u64, path: String, event: Event, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+        match classify(&path) {
+            Some(identity) if identity.root == path => {
+                // a cgroup of the same container in a second place is that container's as well
+                let instance = Instance { id: identity.id.clone(), start: event.boot };
+                let c = blank(instance, &identity, id, anchor, event.boot);
+                self.settle(Life::new(c, identity, now), now, out);
+            }
+            Some(identity) => {
+                if let Some(instance) = self.containers.live_by_id(&identity.id) {
+                    self.containers.add_cgroup(id, &instance);
+                    if event.cgroup_id == id {
+                        // the kernel did not know yet that the cgroup above is a container's
+                        out.push(Out::Watch { cgroup_id: id, instance });
+                    }
+                }
+            }
+            None if event.cgroup_id != id => {
+                if let Some(instance) = self.containers.instance_of(event.cgroup_id) {
+                    self.containers.add_cgroup(id, &instance);
+                }
+            }
+            None if is_host_unit(&path) => out.push(Out::Unwatch { cgroup_id: id }),
+            None => {
+                self.make_room(out);
+                let entry = Undecided { path, since: event.boot, next_try: now, events: VecDeque::new() };
+                self.undecided.insert(id, entry);
+                self.decide(id, anchor, now, out);
+            }
+        }
+    }
+
+    fn make_room(&mut self, out: &mut Vec<Out>) {
+        if self.undecided.len() < MAX_UNDECIDED {
+            return;
+        }
+        if let Some(oldest) = self.undecided.iter().min_by_key(|(_, u)| u.since).map(|(id, _)| *id) {
+            self.not_a_container(oldest, out);
+        }
+    }
+
+    fn not_a_container(&mut self, id: u64, out: &mut Vec<Out>) {
+        if let Some(u) = self.undecided.remove(&id) {
+            self.counters.discarded_host += u.events.len() as u64;
+            self.counters.pending -= u.events.len();
+            out.push(Out::Unwatch { cgroup_id: id });
+        }
+    }
+
+    /// Asks for evidence about an undecided cgroup; gives up after [`UNDECIDED_NS`].
+    fn decide(&mut self, id: u64, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+        let Some(u) = self.undecided.get_mut(&id) else { return };
+        if now < u.next_try {
+            return;
+        }
+        u.next_try = BootNs(now.0 + RETRY_NS);
+        match self.evidence.judge(&u.path, now) {
+            Verdict::Container(identity) => {
+                let Some(u) = self.undecided.remove(&id) else { return };
+                self.counters.pending -= u.events.len();
+                let instance = Instance { id: identity.id.clone(), start: u.since };
+                let c = blank(instance, &identity, id, anchor, u.since);
+                self.settle(Life::new(c, identity, now), now, out);
+                for event in u.events {
+                    self.happened(event, anchor, now, out);
+                }
+            }
+            Verdict::NotContainer => self.not_a_container(id, out),
+            Verdict::Undecided if now.0.saturating_sub(u.since.0) > UNDECIDED_NS => self.not_a_container(id, out),
+            Verdict::Undecided => {}
+        }
+    }
+
+    fn cgroup_removed(&mut self, id: u64, at: plimsoll_model::Stamp, out: &mut Vec<Out>) {
+        if self.undecided.contains_key(&id) {
+            self.not_a_container(id, out);
+            return;
+        }
+        let Some(instance) = self.containers.remove_cgroup(id) else { return };
+        let Some(life) = self.containers.life(&instance).filter(|l| l.container.cgroup_id == id) else { return };
+        let _ = life;
+        self.release(&instance, out);
+        self.lineage.container_gone(id);
+        if let Some(gone) = self.containers.gone(&instance, at) {
+            out.push(Out::Container(gone));
+        }
+        out.push(Out::Unwatch { cgroup_id: id });
+    }
+
+    /// An event of a process: remembered in the lineage, and an observation once its container is.
+    fn happened(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+        let cgroup = event.cgroup_id;
+        if !self.undecided.contains_key(&cgroup) && self.containers.instance_of(cgroup).is_none() {
+            self.meet(&event, anchor, now, out);
+        }
+        if let Some(u) = self.undecided.get_mut(&cgroup) {
+            if u.events.len() < self.config.max_pending_per_container && self.counters.pending < self.config.max_pending {
+                u.events.push_back(event);
+                self.counters.pending += 1;
+            } else {
+                self.counters.discarded_host += 1;
+            }
+            self.decide(cgroup, anchor, now, out);
+            return;
+        }
+        let Some(instance) = self.containers.instance_of(cgroup) else {
+            self.counters.discarded_host += 1;
+            return;
+        };
+        self.lineage.observe(&event, cgroup);
+        let observation = self.observation(event, &instance, anchor);
+        let Some(life) = self.containers.life_mut(&instance) else { return };
+        if let Some(changed) = life.note(&observation) {
+            out.push(Out::Container(changed));
+        }
+        let full = life.pending.len() >= self.config.max_pending_per_container
+            || self.counters.pending >= self.config.max_pending;
+        if life.resolved || life.gave_up {
+            out.push(Out::Observation(observation));
+            return;
+        }
+        life.pending.push_back(observation);
+        self.counters.pending += 1;
+        if full || now.0.saturating_sub(life.since.0) > self.config.identity_wait_ns {
+            life.gave_up = true;
+            self.release(&instance, out);
+        } else if now >= life.next_try {
+            self.try_again(&instance, now, out);
+        }
+    }
+
+    /// An event of a cgroup whose creation was not seen (it was made while nobody looked).
+    fn meet(&mut self, event: &Event, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+        let Some(path) = self.evidence.cgroup_path(event.cgroup_id, event.process.key.tgid) else { return };
+        match classify(&path) {
+            Some(identity) => {
+                let instance = Instance { id: identity.id.clone(), start: event.process.key.start };
+                let c = blank(instance, &identity, event.cgroup_id, anchor, event.boot);
+                self.settle(Life::new(c, identity, now), now, out);
+            }
+            None => {
+                self.make_room(out);
+                let entry = Undecided { path, since: event.boot, next_try: now, events: VecDeque::new() };
+                self.undecided.insert(event.cgroup_id, entry);
+            }
+        }
+    }
+
+    fn observation(&self, event: Event, instance: &Instance, anchor: &ClockAnchor) -> Observation {
+        let (lineage, lineage_cut) = self.lineage.lineage_of(&event);
+        Observation {
+            at: anchor.stamp(event.boot),
+            instance: Some(instance.clone()),
+            lineage,
+            lineage_cut,
+            redacted: Vec::new(),
+            unknown_because: String::new(),
+            count: 1,
+            event,
+        }
+    }
+
+    fn try_again(&mut self, instance: &Instance, now: BootNs, out: &mut Vec<Out>) {
+        let Some(mut life) = self.containers.take(instance) else { return };
+        if self.resolve(&mut life, now) {
+            out.push(Out::Container(life.container.clone()));
+        }
+        let ready = life.resolved;
+        self.containers.put_back(life);
+        if ready {
+            self.release(instance, out);
+        }
+    }
+
+    /// Lets the waiting observations of a container go, in their order.
+    fn release(&mut self, instance: &Instance, out: &mut Vec<Out>) {
+        let Some(life) = self.containers.life_mut(instance) else { return };
+        let because = if life.resolved { String::new() } else { life.container.unknown_because.clone() };
+        let waiting = std::mem::take(&mut life.pending);
+        self.counters.pending -= waiting.len();
+        if !life.resolved {
+            self.counters.released_unknown += waiting.len() as u64;
+            if let (Some(first), Some(last), false) = (waiting.front(), waiting.back(), life.told) {
+                life.told = true;
+                out.push(Out::Gap(Gap {
+                    stage: Stage::Identity,
+                    scope: GapScope::Container(instance.clone()),
+                    from: first.at,
+                    to: last.at,
+                    count: None,
+                    reason: format!("identity incomplete: {because}"),
+                }));
+            }
+        }
+        out.extend(waiting.into_iter().map(|mut o| {
+            o.unknown_because.clone_from(&because);
+            Out::Observation(o)
+        }));
     }
 
     /// Takes in what a runtime's API said about an instance.
     pub fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out> {
-        let _ = (instance, facts, now);
-        Vec::new()
+        let mut out = Vec::new();
+        let Some(life) = self.containers.life_mut(instance) else { return out };
+        let changed = facts.merge_into(&mut life.container);
+        let complete = life.container.image.config_digest.is_some() && !life.container.role.is_empty();
+        let first = complete && !life.resolved;
+        life.resolved |= complete;
+        if first {
+            life.container.unknown_because.clear();
+        }
+        if changed || first {
+            out.push(Out::Container(life.container.clone()));
+        }
+        if first {
+            self.release(instance, &mut out);
+        }
+        let _ = now;
+        out
     }
 
     /// Takes in that a container was renamed (all live instances of that id).
     pub fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out> {
-        let _ = (id, name);
-        Vec::new()
+        let Some(instance) = self.containers.live_by_id(id) else { return Vec::new() };
+        let Some(life) = self.containers.life_mut(&instance) else { return Vec::new() };
+        life.container.name = crate::facts::bounded(name);
+        vec![Out::Container(life.container.clone())]
     }
 
     /// Lets time pass: retries identities, releases what has waited long enough, expires
     /// tombstones. Call it at least every 50 ms while [`Counters::pending`] is not 0, else every second.
     pub fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
-        let _ = (anchor, now);
-        Vec::new()
+        let mut out = Vec::new();
+        let undecided: Vec<u64> = self.undecided.keys().copied().collect();
+        for id in undecided {
+            self.decide(id, anchor, now, &mut out);
+        }
+        for instance in self.containers.unresolved(now) {
+            self.try_again(&instance, now, &mut out);
+            let Some(life) = self.containers.life_mut(&instance) else { continue };
+            if !life.resolved && now.0.saturating_sub(life.since.0) > self.config.identity_wait_ns {
+                life.gave_up = true;
+                self.release(&instance, &mut out);
+            }
+        }
+        self.containers.expire(now);
+        out
     }
 
     /// A container instance, live or tombstone.
     pub fn container(&self, instance: &Instance) -> Option<&Container> {
-        let _ = instance;
-        None
+        self.containers.get(instance)
     }
 
     /// All containers known: live ones and tombstones.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
-        std::iter::empty()
+        self.containers.all()
     }
 
     /// The live container whose root cgroup this is.
     pub fn container_of_cgroup(&self, cgroup_id: u64) -> Option<&Container> {
-        let _ = cgroup_id;
-        None
+        self.containers.get(&self.containers.instance_of(cgroup_id)?)
     }
 
     /// A process and its ancestors as they are known now; `true` when the line was cut.
     pub fn lineage(&self, key: ProcessKey) -> (Vec<Ancestor>, bool) {
-        let _ = key;
-        (Vec::new(), false)
+        self.lineage.lineage(key, BootNs(u64::MAX))
     }
 
     /// How full everything is.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        Counters {
+            processes: self.lineage.live(),
+            process_tombstones: self.lineage.exited(),
+            processes_dropped: self.lineage.dropped(),
+            containers: self.containers.live(),
+            container_tombstones: self.containers.tombstones(),
+            ..self.counters.clone()
+        }
+    }
+}
+
+/// A container of which only the cgroup is known.
+fn blank(instance: Instance, identity: &CgroupIdentity, cgroup_id: u64, anchor: &ClockAnchor, at: BootNs) -> Container {
+    Container {
+        instance,
+        runtime: identity.runtime,
+        name: String::new(),
+        image: ImageRef::default(),
+        role: String::new(),
+        service: None,
+        pod: None,
+        namespace: None,
+        labels: Default::default(),
+        cgroup_id,
+        cgroup_path: identity.root.as_str().into(),
+        first_seen: anchor.stamp(at),
+        state: ContainerState::Starting,
+        gone: None,
+        exit_code: None,
+        unknown_because: String::new(),
+        ports: Vec::new(),
+        found_running: false,
+        addresses: Vec::new(),
+        mounts: Vec::new(),
+        privileged: false,
+        command: Vec::new(),
     }
 }

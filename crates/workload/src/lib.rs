@@ -36,7 +36,7 @@ pub mod scan;
 pub use api::{ApiNews, Confirmer, ConfirmerConfig};
 pub use attribute::{Attributor, AttributorConfig, Counters, Out};
 pub use cgroup::{CgroupIdentity, Hierarchy, Layout, Version, classify};
-pub use containers::{ContainerChange, Containers, ContainersConfig};
+pub use containers::{Containers, ContainersConfig};
 pub use disk::{Disk, Roots};
 pub use facts::{Evidence, Facts, NoEvidence, Verdict};
 pub use lineage::{Lineage, LineageConfig};

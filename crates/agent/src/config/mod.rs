@@ -231,7 +231,7 @@ impl Config {
 
     /// Where the journal lies.
     pub fn journal_dir(&self) -> PathBuf {
-        self.data_dir.join("journal")
+        plimsoll_api::storage::journal_dir(&self.data_dir)
     }
     /// Where baselines lie.
     pub fn baselines_dir(&self) -> PathBuf {

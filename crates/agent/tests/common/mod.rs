@@ -382,7 +382,11 @@ impl Rig {
         config.journal.emergency_bytes = 64 << 10;
         config
     }
-    pub(crate) fn start(config: &Config, hands: &Arc<Hands>, town: Town) -> Self {
+    pub(crate) fn start(
+        config: &Config,
+        hands: &Arc<Hands>,
+        town: impl Attribute + 'static,
+    ) -> Self {
         let kernel = Arc::new(FakeKernel::default());
         let opened = daemon::open(config, hands.clone()).unwrap();
         let around = Surroundings {

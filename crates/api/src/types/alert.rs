@@ -63,7 +63,13 @@ impl Alert {
     /// The JSON form of an alert.
     pub fn new(a: &model::Alert, context: Context<'_>) -> Self {
         let drift = match &a.source {
-            model::AlertSource::Drift(d) => Some(Drift::new(d, Context { record: None, ..context })),
+            model::AlertSource::Drift(d) => Some(Drift::new(
+                d,
+                Context {
+                    record: None,
+                    ..context
+                },
+            )),
             model::AlertSource::Rule(_) => None,
         };
         Self {
@@ -71,7 +77,11 @@ impl Alert {
             rule: a.rule.clone(),
             priority: a.priority.as_str().to_owned(),
             output: lossy(&a.output),
-            output_fields: a.fields.iter().map(|(k, v)| (k.clone(), field(k, v))).collect(),
+            output_fields: a
+                .fields
+                .iter()
+                .map(|(k, v)| (k.clone(), field(k, v)))
+                .collect(),
             source: "syscall".to_owned(),
             tags: a.tags.clone(),
             hostname: context.node.to_owned(),
@@ -102,8 +112,23 @@ fn field(name: &str, value: &model::Text) -> Value {
 
 fn is_numeric(name: &str) -> bool {
     const SUFFIXES: [&str; 17] = [
-        ".pid", ".ppid", ".vpid", ".tid", ".vtid", ".uid", ".gid", ".loginuid", ".tty", ".time",
-        ".num", ".cpu", ".lport", ".rport", ".cport", ".sport", ".ino",
+        ".pid",
+        ".ppid",
+        ".vpid",
+        ".tid",
+        ".vtid",
+        ".uid",
+        ".gid",
+        ".loginuid",
+        ".tty",
+        ".time",
+        ".num",
+        ".cpu",
+        ".lport",
+        ".rport",
+        ".cport",
+        ".sport",
+        ".ino",
     ];
     SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
@@ -113,9 +138,18 @@ fn uuid_of(alert_id: &str) -> String {
     let mut h = sha2::Sha256::new();
     h.update(b"plimsoll alert\0");
     h.update(alert_id);
-    let mut b: [u8; 16] = h.finalize()[..16].try_into().expect("a SHA-256 has 32 bytes");
+    let mut b: [u8; 16] = h.finalize()[..16]
+        .try_into()
+        .expect("a SHA-256 has 32 bytes");
     b[6] = (b[6] & 0x0f) | 0x80;
     b[8] = (b[8] & 0x3f) | 0x80;
     let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }

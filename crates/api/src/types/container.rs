@@ -88,7 +88,11 @@ impl Container {
             found_running: c.found_running,
             privileged: c.privileged,
             command: c.command.iter().map(lossy).collect(),
-            ports: c.ports.iter().map(|(port, proto)| format!("{port}/{proto}")).collect(),
+            ports: c
+                .ports
+                .iter()
+                .map(|(port, proto)| format!("{port}/{proto}"))
+                .collect(),
             addresses: c.addresses.clone(),
             mounts: c.mounts.clone(),
             labels: c.labels.clone(),

@@ -187,7 +187,9 @@ fn detail(kind: &EventKind) -> Value {
             "first": e.first,
         }),
         EventKind::Exit { code, signal } => json!({ "code": code, "signal": signal }),
-        EventKind::Fork { child } => json!({ "child_pid": child.tgid, "child_start_boot_ns": child.start.0 }),
+        EventKind::Fork { child } => {
+            json!({ "child_pid": child.tgid, "child_start_boot_ns": child.start.0 })
+        }
         EventKind::File(f) => json!({
             "operation": f.op.as_str(),
             "path": lossy(&f.path),
@@ -196,8 +198,14 @@ fn detail(kind: &EventKind) -> Value {
             "flags": f.flags,
             "result": f.result,
         }),
-        EventKind::Library { path, origin } => json!({ "path": lossy(path), "origin": origin.as_str() }),
-        EventKind::Socket { family, kind, protocol } => json!({ "family": family, "type": kind, "protocol": protocol }),
+        EventKind::Library { path, origin } => {
+            json!({ "path": lossy(path), "origin": origin.as_str() })
+        }
+        EventKind::Socket {
+            family,
+            kind,
+            protocol,
+        } => json!({ "family": family, "type": kind, "protocol": protocol }),
         EventKind::Connect(c) | EventKind::Accept(c) | EventKind::Datagram(c) => connection(c),
         EventKind::Listen { proto, local } | EventKind::Bind { proto, local } => {
             json!({ "proto": proto.as_str(), "local": address(local) })
@@ -210,23 +218,42 @@ fn detail(kind: &EventKind) -> Value {
             "addresses": d.addresses.iter().map(|ip| ip.0.to_string()).collect::<Vec<_>>(),
             "server": d.server.as_ref().map(address),
         }),
-        EventKind::Dup { stream, target, peer } => json!({
+        EventKind::Dup {
+            stream,
+            target,
+            peer,
+        } => json!({
             "stream": stream,
             "target": dup_target(*target),
             "peer": peer.as_ref().map(address),
         }),
-        EventKind::Namespace { call, flags } => json!({ "call": namespace_call(*call), "flags": format!("{flags:#x}") }),
-        EventKind::Mount { call, source, target, fstype, flags } => json!({
+        EventKind::Namespace { call, flags } => {
+            json!({ "call": namespace_call(*call), "flags": format!("{flags:#x}") })
+        }
+        EventKind::Mount {
+            call,
+            source,
+            target,
+            fstype,
+            flags,
+        } => json!({
             "call": mount_call(*call),
             "source": lossy(source),
             "target": lossy(target),
             "fstype": lossy(fstype),
             "flags": format!("{flags:#x}"),
         }),
-        EventKind::Ptrace { request, target } => json!({ "request": request, "target_pid": target }),
+        EventKind::Ptrace { request, target } => {
+            json!({ "request": request, "target_pid": target })
+        }
         EventKind::Module { name } => json!({ "name": lossy(name) }),
         EventKind::Bpf { command } => json!({ "command": command }),
-        EventKind::Credentials { old_uid, new_uid, old_caps, new_caps } => json!({
+        EventKind::Credentials {
+            old_uid,
+            new_uid,
+            old_caps,
+            new_caps,
+        } => json!({
             "old_uid": old_uid,
             "new_uid": new_uid,
             "old_caps": format!("{old_caps:#x}"),
@@ -234,7 +261,9 @@ fn detail(kind: &EventKind) -> Value {
         }),
         EventKind::Syscall { nr, compat } => json!({ "nr": nr, "compat": compat }),
         EventKind::Memfd { name } => json!({ "name": lossy(name) }),
-        EventKind::CgroupMkdir { id, parent, path } => json!({ "id": id, "parent": parent, "path": lossy(path) }),
+        EventKind::CgroupMkdir { id, parent, path } => {
+            json!({ "id": id, "parent": parent, "path": lossy(path) })
+        }
         EventKind::CgroupRmdir { id } => json!({ "id": id }),
         EventKind::CgroupAttach { to, path, moved } => json!({
             "to": to,

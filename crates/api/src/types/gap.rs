@@ -41,7 +41,12 @@ impl Gap {
         };
         Self {
             stage: gap.stage.as_str().to_owned(),
-            scope: if instance.is_some() { "container" } else { "node" }.to_owned(),
+            scope: if instance.is_some() {
+                "container"
+            } else {
+                "node"
+            }
+            .to_owned(),
             container_id: instance.map(|i| i.id.to_string()),
             instance: instance.map(ToString::to_string),
             name: context.container.map(|c| c.name.clone()),

@@ -7,14 +7,18 @@ use plimsoll_model::record::{Lifecycle, Presence};
 use plimsoll_model::*;
 
 pub const S: u64 = 1_000_000_000;
-/// 2026-11-21T01:00:00Z, boot time 1000 s.
+/// 2026-11-21T01:00:00Z, boot time 100000 s.
 const WALL: i64 = 1_795_222_800 * S as i64;
-const BOOT: u64 = 1000 * S;
+const BOOT: u64 = 100_000 * S;
 
 /// A moment, `s` seconds into the scene.
 pub fn at(s: f64) -> Stamp {
     let ns = (s * S as f64) as i64;
-    Stamp { boot: BootNs((BOOT as i64 + ns) as u64), wall: WallNs(WALL + ns), uncertainty_ns: 1_000 }
+    Stamp {
+        boot: BootNs((BOOT as i64 + ns) as u64),
+        wall: WallNs(WALL + ns),
+        uncertainty_ns: 1_000,
+    }
 }
 
 /// Records in memory.
@@ -25,20 +29,32 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        Self { origin: NodeId::parse("node1").unwrap(), records: Vec::new() }
+        Self {
+            origin: NodeId::parse("node1").unwrap(),
+            records: Vec::new(),
+        }
     }
 
     pub fn put(&mut self, at: Stamp, about: Option<&Instance>, record: Record) -> RecordId {
-        self.records.push((at, about.cloned(), Body::Record(record)));
+        self.records
+            .push((at, about.cloned(), Body::Record(record)));
         self.id(self.records.len() as u64 - 1)
     }
 
     fn id(&self, leaf: u64) -> RecordId {
-        RecordId { origin: self.origin.clone(), leaf }
+        RecordId {
+            origin: self.origin.clone(),
+            leaf,
+        }
     }
 
     pub fn agent(&mut self, what: &str, s: f64) {
-        let l = Lifecycle { what: what.into(), at: at(s), version: "0.1.0".into(), details: vec![] };
+        let l = Lifecycle {
+            what: what.into(),
+            at: at(s),
+            version: "0.1.0".into(),
+            details: vec![],
+        };
         self.put(at(s), None, Record::Lifecycle(l));
     }
 
@@ -53,7 +69,13 @@ impl World {
         self.container(c, s);
     }
 
-    pub fn event(&mut self, c: &Container, s: f64, lineage: &[Ancestor], kind: EventKind) -> RecordId {
+    pub fn event(
+        &mut self,
+        c: &Container,
+        s: f64,
+        lineage: &[Ancestor],
+        kind: EventKind,
+    ) -> RecordId {
         let first = &lineage[0];
         let event = Event {
             boot: at(s).boot,
@@ -61,7 +83,13 @@ impl World {
             cpu: 0,
             alert_class: false,
             cgroup_id: 1,
-            process: ProcessInfo { key: first.key, tid: first.key.tgid, uid: first.uid, entry: first.entry, ..Default::default() },
+            process: ProcessInfo {
+                key: first.key,
+                tid: first.key.tgid,
+                uid: first.uid,
+                entry: first.entry,
+                ..Default::default()
+            },
             actor: Actor(1),
             trust: Trust::Object,
             tampered: false,
@@ -82,9 +110,24 @@ impl World {
         self.put(at(s), Some(&c.instance), Record::Observation(o))
     }
 
-    pub fn gap(&mut self, c: Option<&Container>, stage: Stage, from: f64, to: f64, count: Option<u64>, reason: &str) {
+    pub fn gap(
+        &mut self,
+        c: Option<&Container>,
+        stage: Stage,
+        from: f64,
+        to: f64,
+        count: Option<u64>,
+        reason: &str,
+    ) {
         let scope = c.map_or(GapScope::Node, |c| GapScope::Container(c.instance.clone()));
-        let gap = Gap { stage, scope, from: at(from), to: at(to), count, reason: reason.into() };
+        let gap = Gap {
+            stage,
+            scope,
+            from: at(from),
+            to: at(to),
+            count,
+            reason: reason.into(),
+        };
         self.put(at(to), c.map(|c| &c.instance), Record::Gap(gap));
     }
 
@@ -108,7 +151,9 @@ impl World {
             at: at(s),
             rule: "Program from writable layer".into(),
             priority: Priority::Critical,
-            output: Text::new(b"/tmp/x\x1b[31m was run in web, though it is not from the image".to_vec()),
+            output: Text::new(
+                b"/tmp/x\x1b[31m was run in web, though it is not from the image".to_vec(),
+            ),
             source: AlertSource::Drift(drift),
             instance: Some(c.instance.clone()),
             tags: vec!["T1059".into()],
@@ -129,7 +174,10 @@ impl Records for World {
         &self.origin
     }
     fn span(&self) -> Option<Span> {
-        Some(Span { first: self.records.first()?.0.wall, last: self.records.last()?.0.wall })
+        Some(Span {
+            first: self.records.first()?.0.wall,
+            last: self.records.last()?.0.wall,
+        })
     }
     fn visit(&self, filter: &Filter, each: &mut dyn FnMut(Seen)) -> Result<(), RecordsError> {
         for (leaf, (stamp, about, body)) in self.records.iter().enumerate() {
@@ -138,22 +186,36 @@ impl Records for World {
                 _ => (RecordKind::Observation as u16, vec![]),
             };
             let needles = filter.needles.is_empty()
-                || filter.needles.iter().any(|n| payload.windows(n.len()).any(|w| w == n));
+                || filter
+                    .needles
+                    .iter()
+                    .any(|n| payload.windows(n.len()).any(|w| w == n));
             let ours = filter.instance.is_none() || filter.instance == *about;
             if filter.fits(kind, stamp.wall) && ours && needles {
-                each(Seen { id: self.id(leaf as u64), wall: stamp.wall, body: body.clone() });
+                each(Seen {
+                    id: self.id(leaf as u64),
+                    wall: stamp.wall,
+                    body: body.clone(),
+                });
             }
         }
         Ok(())
     }
     fn get(&self, id: &RecordId) -> Result<Option<Seen>, RecordsError> {
         let found = self.records.get(id.leaf as usize);
-        Ok(found.map(|(stamp, _, body)| Seen { id: id.clone(), wall: stamp.wall, body: body.clone() }))
+        Ok(found.map(|(stamp, _, body)| Seen {
+            id: id.clone(),
+            wall: stamp.wall,
+            body: body.clone(),
+        }))
     }
 }
 
 pub fn instance(id: char, start: f64) -> Instance {
-    Instance { id: ContainerId::parse(&id.to_string().repeat(64)).unwrap(), start: at(start).boot }
+    Instance {
+        id: ContainerId::parse(&id.to_string().repeat(64)).unwrap(),
+        start: at(start).boot,
+    }
 }
 
 pub fn digest(c: char) -> Digest {
@@ -194,7 +256,10 @@ pub fn container(name: &str, id: char, start: f64, image_digest: char) -> Contai
 
 pub fn process(pid: u32, start: f64, exe: &str, argv: &[&str], entry: Entry) -> Ancestor {
     Ancestor {
-        key: ProcessKey { tgid: pid, start: at(start).boot },
+        key: ProcessKey {
+            tgid: pid,
+            start: at(start).boot,
+        },
         exe: exe.into(),
         argv: argv.iter().map(|a| Text::from(*a)).collect(),
         entry,
@@ -205,15 +270,34 @@ pub fn process(pid: u32, start: f64, exe: &str, argv: &[&str], entry: Entry) -> 
 }
 
 pub fn exec(p: &Ancestor, origin: Origin) -> EventKind {
-    EventKind::Exec(Exec { exe: p.exe.clone(), argv: p.argv.clone(), origin, dev: 7, ino: 4711, ..Default::default() })
+    EventKind::Exec(Exec {
+        exe: p.exe.clone(),
+        argv: p.argv.clone(),
+        origin,
+        dev: 7,
+        ino: 4711,
+        ..Default::default()
+    })
 }
 
 pub fn file(op: FileOp, path: &str, flags: u32) -> EventKind {
-    EventKind::File(FileEvent { op, path: path.into(), target: Text::default(), origin: Origin::Upper, flags, result: 0 })
+    EventKind::File(FileEvent {
+        op,
+        path: path.into(),
+        target: Text::default(),
+        origin: Origin::Upper,
+        flags,
+        result: 0,
+    })
 }
 
 pub fn connect(ip: [u8; 4], port: u16) -> EventKind {
-    EventKind::Connect(Connection { proto: Proto::Tcp, peer: SockAddr::Inet(ip.into(), port), local: None, result: -115 })
+    EventKind::Connect(Connection {
+        proto: Proto::Tcp,
+        peer: SockAddr::Inet(ip.into(), port),
+        local: None,
+        result: -115,
+    })
 }
 
 pub fn dns(name: &str, answer: Option<[u8; 4]>) -> EventKind {
@@ -245,14 +329,32 @@ pub struct Known;
 
 pub fn known() -> Vec<Behaviour> {
     vec![
-        behaviour(BehaviourKind::Exec, "/usr/bin/tini", "run", "/usr/sbin/nginx"),
-        behaviour(BehaviourKind::File, "/usr/sbin/nginx", "read", "/etc/nginx/*.conf"),
-        behaviour(BehaviourKind::Connect, "/usr/sbin/nginx", "tcp", "10.0.0.5:6379"),
+        behaviour(
+            BehaviourKind::Exec,
+            "/usr/bin/tini",
+            "run",
+            "/usr/sbin/nginx",
+        ),
+        behaviour(
+            BehaviourKind::File,
+            "/usr/sbin/nginx",
+            "read",
+            "/etc/nginx/*.conf",
+        ),
+        behaviour(
+            BehaviourKind::Connect,
+            "/usr/sbin/nginx",
+            "tcp",
+            "10.0.0.5:6379",
+        ),
     ]
 }
 
 pub fn reference() -> BaselineRef {
-    BaselineRef { id: BaselineId::parse("b1f00000").unwrap(), version: 4 }
+    BaselineRef {
+        id: BaselineId::parse("b1f00000").unwrap(),
+        version: 4,
+    }
 }
 
 impl Baselines for Known {
@@ -284,7 +386,10 @@ impl Baselines for Known {
             unmet: vec![],
             known: known(),
             predecessor: None,
-            record: None,
+            record: Some(RecordId {
+                origin: NodeId::parse("node1").unwrap(),
+                leaf: 2,
+            }),
         })
     }
     fn of_image(&self, image: Option<&Digest>, role: &str) -> Option<BaselineFacts> {

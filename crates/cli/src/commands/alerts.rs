@@ -2,13 +2,13 @@
 
 use super::priority_style;
 use super::select::{Resolved, resolve};
+use crate::Verdict;
 use crate::args::{AlertsArgs, Global};
 use crate::failure::Failure;
 use crate::journal::{Containers, Wanted, filter, read_failure};
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
-use crate::Verdict;
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
@@ -22,7 +22,11 @@ const POLL: Duration = Duration::from_millis(250);
 /// Alerts taken at one look.
 const BATCH: usize = 1000;
 
-pub(crate) fn alerts(global: &Global, args: &AlertsArgs, out: &mut Out) -> Result<Verdict, Failure> {
+pub(crate) fn alerts(
+    global: &Global,
+    args: &AlertsArgs,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
     let mut source = Source::find(global)?;
     let journal = source.journal()?;
     let mut containers = journal.containers()?;
@@ -30,23 +34,25 @@ pub(crate) fn alerts(global: &Global, args: &AlertsArgs, out: &mut Out) -> Resul
     // from here on following begins: what becomes durable while the list is read comes after it
     let end = journal.end()?;
     let mut seen = HashSet::new();
-    // newest first, so that the latest record of an alert, with its highest count, is met first
-    let mut latest = Vec::new();
+    let mut kept = Vec::new();
+    // newest first: the first record met of an alert is its latest, with the highest count
     let read = select.latest(
         &journal,
-        Wanted { newest_first: true, ..select.wanted(&[RecordKind::Alert]) },
+        Wanted {
+            newest_first: true,
+            ..select.wanted(&[RecordKind::Alert])
+        },
         |id, record| match record {
-            Record::Alert(a) if matches(args, &select, &a) => Some((id, a)),
+            Record::Alert(a) if matches(args, &select, &a) => {
+                seen.insert(a.id.clone()).then_some((id, a))
+            }
             _ => None,
         },
         |found| {
-            latest.push(found);
+            kept.push(found);
             Ok(())
         },
     )?;
-    // handed over oldest first: an alert's last record stands for it, at the place of its last act
-    let mut kept: Vec<(RecordId, Alert)> = latest.into_iter().rev().filter(|(_, a)| seen.insert(a.id.clone())).collect();
-    kept.reverse();
     let node = journal_node(&journal);
     show(&kept, &containers, &node, out)?;
     if args.follow {
@@ -65,9 +71,16 @@ fn matches(args: &AlertsArgs, select: &Resolved, alert: &Alert) -> bool {
     select.has(alert.instance.as_ref()) && args.priority.is_none_or(|least| alert.priority <= least)
 }
 
-fn show(kept: &[(RecordId, Alert)], containers: &Containers, node: &str, out: &mut Out) -> Result<(), Failure> {
+fn show(
+    kept: &[(RecordId, Alert)],
+    containers: &Containers,
+    node: &str,
+    out: &mut Out,
+) -> Result<(), Failure> {
     if out.json {
-        return kept.iter().try_for_each(|(id, a)| out.object(&json(id, a, containers, node)));
+        return kept
+            .iter()
+            .try_for_each(|(id, a)| out.object(&json(id, a, containers, node)));
     }
     let mut table = Table::new(&["TIME", "PRIORITY", "CONTAINER", "COUNT", "ALERT", "WHAT"]);
     for (_, a) in kept {
@@ -80,19 +93,33 @@ fn show(kept: &[(RecordId, Alert)], containers: &Containers, node: &str, out: &m
             a.output.to_string().into(),
         ]);
     }
-    if table.is_empty() { Ok(()) } else { table.print(out) }
+    if table.is_empty() {
+        Ok(())
+    } else {
+        table.print(out)
+    }
 }
 
 fn container_name(a: &Alert, containers: &Containers) -> String {
     match &a.instance {
-        Some(i) => containers.get(i).map_or(i.id.short(), |c| c.display_name()).to_owned(),
+        Some(i) => containers
+            .get(i)
+            .map_or(i.id.short(), |c| c.display_name())
+            .to_owned(),
         None => "?".to_owned(),
     }
 }
 
 fn json(id: &RecordId, a: &Alert, containers: &Containers, node: &str) -> api::Alert {
     let container = a.instance.as_ref().and_then(|i| containers.get(i));
-    api::Alert::new(a, Context { node, container, record: Some(id) })
+    api::Alert::new(
+        a,
+        Context {
+            node,
+            container,
+            record: Some(id),
+        },
+    )
 }
 
 /// Shows alerts as they become durable, until interrupted.
@@ -107,8 +134,12 @@ fn follow(
 ) -> Result<Verdict, Failure> {
     let node = journal_node(&journal);
     let dir = std::path::PathBuf::from(&node);
-    let wanted = Wanted { kinds: vec![RecordKind::Alert, RecordKind::Container], ..Wanted::default() };
-    let origin = plimsoll_model::NodeId::parse(&node).map_err(|e| Failure::Failed(e.to_string()))?;
+    let wanted = Wanted {
+        kinds: vec![RecordKind::Alert, RecordKind::Container],
+        ..Wanted::default()
+    };
+    let origin =
+        plimsoll_model::NodeId::parse(&node).map_err(|e| Failure::Failed(e.to_string()))?;
     let mut follow = journal.into_reader().follow(from, filter(&wanted));
     out.flush()?;
     loop {
@@ -119,8 +150,13 @@ fn follow(
                 remark("note: a damaged record is left out");
                 continue;
             };
-            let Payload::Present { bytes, .. } = &entry.payload else { continue };
-            let id = RecordId { origin: origin.clone(), leaf: entry.leaf.0 };
+            let Payload::Present { bytes, .. } = &entry.payload else {
+                continue;
+            };
+            let id = RecordId {
+                origin: origin.clone(),
+                leaf: entry.leaf.0,
+            };
             match Record::decode(entry.header.kind, bytes) {
                 Ok(Record::Container(c)) => containers.learn(c),
                 Ok(Record::Alert(a)) if matches(args, select, &a) => {
@@ -142,13 +178,29 @@ fn follow(
     }
 }
 
-fn one(id: &RecordId, a: &Alert, again: bool, containers: &Containers, node: &str, out: &mut Out) -> Result<(), Failure> {
+fn one(
+    id: &RecordId,
+    a: &Alert,
+    again: bool,
+    containers: &Containers,
+    node: &str,
+    out: &mut Out,
+) -> Result<(), Failure> {
     if out.json {
         return out.object(&json(id, a, containers, node));
     }
     let at = describe::when(if again { a.last.wall } else { a.at.wall });
-    let priority = out.paint.apply(priority_style(a.priority), a.priority.as_str());
-    let repeat = if again { format!(" ({} times so far)", a.count) } else { String::new() };
+    let priority = out
+        .paint
+        .apply(priority_style(a.priority), a.priority.as_str());
+    let repeat = if again {
+        format!(" ({} times so far)", a.count)
+    } else {
+        String::new()
+    };
     let container = describe::words(&container_name(a, containers));
-    out.line(&format!("{at}  {priority}  {container}  {}{repeat}  {}", a.output, a.id))
+    out.line(&format!(
+        "{at}  {priority}  {container}  {}{repeat}  {}",
+        a.output, a.id
+    ))
 }

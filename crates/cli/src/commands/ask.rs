@@ -1,5 +1,6 @@
 //! `plimsoll ask`: the standard questions, from evidence.
 
+use crate::Verdict;
 use crate::args::{AskArgs, Global, Questions};
 use crate::baselines::Kept;
 use crate::failure::Failure;
@@ -7,7 +8,6 @@ use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::wrap;
 use crate::when::now;
-use crate::Verdict;
 use plimsoll_api::{Answer, Statement, StatementStatus};
 use plimsoll_ask::{Ask, AskError, Question, Records as _, Subject};
 
@@ -22,7 +22,11 @@ pub(crate) fn ask(global: &Global, args: &AskArgs, out: &mut Out) -> Result<Verd
     let subject = match (&args.alert, &args.container) {
         (Some(alert), _) => Subject::Alert(alert.clone()),
         (None, Some(container)) => Subject::Container(container.clone()),
-        (None, None) => return Err(Failure::Usage("name an --alert or a --container".to_owned())),
+        (None, None) => {
+            return Err(Failure::Usage(
+                "name an --alert or a --container".to_owned(),
+            ));
+        }
     };
     for (n, question) in questions(&args.questions).into_iter().enumerate() {
         let one = Ask {
@@ -65,9 +69,14 @@ fn failure(e: AskError) -> Failure {
 }
 
 fn show(answer: &Answer, out: &mut Out) -> Result<(), Failure> {
-    let head = out.paint.apply(Style::Bold, &format!("{}  {}", answer.question, answer.title));
+    let head = out.paint.apply(
+        Style::Bold,
+        &format!("{}  {}", answer.question, answer.title),
+    );
     out.line(&head)?;
-    let about = out.paint.apply(Style::Dim, &format!("    about {}", answer.subject));
+    let about = out
+        .paint
+        .apply(Style::Dim, &format!("    about {}", answer.subject));
     out.line(&about)?;
     for statement in &answer.statements {
         sentence(statement, out)?;
@@ -78,18 +87,42 @@ fn show(answer: &Answer, out: &mut Out) -> Result<(), Failure> {
         "partial" => Style::Warn,
         _ => Style::Bad,
     };
-    let label = out.paint.apply(style, &format!("{:<width$}", "whole?", width = INDENT - 2));
+    let label = out
+        .paint
+        .apply(style, &format!("{:<width$}", "whole?", width = INDENT - 2));
     out.line(&format!("  {label}{}", wrap(&c.summary, out.width, INDENT)))?;
     for gap in c.gaps.iter().take(5) {
-        let count = gap.count.map_or("an unknown number of events".to_owned(), |n| format!("{n} events"));
-        let text = format!("- {}: {count}, {} to {} ({})", gap.stage, short(&gap.from), short(&gap.to), gap.reason);
-        out.line(&format!("{:INDENT$}{}", "", wrap(&text, out.width, INDENT + 2)))?;
+        let count = gap
+            .count
+            .map_or("an unknown number of events".to_owned(), |n| {
+                format!("{n} events")
+            });
+        let text = format!(
+            "- {}: {count}, {} to {} ({})",
+            gap.stage,
+            short(&gap.from),
+            short(&gap.to),
+            gap.reason
+        );
+        out.line(&format!(
+            "{:INDENT$}{}",
+            "",
+            wrap(&text, out.width, INDENT + 2)
+        ))?;
     }
     if c.gaps_total > 5 {
-        out.line(&format!("{:INDENT$}- {} more gaps: `plimsoll ask Q16` or `plimsoll gaps`", "", c.gaps_total - 5))?;
+        out.line(&format!(
+            "{:INDENT$}- {} more gaps: `plimsoll ask Q16` or `plimsoll gaps`",
+            "",
+            c.gaps_total - 5
+        ))?;
     }
     for limit in &c.limits {
-        out.line(&format!("{:INDENT$}{}", "", wrap(&format!("- {limit}"), out.width, INDENT + 2)))?;
+        out.line(&format!(
+            "{:INDENT$}{}",
+            "",
+            wrap(&format!("- {limit}"), out.width, INDENT + 2)
+        ))?;
     }
     Ok(())
 }
@@ -100,10 +133,15 @@ fn sentence(s: &Statement, out: &mut Out) -> Result<(), Failure> {
         StatementStatus::Inferred => Style::Warn,
         StatementStatus::Unknown => Style::Bad,
     };
-    let label = out.paint.apply(style, &format!("{:<width$}", s.status.as_str(), width = INDENT - 2));
+    let label = out.paint.apply(
+        style,
+        &format!("{:<width$}", s.status.as_str(), width = INDENT - 2),
+    );
     out.line(&format!("  {label}{}", wrap(&s.text, out.width, INDENT)))?;
     if let Some(records) = records(&s.evidence) {
-        let records = out.paint.apply(Style::Dim, &wrap(&records, out.width, INDENT));
+        let records = out
+            .paint
+            .apply(Style::Dim, &wrap(&records, out.width, INDENT));
         out.line(&format!("{:INDENT$}{records}", ""))?;
     }
     Ok(())
@@ -114,10 +152,14 @@ fn records(evidence: &[String]) -> Option<String> {
     const SHOWN: usize = 6;
     let first = evidence.first()?;
     let origin = first.rsplit_once('@').map_or("", |(origin, _)| origin);
-    let leaves = evidence.iter().take(SHOWN).enumerate().map(|(n, id)| match id.rsplit_once('@') {
-        Some((o, leaf)) if o == origin && n > 0 => format!("@{leaf}"),
-        _ => id.clone(),
-    });
+    let leaves = evidence
+        .iter()
+        .take(SHOWN)
+        .enumerate()
+        .map(|(n, id)| match id.rsplit_once('@') {
+            Some((o, leaf)) if o == origin && n > 0 => format!("@{leaf}"),
+            _ => id.clone(),
+        });
     let mut text = leaves.collect::<Vec<_>>().join(" ");
     if evidence.len() > SHOWN {
         text += &format!(" and {} more", evidence.len() - SHOWN);

@@ -2,6 +2,7 @@
 
 use super::containers;
 use super::{risk_style, state_style};
+use crate::Verdict;
 use crate::args::{BaselineCommand, Global};
 use crate::baselines::{Kept, diff};
 use crate::failure::Failure;
@@ -9,7 +10,6 @@ use crate::journal::Journal;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table, wrap};
-use crate::Verdict;
 use plimsoll_api::describe::words;
 use plimsoll_api::protocol::BaselineSelector;
 use plimsoll_api::types::{Behaviour, KnownBehaviour};
@@ -22,25 +22,45 @@ use std::path::Path;
 /// Longest document that is read.
 const DOCUMENT_MAX: u64 = (plimsoll_api::protocol::REQUEST_BYTES_MAX - (1 << 20)) as u64;
 
-pub(crate) fn baseline(global: &Global, command: &BaselineCommand, out: &mut Out) -> Result<Verdict, Failure> {
+pub(crate) fn baseline(
+    global: &Global,
+    command: &BaselineCommand,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
     let mut source = Source::find(global)?;
     match command {
         BaselineCommand::List => list(&mut source, out),
         BaselineCommand::Show { baseline } => show(&mut source, baseline, out),
         BaselineCommand::Diff { from, to } => compare(&mut source, from, to, out),
-        BaselineCommand::Approve { baseline, behaviours, reason } => {
+        BaselineCommand::Approve {
+            baseline,
+            behaviours,
+            reason,
+        } => {
             let (behaviours, reason) = (behaviours.clone(), reason.clone());
-            decide(&mut source, baseline, "approving", out, |id| Request::BaselineApprove { id, behaviours, reason })
+            decide(&mut source, baseline, "approving", out, |id| {
+                Request::BaselineApprove {
+                    id,
+                    behaviours,
+                    reason,
+                }
+            })
         }
         BaselineCommand::Lock { baseline, reason } => {
             let reason = reason.clone();
-            decide(&mut source, baseline, "locking", out, |id| Request::BaselineLock { id, reason })
+            decide(&mut source, baseline, "locking", out, |id| {
+                Request::BaselineLock { id, reason }
+            })
         }
         BaselineCommand::Reset { baseline, reason } => {
             let reason = reason.clone();
-            decide(&mut source, baseline, "resetting", out, |id| Request::BaselineReset { id, reason })
+            decide(&mut source, baseline, "resetting", out, |id| {
+                Request::BaselineReset { id, reason }
+            })
         }
-        BaselineCommand::Export { baseline, output } => export(&mut source, baseline, output.as_deref(), out),
+        BaselineCommand::Export { baseline, output } => {
+            export(&mut source, baseline, output.as_deref(), out)
+        }
         BaselineCommand::Import { file, reason } => import(&mut source, file, reason, out),
     }
 }
@@ -59,7 +79,10 @@ fn all(source: &mut Source) -> Result<Vec<Baseline>, Failure> {
 }
 
 /// Runs `f` over the baselines in the data directory, with the journal for older versions.
-fn with_kept<T>(source: &mut Source, f: impl FnOnce(&Kept<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+fn with_kept<T>(
+    source: &mut Source,
+    f: impl FnOnce(&Kept<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let journal: Journal = source.journal()?;
     let node = journal.origin().clone();
     let kept = Kept::read(&source.config.baselines_dir(), &node, Some(&journal))?;
@@ -76,7 +99,10 @@ fn resolve(source: &mut Source, text: &str) -> Result<BaselineSelector, Failure>
         None => (text, None),
     };
     let list = all(source)?;
-    let selector = |b: &Baseline| BaselineSelector { id: b.id.clone(), version };
+    let selector = |b: &Baseline| BaselineSelector {
+        id: b.id.clone(),
+        version,
+    };
     let tests: [&dyn Fn(&Baseline) -> bool; 5] = [
         &|b| b.id == name,
         &|b| name.len() >= 4 && b.id.starts_with(name),
@@ -93,18 +119,38 @@ fn resolve(source: &mut Source, text: &str) -> Result<BaselineSelector, Failure>
         }
     }
     let containers = containers::known(source, true)?;
-    let of = containers.iter().rev().find(|c| c.name == name || c.container_id == name || (name.len() >= 4 && c.container_id.starts_with(name)));
-    let found = of.and_then(|c| list.iter().find(|b| b.role == c.role && b.image_digest == c.image_digest));
+    let of = containers.iter().rev().find(|c| {
+        c.name == name
+            || c.container_id == name
+            || (name.len() >= 4 && c.container_id.starts_with(name))
+    });
+    let found = of.and_then(|c| {
+        list.iter()
+            .find(|b| b.role == c.role && b.image_digest == c.image_digest)
+    });
     match (found, of) {
         (Some(b), _) => Ok(selector(b)),
-        (None, Some(c)) => Err(Failure::Failed(format!("container {name:?} has no baseline yet (image {}, role {})", c.image, c.role))),
-        (None, None) => Err(Failure::Failed(format!("no baseline {name:?}: `plimsoll baseline list` shows them all"))),
+        (None, Some(c)) => Err(Failure::Failed(format!(
+            "container {name:?} has no baseline yet (image {}, role {})",
+            c.image, c.role
+        ))),
+        (None, None) => Err(Failure::Failed(format!(
+            "no baseline {name:?}: `plimsoll baseline list` shows them all"
+        ))),
     }
 }
 
 fn ambiguous(name: &str, many: &[&Baseline]) -> Failure {
-    let list: Vec<String> = many.iter().take(5).map(|b| format!("{} ({}, {})", short(&b.id), b.image, b.role)).collect();
-    Failure::Failed(format!("{name:?} fits {} baselines: {}; give more of an id", many.len(), list.join(", ")))
+    let list: Vec<String> = many
+        .iter()
+        .take(5)
+        .map(|b| format!("{} ({}, {})", short(&b.id), b.image, b.role))
+        .collect();
+    Failure::Failed(format!(
+        "{name:?} fits {} baselines: {}; give more of an id",
+        many.len(),
+        list.join(", ")
+    ))
 }
 
 fn short(id: &str) -> &str {
@@ -125,19 +171,36 @@ fn list(source: &mut Source, out: &mut Out) -> Result<Verdict, Failure> {
         remark("No baseline yet: one begins with the first container of an image.");
         return Ok(Verdict::Fine);
     }
-    let mut table = Table::new(&["BASELINE", "VERSION", "STATE", "COVERAGE", "NEW/DAY", "KNOWN", "WAITING", "ROLE", "IMAGE", "LACKS"]);
+    let mut table = Table::new(&[
+        "BASELINE", "VERSION", "STATE", "COVERAGE", "NEW/DAY", "KNOWN", "WAITING", "ROLE", "IMAGE",
+        "LACKS",
+    ]);
     for b in &list {
         table.row([
             short(&b.id).into(),
             b.version.to_string().into(),
             Cell::styled(&b.state, state_style(&b.state)),
             percent(b.coverage).into(),
-            b.expected_new_per_day.map_or("?".to_owned(), |n| format!("{n:.1}")).into(),
+            b.expected_new_per_day
+                .map_or("?".to_owned(), |n| format!("{n:.1}"))
+                .into(),
             b.behaviours.to_string().into(),
-            Cell::styled(b.quarantined.to_string(), if b.quarantined > 0 { Style::Warn } else { Style::Plain }),
+            Cell::styled(
+                b.quarantined.to_string(),
+                if b.quarantined > 0 {
+                    Style::Warn
+                } else {
+                    Style::Plain
+                },
+            ),
             b.role.clone().into(),
             b.image.clone().into(),
-            if b.unmet.is_empty() { "-".to_owned() } else { b.unmet.join("; ") }.into(),
+            if b.unmet.is_empty() {
+                "-".to_owned()
+            } else {
+                b.unmet.join("; ")
+            }
+            .into(),
         ]);
     }
     table.print(out)?;
@@ -146,7 +209,10 @@ fn list(source: &mut Source, out: &mut Out) -> Result<Verdict, Failure> {
 
 fn detail(source: &mut Source, of: &BaselineSelector) -> Result<BaselineDetail, Failure> {
     if let Some(agent) = source.agent() {
-        let (items, _) = agent.ask(&Request::BaselineShow { id: of.id.clone(), version: of.version })?;
+        let (items, _) = agent.ask(&Request::BaselineShow {
+            id: of.id.clone(),
+            version: of.version,
+        })?;
         let found = items.into_iter().find_map(|item| match item {
             Item::BaselineDetail(detail) => Some(detail),
             _ => None,
@@ -157,8 +223,13 @@ fn detail(source: &mut Source, of: &BaselineSelector) -> Result<BaselineDetail, 
 }
 
 fn at(kept: &Kept<'_>, of: &BaselineSelector) -> Result<plimsoll_baseline::Baseline, Failure> {
-    let version = of.version.map(|v| format!(" at version {v}")).unwrap_or_default();
-    kept.at(&of.id, of.version).map(|(b, _)| b).ok_or_else(|| Failure::Failed(format!("no baseline {}{version} is kept", of.id)))
+    let version = of
+        .version
+        .map(|v| format!(" at version {v}"))
+        .unwrap_or_default();
+    kept.at(&of.id, of.version)
+        .map(|(b, _)| b)
+        .ok_or_else(|| Failure::Failed(format!("no baseline {}{version} is kept", of.id)))
 }
 
 fn show(source: &mut Source, text: &str, out: &mut Out) -> Result<Verdict, Failure> {
@@ -170,15 +241,33 @@ fn show(source: &mut Source, text: &str, out: &mut Out) -> Result<Verdict, Failu
     }
     let b = &d.baseline;
     let state = out.paint.apply(state_style(&b.state), &words(&b.state));
-    out.line(&format!("baseline {} version {}, {state}", words(&b.id), b.version))?;
+    out.line(&format!(
+        "baseline {} version {}, {state}",
+        words(&b.id),
+        b.version
+    ))?;
     let image_digest = b.image_digest.as_deref().unwrap_or("digest not known");
     field(out, "image", &format!("{} ({image_digest})", b.image))?;
     field(out, "role", &b.role)?;
-    let rate = b.expected_new_per_day.map(|n| format!(", about {n:.1} new behaviours a day expected")).unwrap_or_default();
+    let rate = b
+        .expected_new_per_day
+        .map(|n| format!(", about {n:.1} new behaviours a day expected"))
+        .unwrap_or_default();
     field(out, "coverage", &format!("{}{rate}", percent(b.coverage)))?;
-    field(out, "seen", &format!("{} starts, {} instances, {} time slots; {}", b.starts, b.instances, b.samples, b.hours))?;
+    field(
+        out,
+        "seen",
+        &format!(
+            "{} starts, {} instances, {} time slots; {}",
+            b.starts, b.instances, b.samples, b.hours
+        ),
+    )?;
     if let Some(p) = &b.predecessor {
-        field(out, "started from", &format!("{} version {}", p.id, p.version))?;
+        field(
+            out,
+            "started from",
+            &format!("{} version {}", p.id, p.version),
+        )?;
     }
     for unmet in &b.unmet {
         field(out, "lacks", unmet)?;
@@ -189,7 +278,10 @@ fn show(source: &mut Source, text: &str, out: &mut Out) -> Result<Verdict, Failu
     behaviours("EXPECTED", &d.known, out)?;
     behaviours("WAITS FOR APPROVAL", &d.quarantine, out)?;
     if !d.quarantine.is_empty() {
-        remark(&format!("To take one in: plimsoll baseline approve {} --behaviour ID --reason '…'", short(&b.id)));
+        remark(&format!(
+            "To take one in: plimsoll baseline approve {} --behaviour ID --reason '…'",
+            short(&b.id)
+        ));
     }
     Ok(Verdict::Fine)
 }
@@ -204,9 +296,19 @@ fn behaviours(title: &str, list: &[KnownBehaviour], out: &mut Out) -> Result<(),
         return Ok(());
     }
     out.line("")?;
-    let title = out.paint.apply(Style::Bold, &format!("{title} ({})", list.len()));
+    let title = out
+        .paint
+        .apply(Style::Bold, &format!("{title} ({})", list.len()));
     out.line(&title)?;
-    let mut table = Table::new(&["KIND", "PROGRAM", "WHAT", "COUNT", "STATUS", "BEHAVIOUR", "NOTE"]);
+    let mut table = Table::new(&[
+        "KIND",
+        "PROGRAM",
+        "WHAT",
+        "COUNT",
+        "STATUS",
+        "BEHAVIOUR",
+        "NOTE",
+    ]);
     let mut sorted: Vec<&KnownBehaviour> = list.iter().collect();
     sorted.sort_by(|a, b| key(&a.behaviour).cmp(&key(&b.behaviour)));
     for k in sorted {
@@ -221,7 +323,14 @@ fn behaviours(title: &str, list: &[KnownBehaviour], out: &mut Out) -> Result<(),
             b.program.clone().into(),
             format!("{} {}", b.operation, b.object).into(),
             format!("{}{}", if k.at_least { "≥ " } else { "" }, k.count).into(),
-            Cell::styled(&k.status, if k.status == "quarantined" { risk_style(Risk::Medium) } else { Style::Plain }),
+            Cell::styled(
+                &k.status,
+                if k.status == "quarantined" {
+                    risk_style(Risk::Medium)
+                } else {
+                    Style::Plain
+                },
+            ),
             Cell::styled(&b.id, Style::Dim),
             note.into(),
         ]);
@@ -246,12 +355,23 @@ fn compare(source: &mut Source, from: &str, to: &str, out: &mut Out) -> Result<V
         }
         None => with_kept(source, |kept| Ok(diff(&at(kept, &from)?, &at(kept, &to)?)))?,
     };
-    let verdict = if d.changes.is_empty() { Verdict::Fine } else { Verdict::Found };
+    let verdict = if d.changes.is_empty() {
+        Verdict::Fine
+    } else {
+        Verdict::Found
+    };
     if out.json {
         out.object(&d)?;
         return Ok(verdict);
     }
-    out.line(&format!("{} version {} → {} version {}: {} the same", words(short(&d.from.id)), d.from.version, words(short(&d.to.id)), d.to.version, d.same))?;
+    out.line(&format!(
+        "{} version {} → {} version {}: {} the same",
+        words(short(&d.from.id)),
+        d.from.version,
+        words(short(&d.to.id)),
+        d.to.version,
+        d.same
+    ))?;
     for c in &d.changes {
         let (sign, style) = match c.change.as_str() {
             "added" => ("+", Style::Good),
@@ -259,25 +379,47 @@ fn compare(source: &mut Source, from: &str, to: &str, out: &mut Out) -> Result<V
             _ => ("~", Style::Warn),
         };
         let b = &c.behaviour;
-        let note = c.note.as_ref().map(|n| format!(" ({n})")).unwrap_or_default();
-        let text = words(&format!("{sign} {:<12} {} {} {}{note}", b.kind, b.program, b.operation, b.object));
+        let note = c
+            .note
+            .as_ref()
+            .map(|n| format!(" ({n})"))
+            .unwrap_or_default();
+        let text = words(&format!(
+            "{sign} {:<12} {} {} {}{note}",
+            b.kind, b.program, b.operation, b.object
+        ));
         let text = out.paint.apply(style, &text);
         out.line(&text)?;
     }
     Ok(verdict)
 }
 
-fn decide(source: &mut Source, text: &str, what: &str, out: &mut Out, request: impl FnOnce(String) -> Request) -> Result<Verdict, Failure> {
+fn decide(
+    source: &mut Source,
+    text: &str,
+    what: &str,
+    out: &mut Out,
+    request: impl FnOnce(String) -> Request,
+) -> Result<Verdict, Failure> {
     source.agent_for(&format!("{what} a baseline"))?;
     let selector = resolve(source, text)?;
     if selector.version.is_some() {
-        return Err(Failure::Usage("a decision is about the baseline in force: leave the @VERSION away".to_owned()));
+        return Err(Failure::Usage(
+            "a decision is about the baseline in force: leave the @VERSION away".to_owned(),
+        ));
     }
     tell(source, what, &request(selector.id), out)
 }
 
-fn tell(source: &mut Source, what: &str, request: &Request, out: &mut Out) -> Result<Verdict, Failure> {
-    let (items, message) = source.agent_for(&format!("{what} a baseline"))?.ask(request)?;
+fn tell(
+    source: &mut Source,
+    what: &str,
+    request: &Request,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
+    let (items, message) = source
+        .agent_for(&format!("{what} a baseline"))?
+        .ask(request)?;
     for item in items {
         match item {
             Item::BaselineRef(r) if out.json => out.object(&r)?,
@@ -291,11 +433,19 @@ fn tell(source: &mut Source, what: &str, request: &Request, out: &mut Out) -> Re
     Ok(Verdict::Fine)
 }
 
-fn export(source: &mut Source, text: &str, output: Option<&Path>, out: &mut Out) -> Result<Verdict, Failure> {
+fn export(
+    source: &mut Source,
+    text: &str,
+    output: Option<&Path>,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
     let of = resolve(source, text)?;
     let document = match source.agent() {
         Some(agent) => {
-            let (items, _) = agent.ask(&Request::BaselineExport { id: of.id.clone(), version: of.version })?;
+            let (items, _) = agent.ask(&Request::BaselineExport {
+                id: of.id.clone(),
+                version: of.version,
+            })?;
             let found = items.into_iter().find_map(|item| match item {
                 Item::Document(d) => Some(d),
                 _ => None,
@@ -304,40 +454,69 @@ fn export(source: &mut Source, text: &str, output: Option<&Path>, out: &mut Out)
         }
         None => with_kept(source, |kept| {
             let b = at(kept, &of)?;
-            let value = plimsoll_baseline::export(&b).map_err(|e| Failure::Failed(format!("cannot export baseline {}: {e}", of.id)))?;
+            let value = plimsoll_baseline::export(&b)
+                .map_err(|e| Failure::Failed(format!("cannot export baseline {}: {e}", of.id)))?;
             Ok(plimsoll_api::json::line(&value))
         })?,
     };
-    let document = if document.ends_with('\n') { document } else { document + "\n" };
+    let document = if document.ends_with('\n') {
+        document
+    } else {
+        document + "\n"
+    };
     match output {
         None => out.raw(&document)?,
         Some(path) => {
-            std::fs::write(path, &document).map_err(|e| Failure::Data { what: format!("cannot write {}", path.display()), source: Some(Box::new(e)) })?;
+            std::fs::write(path, &document).map_err(|e| Failure::Data {
+                what: format!("cannot write {}", path.display()),
+                source: Some(Box::new(e)),
+            })?;
             remark(&format!("wrote {}", path.display()));
         }
     }
     Ok(Verdict::Fine)
 }
 
-fn import(source: &mut Source, file: &Path, reason: &str, out: &mut Out) -> Result<Verdict, Failure> {
+fn import(
+    source: &mut Source,
+    file: &Path,
+    reason: &str,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
     let document = read(file)?;
     // refused here with file and reason, before the agent is troubled
-    plimsoll_baseline::import(document.as_bytes()).map_err(|e| Failure::Failed(format!("{}: {e}", file.display())))?;
-    let request = Request::BaselineImport { document, reason: reason.to_owned() };
+    plimsoll_baseline::import(document.as_bytes())
+        .map_err(|e| Failure::Failed(format!("{}: {e}", file.display())))?;
+    let request = Request::BaselineImport {
+        document,
+        reason: reason.to_owned(),
+    };
     tell(source, "importing", &request, out)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    let failed = |e: std::io::Error| Failure::Data { what: format!("cannot read {}", file.display()), source: Some(Box::new(e)) };
+    let failed = |e: std::io::Error| Failure::Data {
+        what: format!("cannot read {}", file.display()),
+        source: Some(Box::new(e)),
+    };
     let mut text = String::new();
     let taken = if file == Path::new("-") {
-        std::io::stdin().take(DOCUMENT_MAX + 1).read_to_string(&mut text)
+        std::io::stdin()
+            .take(DOCUMENT_MAX + 1)
+            .read_to_string(&mut text)
     } else {
-        std::fs::File::open(file).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_string(&mut text)
+        std::fs::File::open(file)
+            .map_err(failed)?
+            .take(DOCUMENT_MAX + 1)
+            .read_to_string(&mut text)
     };
     taken.map_err(failed)?;
     if text.len() as u64 > DOCUMENT_MAX {
-        return Err(Failure::Failed(format!("{} is longer than {} MiB, which no baseline is", file.display(), DOCUMENT_MAX >> 20)));
+        return Err(Failure::Failed(format!(
+            "{} is longer than {} MiB, which no baseline is",
+            file.display(),
+            DOCUMENT_MAX >> 20
+        )));
     }
     Ok(text)
 }

@@ -1,17 +1,21 @@
 //! `plimsoll containers`: live from the agent, else as the journal last knew them.
 
 use super::state_style;
+use crate::Verdict;
 use crate::args::{ContainersArgs, Global};
 use crate::failure::Failure;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
-use crate::Verdict;
 use plimsoll_api::{Container, Item, Request};
 use plimsoll_ask::Records as _;
 use std::collections::BTreeMap;
 
-pub(crate) fn containers(global: &Global, args: &ContainersArgs, out: &mut Out) -> Result<Verdict, Failure> {
+pub(crate) fn containers(
+    global: &Global,
+    args: &ContainersArgs,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
     let mut source = Source::find(global)?;
     let mut list = known(&mut source, args.all)?;
     list.retain(|c| args.all || c.state != "gone");
@@ -19,9 +23,22 @@ pub(crate) fn containers(global: &Global, args: &ContainersArgs, out: &mut Out) 
         list.iter().try_for_each(|c| out.object(c))?;
         return Ok(Verdict::Fine);
     }
-    let mut table = Table::new(&["NAME", "CONTAINER", "STATE", "RUNTIME", "WORKLOAD", "STARTED", "IMAGE"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "CONTAINER",
+        "STATE",
+        "RUNTIME",
+        "WORKLOAD",
+        "STARTED",
+        "IMAGE",
+    ]);
     for c in &list {
-        let started = c.started.as_deref().and_then(|s| s.get(..19)).unwrap_or("?").replace('T', " ");
+        let started = c
+            .started
+            .as_deref()
+            .and_then(|s| s.get(..19))
+            .unwrap_or("?")
+            .replace('T', " ");
         table.row([
             Cell::styled(if c.name.is_empty() { "?" } else { &c.name }, Style::Bold),
             c.container_id.get(..12).unwrap_or(&c.container_id).into(),
@@ -33,7 +50,11 @@ pub(crate) fn containers(global: &Global, args: &ContainersArgs, out: &mut Out) 
         ]);
     }
     if table.is_empty() {
-        remark(if args.all { "No container is known." } else { "No container is running, as far as is known; --all shows those that are gone." });
+        remark(if args.all {
+            "No container is known."
+        } else {
+            "No container is running, as far as is known; --all shows those that are gone."
+        });
         return Ok(Verdict::Fine);
     }
     table.print(out)?;

@@ -4,12 +4,12 @@
 //! nothing. What cannot be found out is said to be unknown, with what is needed to find it out.
 
 use super::state_style;
+use crate::Verdict;
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::wrap;
-use crate::Verdict;
 use plimsoll_agent::answers::doctor_row;
 use plimsoll_agent::config::Config;
 use plimsoll_agent::run::sensor_config;
@@ -34,7 +34,9 @@ pub(crate) fn doctor(global: &Global, out: &mut Out) -> Result<Verdict, Failure>
     rows.push(storage(&source.config.data_dir));
     let hooks = hooks(&mut source, layout.ok().as_ref())?;
     rows.extend(hooks);
-    let bad = rows.iter().any(|r| r.fatal || matches!(r.state, Missing | Degraded) && r.area != "runtime");
+    let bad = rows
+        .iter()
+        .any(|r| r.fatal || matches!(r.state, Missing | Degraded) && r.area != "runtime");
     if out.json {
         rows.iter().try_for_each(|r| out.object(r))?;
     } else {
@@ -44,7 +46,13 @@ pub(crate) fn doctor(global: &Global, out: &mut Out) -> Result<Verdict, Failure>
 }
 
 fn row(area: &str, name: &str, state: DoctorState, found: impl Into<String>) -> DoctorRow {
-    DoctorRow { area: area.to_owned(), name: name.to_owned(), state, found: found.into(), ..DoctorRow::default() }
+    DoctorRow {
+        area: area.to_owned(),
+        name: name.to_owned(),
+        state,
+        found: found.into(),
+        ..DoctorRow::default()
+    }
 }
 
 fn costs(mut row: DoctorRow, cost: &str, advice: &str) -> DoctorRow {
@@ -62,9 +70,22 @@ fn kernel(root: &Path) -> Vec<DoctorRow> {
     let release = read(root.join("proc/sys/kernel/osrelease"));
     let mut rows = vec![match release.as_deref().map(|r| (r, version(r))) {
         Some((r, Some(v))) if v >= (5, 10) => row("kernel", "release", Fine, r),
-        Some((r, Some(_))) => fatal(costs(row("kernel", "release", Missing, r), "nothing can be observed: ring buffers and BTF-typed programs need 5.8, this build 5.10", "use a kernel from 5.10 on")),
-        Some((r, None)) => costs(row("kernel", "release", Unknown, r), "its version cannot be told from its name", ""),
-        None => row("kernel", "release", Unknown, "/proc/sys/kernel/osrelease cannot be read"),
+        Some((r, Some(_))) => fatal(costs(
+            row("kernel", "release", Missing, r),
+            "nothing can be observed: ring buffers and BTF-typed programs need 5.8, this build 5.10",
+            "use a kernel from 5.10 on",
+        )),
+        Some((r, None)) => costs(
+            row("kernel", "release", Unknown, r),
+            "its version cannot be told from its name",
+            "",
+        ),
+        None => row(
+            "kernel",
+            "release",
+            Unknown,
+            "/proc/sys/kernel/osrelease cannot be read",
+        ),
     }];
     let btf = root.join("sys/kernel/btf/vmlinux");
     rows.push(match fs::metadata(&btf) {
@@ -88,12 +109,25 @@ fn kernel(root: &Path) -> Vec<DoctorRow> {
     if let Some(mode) = read(root.join("sys/kernel/security/lockdown")) {
         let confidential = mode.contains("[confidentiality]");
         rows.push(match confidential {
-            true => fatal(costs(row("kernel", "lockdown", Missing, mode), "the kernel refuses programs that read its memory: nothing can be observed", "boot with lockdown=integrity or without lockdown")),
+            true => fatal(costs(
+                row("kernel", "lockdown", Missing, mode),
+                "the kernel refuses programs that read its memory: nothing can be observed",
+                "boot with lockdown=integrity or without lockdown",
+            )),
             false => row("kernel", "lockdown", Fine, mode),
         });
     }
     if read(root.join("proc/sys/net/core/bpf_jit_enable")).as_deref() == Some("0") {
-        rows.push(costs(row("kernel", "BPF JIT", Degraded, "net.core.bpf_jit_enable is 0"), "programs are interpreted: several times slower", "sysctl net.core.bpf_jit_enable=1"));
+        rows.push(costs(
+            row(
+                "kernel",
+                "BPF JIT",
+                Degraded,
+                "net.core.bpf_jit_enable is 0",
+            ),
+            "programs are interpreted: several times slower",
+            "sysctl net.core.bpf_jit_enable=1",
+        ));
     }
     rows
 }
@@ -119,16 +153,34 @@ fn permissions() -> Vec<DoctorRow> {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     let root = rustix::process::geteuid().is_root();
-    let (user, may) = (if root { "root" } else { "not root" }, caps & (SYS_ADMIN | BPF) != 0);
+    let (user, may) = (
+        if root { "root" } else { "not root" },
+        caps & (SYS_ADMIN | BPF) != 0,
+    );
     vec![match (root, may) {
-        (true, true) => row("permission", "load programs", Fine, format!("{user}, capabilities {caps:#x}")),
+        (true, true) => row(
+            "permission",
+            "load programs",
+            Fine,
+            format!("{user}, capabilities {caps:#x}"),
+        ),
         (true, false) => fatal(costs(
-            row("permission", "load programs", Missing, format!("{user}, but capabilities {caps:#x} lack CAP_BPF and CAP_SYS_ADMIN")),
+            row(
+                "permission",
+                "load programs",
+                Missing,
+                format!("{user}, but capabilities {caps:#x} lack CAP_BPF and CAP_SYS_ADMIN"),
+            ),
             "`plimsoll run` cannot load its programs here",
             "run it on the host, or in a container with --privileged",
         )),
         (false, _) => costs(
-            row("permission", "load programs", Unknown, format!("{user}, capabilities {caps:#x}")),
+            row(
+                "permission",
+                "load programs",
+                Unknown,
+                format!("{user}, capabilities {caps:#x}"),
+            ),
             "what the kernel would accept can only be tried as root",
             "run `sudo plimsoll doctor`",
         ),
@@ -143,10 +195,23 @@ fn cgroup(layout: &Result<Layout, impl std::fmt::Display>) -> DoctorRow {
                 Version::V1 { controller } => format!("version 1, by controller {controller}"),
             };
             let others = l.all.len().saturating_sub(1);
-            let more = if others > 0 { format!("; {others} other hierarchies are mounted") } else { String::new() };
-            row("cgroup", "layout", Fine, format!("{name} at {}{more}", l.identifying.mount.display()))
+            let more = if others > 0 {
+                format!("; {others} other hierarchies are mounted")
+            } else {
+                String::new()
+            };
+            row(
+                "cgroup",
+                "layout",
+                Fine,
+                format!("{name} at {}{more}", l.identifying.mount.display()),
+            )
         }
-        Err(e) => fatal(costs(row("cgroup", "layout", Missing, e.to_string()), "containers cannot be told apart", "mount cgroup2, usually at /sys/fs/cgroup")),
+        Err(e) => fatal(costs(
+            row("cgroup", "layout", Missing, e.to_string()),
+            "containers cannot be told apart",
+            "mount cgroup2, usually at /sys/fs/cgroup",
+        )),
     }
 }
 
@@ -165,7 +230,10 @@ fn runtimes(config: &Config) -> Vec<DoctorRow> {
     let mut all: Vec<(&str, PathBuf)> = USUAL.iter().map(|(n, p)| (*n, PathBuf::from(p))).collect();
     all.extend(given("docker", &config.runtimes.docker_sockets));
     all.extend(given("containerd", &config.runtimes.containerd_sockets));
-    let mut rows: Vec<DoctorRow> = all.iter().filter_map(|(name, path)| runtime(name, path)).collect();
+    let mut rows: Vec<DoctorRow> = all
+        .iter()
+        .filter_map(|(name, path)| runtime(name, path))
+        .collect();
     if rows.is_empty() {
         rows.push(costs(
             row("runtime", "any", Missing, "no runtime's socket was found at the usual places"),
@@ -183,23 +251,56 @@ fn runtime(name: &str, path: &Path) -> Option<DoctorRow> {
     match UnixStream::connect(path) {
         Ok(_) => Some(row("runtime", name, Fine, format!("answers at {at}"))),
         Err(e) if e.kind() == ErrorKind::NotFound => None,
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-            Some(costs(row("runtime", name, Unknown, format!("{at} may not be used by this user")), "", "run `sudo plimsoll doctor`"))
-        }
-        Err(e) => Some(costs(row("runtime", name, Missing, format!("{at}: {e}")), cost, "start the runtime, if it is meant to run")),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Some(costs(
+            row(
+                "runtime",
+                name,
+                Unknown,
+                format!("{at} may not be used by this user"),
+            ),
+            "",
+            "run `sudo plimsoll doctor`",
+        )),
+        Err(e) => Some(costs(
+            row("runtime", name, Missing, format!("{at}: {e}")),
+            cost,
+            "start the runtime, if it is meant to run",
+        )),
     }
 }
 
 fn storage(dir: &Path) -> DoctorRow {
     const ENOUGH: u64 = 1 << 30;
     // before the first start only what is above it exists
-    let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
+    let existing = dir
+        .ancestors()
+        .find(|d| d.exists())
+        .unwrap_or(Path::new("/"));
     let free = rustix::fs::statvfs(existing).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
     let shown = dir.display();
     match free {
-        Ok(free) if free >= ENOUGH => row("storage", "data directory", Fine, format!("{shown}, {} GiB free", free >> 30)),
-        Ok(free) => costs(row("storage", "data directory", Degraded, format!("{shown}, {} MiB free", free >> 20)), "when it is full, observations are lost (and recorded as lost); alerts have 16 MiB set aside", "make room, or name another directory with --data-dir"),
-        Err(e) => row("storage", "data directory", Unknown, format!("{shown}: {e}")),
+        Ok(free) if free >= ENOUGH => row(
+            "storage",
+            "data directory",
+            Fine,
+            format!("{shown}, {} GiB free", free >> 30),
+        ),
+        Ok(free) => costs(
+            row(
+                "storage",
+                "data directory",
+                Degraded,
+                format!("{shown}, {} MiB free", free >> 20),
+            ),
+            "when it is full, observations are lost (and recorded as lost); alerts have 16 MiB set aside",
+            "make room, or name another directory with --data-dir",
+        ),
+        Err(e) => row(
+            "storage",
+            "data directory",
+            Unknown,
+            format!("{shown}: {e}"),
+        ),
     }
 }
 
@@ -216,15 +317,33 @@ fn hooks(source: &mut Source, layout: Option<&Layout>) -> Result<Vec<DoctorRow>,
     }
     if !rustix::process::geteuid().is_root() {
         let found = row("hook", "all kinds", Unknown, "not tried");
-        return Ok(vec![costs(found, "how each kind of event is seen is only known after trying", "run `sudo plimsoll doctor`, or start the agent")]);
+        return Ok(vec![costs(
+            found,
+            "how each kind of event is seen is only known after trying",
+            "run `sudo plimsoll doctor`, or start the agent",
+        )]);
     }
-    let Some(layout) = layout else { return Ok(Vec::new()) };
+    let Some(layout) = layout else {
+        return Ok(Vec::new());
+    };
     Ok(match Sensor::load(&sensor_config(&source.config, layout)) {
         Ok(sensor) => sensor.hooks().iter().map(doctor_row).collect(),
         Err(e) => {
-            let mut failed = row("hook", "all kinds", Missing, "the kernel side cannot be loaded");
-            failed.refused = vec![Refusal { mechanism: "load".to_owned(), reason: e.to_string() }];
-            vec![fatal(costs(failed, "nothing can be observed", "the lines above say what is missing; otherwise report the reason, with the kernel's release"))]
+            let mut failed = row(
+                "hook",
+                "all kinds",
+                Missing,
+                "the kernel side cannot be loaded",
+            );
+            failed.refused = vec![Refusal {
+                mechanism: "load".to_owned(),
+                reason: e.to_string(),
+            }];
+            vec![fatal(costs(
+                failed,
+                "nothing can be observed",
+                "the lines above say what is missing; otherwise report the reason, with the kernel's release",
+            ))]
         }
     })
 }
@@ -238,17 +357,48 @@ fn show(rows: &[DoctorRow], out: &mut Out) -> Result<(), Failure> {
             let head = out.paint.apply(Style::Bold, &words(area));
             out.line(&head)?;
         }
-        let state = out.paint.apply(state_style(r.state.as_str()), &format!("{:<9}", r.state.as_str()));
-        let found = if r.found.is_empty() { "not seen".to_owned() } else { words(&r.found) };
-        out.line(&format!("  {state} {:<14} {}", words(&r.name), wrap(&found, out.width, INDENT)))?;
+        let state = out.paint.apply(
+            state_style(r.state.as_str()),
+            &format!("{:<9}", r.state.as_str()),
+        );
+        let found = if r.found.is_empty() {
+            "not seen".to_owned()
+        } else {
+            words(&r.found)
+        };
+        let name = words(&r.name);
+        if name.chars().count() <= INDENT - 13 {
+            out.line(&format!(
+                "  {state} {name:<14} {}",
+                wrap(&found, out.width, INDENT)
+            ))?;
+        } else {
+            out.line(&format!("  {state} {name}"))?;
+            out.line(&format!(
+                "{:INDENT$}{}",
+                "",
+                wrap(&found, out.width, INDENT)
+            ))?;
+        }
         for refused in &r.refused {
-            let text = words(&format!("refused: {}: {}", refused.mechanism, refused.reason));
-            out.line(&format!("{:INDENT$}{}", "", wrap(&text, out.width, INDENT + 2)))?;
+            let text = words(&format!(
+                "refused: {}: {}",
+                refused.mechanism, refused.reason
+            ));
+            out.line(&format!(
+                "{:INDENT$}{}",
+                "",
+                wrap(&text, out.width, INDENT + 2)
+            ))?;
         }
         for (label, text) in [("costs", &r.cost), ("advice", &r.advice)] {
             if let Some(text) = text {
                 let text = words(&format!("{label}: {text}"));
-                out.line(&format!("{:INDENT$}{}", "", wrap(&text, out.width, INDENT + 2)))?;
+                out.line(&format!(
+                    "{:INDENT$}{}",
+                    "",
+                    wrap(&text, out.width, INDENT + 2)
+                ))?;
             }
         }
     }
@@ -281,7 +431,12 @@ mod tests {
         let (_root, rows) = machine("6.1.0-strange", false);
         let btf = rows.iter().find(|r| r.name == "BTF").unwrap();
         assert!(btf.fatal && btf.state == Missing);
-        assert!(btf.advice.as_deref().unwrap().contains("CONFIG_DEBUG_INFO_BTF"));
+        assert!(
+            btf.advice
+                .as_deref()
+                .unwrap()
+                .contains("CONFIG_DEBUG_INFO_BTF")
+        );
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use super::risk_style;
 use super::select::resolve;
+use crate::Verdict;
 use crate::args::{DriftArgs, Global};
 use crate::failure::Failure;
 use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::{Cell, Table};
-use crate::Verdict;
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::{Context, class_name};
@@ -27,7 +27,11 @@ pub(crate) fn drift(global: &Global, args: &DriftArgs, out: &mut Out) -> Result<
         &journal,
         select.wanted(&[RecordKind::Drift]),
         |id, record| match record {
-            Record::Drift(d) if select.has(Some(&d.instance)) && least.is_none_or(|l| d.risk >= l) => Some((id, d)),
+            Record::Drift(d)
+                if select.has(Some(&d.instance)) && least.is_none_or(|l| d.risk >= l) =>
+            {
+                Some((id, d))
+            }
             _ => None,
         },
         |(id, d)| {
@@ -47,11 +51,26 @@ pub(crate) fn drift(global: &Global, args: &DriftArgs, out: &mut Out) -> Result<
         },
     )?;
     let node = journal.origin().to_string();
-    let mut table = Table::new(&["LAST", "RISK", "CLASS", "CONTAINER", "COUNT", "BASELINE", "BEHAVIOUR"]);
+    let mut table = Table::new(&[
+        "LAST",
+        "RISK",
+        "CLASS",
+        "CONTAINER",
+        "COUNT",
+        "BASELINE",
+        "BEHAVIOUR",
+    ]);
     for (id, d) in &found {
         let container = containers.get(&d.instance);
         if out.json {
-            out.object(&api::Drift::new(d, Context { node: &node, container, record: Some(id) }))?;
+            out.object(&api::Drift::new(
+                d,
+                Context {
+                    node: &node,
+                    container,
+                    record: Some(id),
+                },
+            ))?;
             continue;
         }
         let b = &d.behaviour;
@@ -59,10 +78,18 @@ pub(crate) fn drift(global: &Global, args: &DriftArgs, out: &mut Out) -> Result<
             describe::when(d.last.wall).into(),
             Cell::styled(d.risk.as_str(), risk_style(d.risk)),
             class_name(d.class).into(),
-            container.map_or(d.instance.id.short(), |c| c.display_name()).into(),
+            container
+                .map_or(d.instance.id.short(), |c| c.display_name())
+                .into(),
             d.count.to_string().into(),
             Cell::styled(baseline(d), Style::Dim),
-            format!("{} {} {}", describe::path(&b.program), b.operation, describe::path(&b.object)).into(),
+            format!(
+                "{} {} {}",
+                describe::path(&b.program),
+                b.operation,
+                describe::path(&b.object)
+            )
+            .into(),
         ]);
     }
     if !table.is_empty() {
@@ -74,11 +101,19 @@ pub(crate) fn drift(global: &Global, args: &DriftArgs, out: &mut Out) -> Result<
 
 fn baseline(d: &Drift) -> String {
     match &d.baseline {
-        Some(b) => format!("{}@{} {}", b.id.as_str().get(..8).unwrap_or(b.id.as_str()), b.version, d.baseline_state),
+        Some(b) => format!(
+            "{}@{} {}",
+            b.id.as_str().get(..8).unwrap_or(b.id.as_str()),
+            b.version,
+            d.baseline_state
+        ),
         None => "none".to_owned(),
     }
 }
 
 fn risk(text: &str) -> Risk {
-    [Risk::Low, Risk::Medium, Risk::High, Risk::Critical].into_iter().find(|r| r.as_str() == text).unwrap_or(Risk::Low)
+    [Risk::Low, Risk::Medium, Risk::High, Risk::Critical]
+        .into_iter()
+        .find(|r| r.as_str() == text)
+        .unwrap_or(Risk::Low)
 }

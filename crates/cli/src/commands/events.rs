@@ -1,6 +1,7 @@
 //! `plimsoll events`: observations, latest last.
 
 use super::select::resolve;
+use crate::Verdict;
 use crate::args::{EventsArgs, Global, Selection};
 use crate::failure::Failure;
 use crate::journal::{Containers, Journal, Wanted};
@@ -8,7 +9,6 @@ use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::{Cell, Table};
 use crate::when::Moment;
-use crate::Verdict;
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
@@ -19,7 +19,11 @@ use std::ops::ControlFlow;
 /// Rows held back to line up columns; beyond it the next table begins.
 const ROWS: usize = 500;
 
-pub(crate) fn events(global: &Global, args: &EventsArgs, out: &mut Out) -> Result<Verdict, Failure> {
+pub(crate) fn events(
+    global: &Global,
+    args: &EventsArgs,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
     let mut source = Source::find(global)?;
     let journal = source.journal()?;
     let containers = journal.containers()?;
@@ -37,13 +41,22 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, out: &mut Out) -> Resul
         &journal,
         select.wanted(&[RecordKind::Observation]),
         |id, record| match record {
-            Record::Observation(o) if select.has(o.instance.as_ref()) && wanted_kind(args, &o) => Some((id, o)),
+            Record::Observation(o) if select.has(o.instance.as_ref()) && wanted_kind(args, &o) => {
+                Some((id, o))
+            }
             _ => None,
         },
         |(id, o)| {
             let container = o.instance.as_ref().and_then(|i| containers.get(i));
             if out.json {
-                return out.object(&api::Event::new(&o, Context { node: &node, container, record: Some(&id) }));
+                return out.object(&api::Event::new(
+                    &o,
+                    Context {
+                        node: &node,
+                        container,
+                        record: Some(&id),
+                    },
+                ));
             }
             rows.add(&id, &o, &containers, out)
         },
@@ -58,7 +71,11 @@ fn wanted_kind(args: &EventsArgs, o: &Observation) -> bool {
 }
 
 /// The time around an alert, and its container.
-fn around(journal: &Journal, id: &AlertId, args: &EventsArgs) -> Result<(Selection, Option<Instance>), Failure> {
+fn around(
+    journal: &Journal,
+    id: &AlertId,
+    args: &EventsArgs,
+) -> Result<(Selection, Option<Instance>), Failure> {
     let mut found: Option<Alert> = None;
     let wanted = Wanted {
         kinds: vec![RecordKind::Alert],
@@ -73,12 +90,25 @@ fn around(journal: &Journal, id: &AlertId, args: &EventsArgs) -> Result<(Selecti
         }
         ControlFlow::Continue(())
     })?;
-    let alert = found.ok_or_else(|| Failure::Failed(format!("no alert {id} in the journal: `plimsoll alerts` lists them")))?;
+    let alert = found.ok_or_else(|| {
+        Failure::Failed(format!(
+            "no alert {id} in the journal: `plimsoll alerts` lists them"
+        ))
+    })?;
     let ns = args.around.ns;
     let selection = Selection {
         container: None,
-        since: Some(Moment::At(WallNs(alert.at.wall.0.saturating_sub_unsigned(ns)))),
-        until: Some(Moment::At(WallNs(alert.last.wall.max(alert.at.wall).0.saturating_add_unsigned(ns)))),
+        since: Some(Moment::At(WallNs(
+            alert.at.wall.0.saturating_sub_unsigned(ns),
+        ))),
+        until: Some(Moment::At(WallNs(
+            alert
+                .last
+                .wall
+                .max(alert.at.wall)
+                .0
+                .saturating_add_unsigned(ns),
+        ))),
         limit: args.select.limit,
     };
     Ok((selection, alert.instance))
@@ -92,10 +122,19 @@ struct Rows {
 
 impl Rows {
     fn new() -> Self {
-        Self { table: Table::new(&["TIME", "CONTAINER", "KIND", "RECORD", "WHAT"]), count: 0 }
+        Self {
+            table: Table::new(&["TIME", "CONTAINER", "KIND", "RECORD", "WHAT"]),
+            count: 0,
+        }
     }
 
-    fn add(&mut self, id: &RecordId, o: &Observation, containers: &Containers, out: &mut Out) -> Result<(), Failure> {
+    fn add(
+        &mut self,
+        id: &RecordId,
+        o: &Observation,
+        containers: &Containers,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
         let name = match &o.instance {
             Some(i) => containers.get(i).map_or(i.id.short(), |c| c.display_name()),
             None => "?",
@@ -115,6 +154,10 @@ impl Rows {
     }
 
     fn print(self, out: &mut Out) -> Result<(), Failure> {
-        if self.table.is_empty() { Ok(()) } else { self.table.print(out) }
+        if self.table.is_empty() {
+            Ok(())
+        } else {
+            self.table.print(out)
+        }
     }
 }

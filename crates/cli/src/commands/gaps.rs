@@ -1,13 +1,13 @@
 //! `plimsoll gaps`: what was not seen or not kept.
 
 use super::select::{resolve, touches};
+use crate::Verdict;
 use crate::args::{GapsArgs, Global};
 use crate::failure::Failure;
 use crate::journal::Wanted;
 use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::{Cell, Table};
-use crate::Verdict;
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
@@ -22,7 +22,10 @@ pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Ve
     let node = journal.origin().to_string();
     let mut table = Table::new(&["FROM", "TO", "STAGE", "WHOSE", "COUNT", "WHY"]);
     // by its interval, not by the time of its record; and the node's own gaps concern everybody
-    let wanted = Wanted { kinds: vec![RecordKind::Gap], ..Wanted::default() };
+    let wanted = Wanted {
+        kinds: vec![RecordKind::Gap],
+        ..Wanted::default()
+    };
     let read = select.latest(
         &journal,
         wanted,
@@ -37,7 +40,14 @@ pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Ve
             };
             let container = instance.and_then(|i| containers.get(i));
             if out.json {
-                return out.object(&api::Gap::new(&gap, Context { node: &node, container, record: Some(&id) }));
+                return out.object(&api::Gap::new(
+                    &gap,
+                    Context {
+                        node: &node,
+                        container,
+                        record: Some(&id),
+                    },
+                ));
             }
             let whose = match (container, instance) {
                 (Some(c), _) => c.display_name().to_owned(),
@@ -49,7 +59,9 @@ pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Ve
                 describe::when(gap.to.wall).into(),
                 Cell::styled(gap.stage.as_str(), Style::Warn),
                 whose.into(),
-                gap.count.map_or("unknown".to_owned(), |n| n.to_string()).into(),
+                gap.count
+                    .map_or("unknown".to_owned(), |n| n.to_string())
+                    .into(),
                 gap.reason.clone().into(),
             ]);
             Ok(())
@@ -61,7 +73,15 @@ pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Ve
     if read.shown > 0 {
         select.afterword(&read, "gap is", &journal)?;
     } else {
-        let span = journal.span().map(|s| format!(" since {}", describe::when(select.from.map_or(s.first, |f| f.max(s.first))))).unwrap_or_default();
+        let span = journal
+            .span()
+            .map(|s| {
+                format!(
+                    " since {}",
+                    describe::when(select.from.map_or(s.first, |f| f.max(s.first)))
+                )
+            })
+            .unwrap_or_default();
         crate::out::remark(&format!("No gap is recorded{span}."));
     }
     Ok(Verdict::Fine)

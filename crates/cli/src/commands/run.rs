@@ -1,10 +1,10 @@
 //! `plimsoll run`: hands over to the agent.
 
+use crate::Verdict;
 use crate::args::{Global, RunArgs};
 use crate::failure::Failure;
 use crate::out::remark;
 use crate::source::config;
-use crate::Verdict;
 use plimsoll_agent::config::{Config, Overrides, Stdout};
 use plimsoll_agent::run::RunError;
 use plimsoll_api::describe::words;

@@ -30,19 +30,32 @@ pub(crate) fn resolve(
     out: &Out,
 ) -> Result<Resolved, Failure> {
     let present = now();
-    let instances = select.container.as_deref().map(|text| containers.named(text)).transpose()?;
+    let instances = select
+        .container
+        .as_deref()
+        .map(|text| containers.named(text))
+        .transpose()?;
     let limit = match (select.limit, out.json) {
         (Some(0), _) | (None, true) => usize::MAX,
         (Some(n), _) => n,
         (None, false) => LIMIT,
     };
-    let (from, to) = (select.since.map(|m| m.wall(present)), select.until.map(|m| m.wall(present)));
+    let (from, to) = (
+        select.since.map(|m| m.wall(present)),
+        select.until.map(|m| m.wall(present)),
+    );
     if let (Some(from), Some(to)) = (from, to)
         && from > to
     {
         return Err(Failure::Usage("--since is later than --until".to_owned()));
     }
-    Ok(Resolved { instances, from, to, limit, limit_given: select.limit.is_some() })
+    Ok(Resolved {
+        instances,
+        from,
+        to,
+        limit,
+        limit_given: select.limit.is_some(),
+    })
 }
 
 impl Resolved {
@@ -66,7 +79,7 @@ impl Resolved {
     }
 
     /// The latest that `take` accepts, oldest first. Without a limit they are handed over as they
-    /// are read, so that memory stays bounded.
+    /// are read, so that memory stays bounded, unless `take` itself wants to see the newest first.
     pub(crate) fn latest<T>(
         &self,
         journal: &Journal,
@@ -75,14 +88,18 @@ impl Resolved {
         mut each: impl FnMut(T) -> Result<(), Failure>,
     ) -> Result<Read, Failure> {
         let mut read = Read::default();
-        if self.limit == usize::MAX {
+        if self.limit == usize::MAX && !wanted.newest_first {
             let mut failed = None;
             journal.each(&wanted, |seen| {
                 if let Some(item) = read.look(seen).and_then(|(id, record)| take(id, record)) {
                     read.shown += 1;
                     failed = each(item).err();
                 }
-                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if failed.is_some() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })?;
             return failed.map_or(Ok(read), Err);
         }
@@ -105,15 +122,29 @@ impl Resolved {
 
     /// What has to be said after a list: that it was cut, that something in it could not be read,
     /// or that it is empty, and whether that is to be believed.
-    pub(crate) fn afterword(&self, read: &Read, what: &str, journal: &Journal) -> Result<(), Failure> {
+    pub(crate) fn afterword(
+        &self,
+        read: &Read,
+        what: &str,
+        journal: &Journal,
+    ) -> Result<(), Failure> {
         if read.more && !self.limit_given {
-            remark(&format!("note: only the latest {} are shown; --limit 0 shows all", self.limit));
+            remark(&format!(
+                "note: only the latest {} are shown; --limit 0 shows all",
+                self.limit
+            ));
         }
         if read.pruned > 0 {
-            remark(&format!("note: retention has removed the content of {} more", read.pruned));
+            remark(&format!(
+                "note: retention has removed the content of {} more",
+                read.pruned
+            ));
         }
         if read.damaged > 0 {
-            remark(&format!("note: {} records are damaged and left out", read.damaged));
+            remark(&format!(
+                "note: {} records are damaged and left out",
+                read.damaged
+            ));
         }
         if read.shown == 0 {
             self.say_empty(what, journal)?;
@@ -125,7 +156,9 @@ impl Resolved {
         use plimsoll_ask::Records as _;
         let span = journal.span();
         let from = self.from.max(span.map(|s| s.first));
-        let since = from.map(|w| format!(" since {}", when(w))).unwrap_or_default();
+        let since = from
+            .map(|w| format!(" since {}", when(w)))
+            .unwrap_or_default();
         let (gaps, _) = gaps(journal, self)?;
         let gaps = match gaps {
             0 => "no gap is recorded in that time".to_owned(),
@@ -165,7 +198,10 @@ impl Read {
 /// How many gaps touch a selection, and how many events they are known to have cost.
 pub(crate) fn gaps(journal: &Journal, select: &Resolved) -> Result<(u64, u64), Failure> {
     let (mut count, mut lost) = (0, 0);
-    let wanted = Wanted { kinds: vec![RecordKind::Gap], ..Wanted::default() };
+    let wanted = Wanted {
+        kinds: vec![RecordKind::Gap],
+        ..Wanted::default()
+    };
     journal.each(&wanted, |seen| {
         if let Body::Record(Record::Gap(gap)) = seen.body
             && touches(&gap, select)
@@ -184,5 +220,6 @@ pub(crate) fn touches(gap: &Gap, select: &Resolved) -> bool {
         GapScope::Node => true,
         GapScope::Container(instance) => select.has(Some(instance)),
     };
-    ours && select.from.is_none_or(|from| gap.to.wall >= from) && select.to.is_none_or(|to| gap.from.wall <= to)
+    ours && select.from.is_none_or(|from| gap.to.wall >= from)
+        && select.to.is_none_or(|to| gap.from.wall <= to)
 }

@@ -1,6 +1,7 @@
 //! `plimsoll status`: the running agent, or what its data directory says.
 
 use super::state_style;
+use crate::Verdict;
 use crate::args::Global;
 use crate::baselines::Kept;
 use crate::failure::Failure;
@@ -8,10 +9,9 @@ use crate::journal::{Journal, Wanted};
 use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::when::now;
-use crate::Verdict;
+use plimsoll_api::Status;
 use plimsoll_api::describe::{span, words};
 use plimsoll_api::types::{BaselineCounts, JournalStatus};
-use plimsoll_api::Status;
 use plimsoll_ask::{Body, Records as _};
 use plimsoll_model::{ContainerState, Record, RecordKind, WallNs};
 use std::ops::ControlFlow;
@@ -22,7 +22,11 @@ pub(crate) fn status(global: &Global, out: &mut Out) -> Result<Verdict, Failure>
         Some(status) => status,
         None => from_data(&mut source)?,
     };
-    let verdict = if status.problems.is_empty() && status.running { Verdict::Fine } else { Verdict::Found };
+    let verdict = if status.problems.is_empty() && status.running {
+        Verdict::Fine
+    } else {
+        Verdict::Found
+    };
     if out.json {
         out.object(&status)?;
         return Ok(verdict);
@@ -37,8 +41,16 @@ fn from_data(source: &mut Source) -> Result<Status, Failure> {
     let node = journal.origin().clone();
     let kept = Kept::read(&source.config.baselines_dir(), &node, None)?;
     let containers = journal.containers()?;
-    let (gone, running): (Vec<_>, Vec<_>) = containers.by_start().into_iter().partition(|c| c.state == ContainerState::Gone || c.gone.is_some());
-    let state = |name: &str| kept.all.iter().filter(|b| b.state().as_str() == name).count() as u64;
+    let (gone, running): (Vec<_>, Vec<_>) = containers
+        .by_start()
+        .into_iter()
+        .partition(|c| c.state == ContainerState::Gone || c.gone.is_some());
+    let state = |name: &str| {
+        kept.all
+            .iter()
+            .filter(|b| b.state().as_str() == name)
+            .count() as u64
+    };
     let hour_ago = WallNs(now().0 - 3_600_000_000_000);
     let end = journal.end()?.0;
     let mut problems = vec!["no agent is running: nothing is being watched".to_owned()];
@@ -58,7 +70,11 @@ fn from_data(source: &mut Source) -> Result<Status, Failure> {
         node: node.to_string(),
         containers_running: running.len() as u64,
         containers_gone: gone.len() as u64,
-        baselines: BaselineCounts { learning: state("learning"), ready: state("ready"), locked: state("locked") },
+        baselines: BaselineCounts {
+            learning: state("learning"),
+            ready: state("ready"),
+            locked: state("locked"),
+        },
         gaps_last_hour: Some(count(&journal, hour_ago)?),
         last_record: journal.span().map(|s| s.last.rfc3339()),
         problems,
@@ -67,12 +83,19 @@ fn from_data(source: &mut Source) -> Result<Status, Failure> {
 }
 
 fn kernel() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn count(journal: &Journal, since: WallNs) -> Result<u64, Failure> {
     let mut n = 0;
-    let wanted = Wanted { kinds: vec![RecordKind::Gap], from: Some(since), ..Wanted::default() };
+    let wanted = Wanted {
+        kinds: vec![RecordKind::Gap],
+        from: Some(since),
+        ..Wanted::default()
+    };
     journal.each(&wanted, |_| {
         n += 1;
         ControlFlow::Continue(())
@@ -83,7 +106,11 @@ fn count(journal: &Journal, since: WallNs) -> Result<u64, Failure> {
 /// Whether the last agent ended without saying so.
 fn unclean(journal: &Journal) -> Result<Option<String>, Failure> {
     let mut last = None;
-    let wanted = Wanted { kinds: vec![RecordKind::Lifecycle], newest_first: true, ..Wanted::default() };
+    let wanted = Wanted {
+        kinds: vec![RecordKind::Lifecycle],
+        newest_first: true,
+        ..Wanted::default()
+    };
     journal.each(&wanted, |seen| match seen.body {
         Body::Record(Record::Lifecycle(l)) if l.what == "start" || l.what == "stop" => {
             last = Some(l.what);
@@ -91,37 +118,127 @@ fn unclean(journal: &Journal) -> Result<Option<String>, Failure> {
         }
         _ => ControlFlow::Continue(()),
     })?;
-    Ok((last.as_deref() == Some("start")).then(|| "the last agent ended without saying so (killed, or the machine went down)".to_owned()))
+    Ok((last.as_deref() == Some("start")).then(|| {
+        "the last agent ended without saying so (killed, or the machine went down)".to_owned()
+    }))
 }
 
 fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
     let number = |n: Option<u64>| n.map_or("not counted".to_owned(), |n| n.to_string());
     let mut rows: Vec<(&str, String, Style)> = Vec::new();
-    let uptime = s.uptime_seconds.map(|t| format!(", up {}", span(t * 1_000_000_000))).unwrap_or_default();
-    let agent = if s.running { format!("running, version {}{uptime}{}", s.version, s.pid.map(|p| format!(", process {p}")).unwrap_or_default()) } else { "not running".to_owned() };
-    rows.push(("agent", agent, if s.running { Style::Good } else { Style::Bad }));
+    let uptime = s
+        .uptime_seconds
+        .map(|t| format!(", up {}", span(t * 1_000_000_000)))
+        .unwrap_or_default();
+    let agent = if s.running {
+        format!(
+            "running, version {}{uptime}{}",
+            s.version,
+            s.pid.map(|p| format!(", process {p}")).unwrap_or_default()
+        )
+    } else {
+        "not running".to_owned()
+    };
+    rows.push((
+        "agent",
+        agent,
+        if s.running { Style::Good } else { Style::Bad },
+    ));
     rows.push(("node", s.node.clone(), Style::Plain));
     rows.push(("kernel", s.kernel.clone(), Style::Plain));
     if let Some(k) = &s.sensor {
-        let reason = k.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
-        rows.push(("sensor", format!("{}{reason}: {} kinds seen, {} refused", k.state, k.kinds_seen, k.kinds_refused), state_style(&k.state)));
-        rows.push(("events", format!("{} out of the kernel, {} known and counted there, {} lost", k.emitted, k.known_l1 + k.known_l2, k.lost), if k.lost > 0 { Style::Warn } else { Style::Plain }));
+        let reason = k
+            .reason
+            .as_ref()
+            .map(|r| format!(" ({r})"))
+            .unwrap_or_default();
+        rows.push((
+            "sensor",
+            format!(
+                "{}{reason}: {} kinds seen, {} refused",
+                k.state, k.kinds_seen, k.kinds_refused
+            ),
+            state_style(&k.state),
+        ));
+        rows.push((
+            "events",
+            format!(
+                "{} out of the kernel, {} known and counted there, {} lost",
+                k.emitted,
+                k.known_l1 + k.known_l2,
+                k.lost
+            ),
+            if k.lost > 0 {
+                Style::Warn
+            } else {
+                Style::Plain
+            },
+        ));
     }
-    rows.push(("containers", format!("{} running, {} gone", s.containers_running, s.containers_gone), Style::Plain));
-    rows.push(("baselines", format!("{} learning, {} ready, {} locked", s.baselines.learning, s.baselines.ready, s.baselines.locked), Style::Plain));
+    rows.push((
+        "containers",
+        format!(
+            "{} running, {} gone",
+            s.containers_running, s.containers_gone
+        ),
+        Style::Plain,
+    ));
+    rows.push((
+        "baselines",
+        format!(
+            "{} learning, {} ready, {} locked",
+            s.baselines.learning, s.baselines.ready, s.baselines.locked
+        ),
+        Style::Plain,
+    ));
     if s.running {
         rows.push(("alerts", number(s.alerts), Style::Plain));
     }
-    rows.push(("gaps", format!("{} in the last hour", number(s.gaps_last_hour)), if s.gaps_last_hour.unwrap_or(0) > 0 { Style::Warn } else { Style::Plain }));
+    rows.push((
+        "gaps",
+        format!("{} in the last hour", number(s.gaps_last_hour)),
+        if s.gaps_last_hour.unwrap_or(0) > 0 {
+            Style::Warn
+        } else {
+            Style::Plain
+        },
+    ));
     let j = &s.journal;
-    let why = j.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
-    rows.push(("journal", format!("{}{why}: {} records, {} durable, in {}", j.health, j.records, j.durable, j.dir), state_style(&j.health)));
+    let why = j
+        .reason
+        .as_ref()
+        .map(|r| format!(" ({r})"))
+        .unwrap_or_default();
+    rows.push((
+        "journal",
+        format!(
+            "{}{why}: {} records, {} durable, in {}",
+            j.health, j.records, j.durable, j.dir
+        ),
+        state_style(&j.health),
+    ));
     if let Some(since) = &j.unanchored_since {
-        rows.push(("anchored", format!("not elsewhere, since {since}"), Style::Plain));
+        rows.push((
+            "anchored",
+            format!("not elsewhere, since {since}"),
+            Style::Plain,
+        ));
     }
-    rows.push(("last record", s.last_record.clone().unwrap_or_else(|| "none".to_owned()), Style::Plain));
+    rows.push((
+        "last record",
+        s.last_record.clone().unwrap_or_else(|| "none".to_owned()),
+        Style::Plain,
+    ));
     if let (Some(bytes), Some(cpu)) = (s.memory_bytes, s.cpu_ms) {
-        rows.push(("costs", format!("{} MiB of memory, {} of processor time", bytes >> 20, span(cpu * 1_000_000)), Style::Plain));
+        rows.push((
+            "costs",
+            format!(
+                "{} MiB of memory, {} of processor time",
+                bytes >> 20,
+                span(cpu * 1_000_000)
+            ),
+            Style::Plain,
+        ));
     }
     for (name, value, style) in rows {
         let value = out.paint.apply(style, &words(&value));
