@@ -44,7 +44,12 @@ fn clang() -> PathBuf {
     let versioned = (14..=22).rev().map(|v| format!("clang-{v}"));
     versioned
         .chain(["clang".to_owned()])
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success()))
+        .find(|name| {
+            Command::new(name)
+                .arg("--version")
+                .output()
+                .is_ok_and(|o| o.status.success())
+        })
         .unwrap_or_else(|| panic!("no clang found: install clang 14 or newer, or set CLANG"))
         .into()
 }

@@ -1,6 +1,6 @@
 //! How many novel events a second the agent takes from the reader to the journal, on this machine:
-//! inbox, pipeline, baselines and journal are the real ones; attribution is a table of one
-//! container with a lineage of three, the kernel is not there.
+//! inbox, attribution (one container, a lineage of three), baselines and journal are the real
+//! ones; the kernel is not there.
 //!
 //! `cargo run --release -p plimsoll-agent --example throughput [events] [DIR]`
 
@@ -17,9 +17,10 @@ fn main() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let dir = args.next().map_or(scratch.path().to_owned(), Into::into);
     let config = Rig::config(&dir);
-    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let attributor = plimsoll_workload::Attributor::new(Default::default(), Paper);
+    let rig = Rig::start(&config, &Hands::new(), attributor);
     let at = rig.now();
-    rig.deliver(arrival(at, 7));
+    rig.deliver(docker_arrival(at, 7, &"0123456789abcdef".repeat(4)));
     rig.deliver(event(at, 7, 9, 1, exec("/sbin/tini")));
     rig.deliver(event(at, 7, 10, 9, exec("/usr/sbin/nginx")));
     rig.settle();

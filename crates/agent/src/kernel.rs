@@ -3,7 +3,6 @@
 //! Two real implementations exist: [`plimsoll_sensor`] on a live kernel, and [`Recorded`] signals
 //! for tests, replays and benches. Nothing here decides anything.
 
-use plimsoll_model::BootNs;
 use plimsoll_sensor::api::{
     HookStatus, KernelCounters, Known, SeedProcess, Signal, Watch, WatchedPath,
 };
@@ -90,8 +89,6 @@ pub struct KernelSide {
     pub control: std::sync::Arc<dyn Kernel>,
     /// Which hooks are in use, and which were refused.
     pub hooks: Vec<HookStatus>,
-    /// Since when.
-    pub since: BootNs,
 }
 
 impl EventSource for plimsoll_sensor::Sensor {

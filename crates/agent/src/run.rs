@@ -64,7 +64,6 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let side = KernelSide {
         control: Arc::new(sensor.control()),
         hooks: sensor.hooks().to_vec(),
-        since: clocks.boot(),
     };
     // after loading: what starts meanwhile is in the rings, what ran before is in /proc
     let mut evidence = Disk::new(proc_root, layout.clone());

@@ -633,33 +633,6 @@ fn an_imported_baseline_takes_the_place_of_its_own_kind() {
     assert_eq!(actions, ["baseline.reset", "baseline.import"]);
 }
 
-/// What Docker has put on disk about one container.
-struct Paper;
-impl plimsoll_workload::Evidence for Paper {
-    fn judge(&mut self, _: &str, _: BootNs) -> plimsoll_workload::Verdict {
-        plimsoll_workload::Verdict::NotContainer
-    }
-    fn facts(
-        &mut self,
-        _: &plimsoll_workload::CgroupIdentity,
-        _: BootNs,
-    ) -> Result<plimsoll_workload::Facts, String> {
-        Ok(plimsoll_workload::Facts {
-            runtime: Some(Runtime::Docker),
-            name: "brief".into(),
-            image: web().image,
-            command: vec!["nginx".into()],
-            ..Default::default()
-        })
-    }
-    fn process(&mut self, _: u32) -> Option<plimsoll_workload::Seed> {
-        None
-    }
-    fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
-        None
-    }
-}
-
 #[test]
 fn a_container_of_50_ms_is_named_and_judged_by_the_real_attributor() {
     let dir = tempfile::tempdir().unwrap();
@@ -670,12 +643,7 @@ fn a_container_of_50_ms_is_named_and_judged_by_the_real_attributor() {
     rig.hands.pass(50_000_000);
     let at = |ms: u64| BootNs(t0.0 + ms * 1_000_000);
     let id = "0123456789abcdef".repeat(4);
-    let begin = EventKind::CgroupMkdir {
-        id: 7,
-        parent: 1,
-        path: format!("/system.slice/docker-{id}.scope").into(),
-    };
-    rig.deliver(event(at(0), 7, 1, 0, begin));
+    rig.deliver(docker_arrival(at(0), 7, &id));
     for (ms, pid, ppid, exe) in [(5, 10, 1, "/usr/sbin/nginx"), (20, 11, 10, "/bin/sh")] {
         let child = ProcessKey {
             tgid: pid,
@@ -707,4 +675,27 @@ fn a_container_of_50_ms_is_named_and_judged_by_the_real_attributor() {
 
 fn rig_told(kernel: &FakeKernel) -> Vec<u64> {
     kernel.told(|t| t.watches.iter().map(|w| w.cgroup_id).collect())
+}
+
+#[test]
+fn reading_ends_with_its_source_and_everything_read_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = rig.now();
+    let mut signals = vec![Signal::Event(arrival(at, 7))];
+    signals.extend((0..500).map(|n| Signal::Event(event(at, 7, 10, 1, read(&format!("/a/{n}"))))));
+    let mut source = plimsoll_agent::kernel::Recorded::new(signals, 33);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ended = rig.agent.read(&mut source, &stop).unwrap_err();
+    assert_eq!(ended.to_string(), "the recording has ended");
+    // no settling: ending empties the queues
+    rig.agent.stop("test");
+    let records = records(&config);
+    let kept = records
+        .iter()
+        .filter(|(_, r)| matches!(r, Record::Observation(_)))
+        .count();
+    assert_eq!(kept, 500);
+    assert!(matches!(&records.last().unwrap().1, Record::Lifecycle(l) if l.what == "stop"));
 }

@@ -85,7 +85,7 @@ impl Journal {
         wanted: &Wanted,
         each: &mut dyn FnMut(Seen) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let finders: Vec<Finder<'_>> = wanted.needles.iter().map(|n| Finder::new(n)).collect();
+        let finders: Vec<Finder<'_>> = wanted.needles.iter().map(Finder::new).collect();
         let progress = Progress::new("reading the journal");
         for entry in self.reader.scan(filter(wanted))? {
             progress.step();

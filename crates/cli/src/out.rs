@@ -139,7 +139,7 @@ impl Progress {
     pub(crate) fn step(&self) {
         let done = self.done.get() + 1;
         self.done.set(done);
-        if self.on && done % 1024 == 0 {
+        if self.on && done.is_multiple_of(1024) {
             self.show(Instant::now());
         }
     }

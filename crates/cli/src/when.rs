@@ -92,7 +92,7 @@ fn rfc3339(s: &str) -> Option<WallNs> {
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let mut parts = whole.split(':').map(|p| p.parse::<i64>().ok());
     let (hour, minute) = (parts.next()??, parts.next()??);
-    let second = parts.next().map_or(Some(0), |s| s)?;
+    let second = parts.next().unwrap_or(Some(0))?;
     let sane = (1970..=2200).contains(&year)
         && (1..=12).contains(&month)
         && (1..=31).contains(&day)

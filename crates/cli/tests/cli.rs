@@ -4,6 +4,7 @@
 mod scene;
 
 use plimsoll_agent::ledger::stored;
+use plimsoll_api::{Failure, FailureCode, Item, Reply, Request, protocol};
 use plimsoll_ask::Body;
 use plimsoll_evidence::{Journal, Options};
 use plimsoll_model::event::*;
@@ -421,6 +422,145 @@ fn an_alert_that_was_counted_on_is_one_line_with_the_highest_count() {
         &["ask", "Q2", "--alert", "A-7", "--json"],
     ));
     assert!(answer.contains("40 such acts"), "{answer}");
+}
+
+/// An agent that answers every request with `answer`, until the test ends.
+fn agent(data: &Path, answer: fn(&Request) -> Result<Vec<Item>, Failure>) {
+    let listener = std::os::unix::net::UnixListener::bind(data.join("agent.sock")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = std::io::BufReader::new(stream.unwrap());
+            while let Ok(Some(line)) = protocol::read_line(&mut stream, 1 << 20) {
+                let reply = answer(&protocol::parse_request(&line).unwrap());
+                let lines = match reply {
+                    Err(failure) => vec![Reply::Error(failure)],
+                    Ok(items) => {
+                        let end = Reply::End {
+                            items: items.len() as u64,
+                            message: Some("done \x1b[31m".into()),
+                        };
+                        items
+                            .into_iter()
+                            .map(|item| Reply::Item { item })
+                            .chain([end])
+                            .collect()
+                    }
+                };
+                lines
+                    .iter()
+                    .for_each(|l| protocol::write_reply(stream.get_mut(), l).unwrap());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_running_agent_is_asked_for_live_state_and_for_decisions() {
+    let (data, _) = hostile();
+    agent(data.path(), |request| {
+        Ok(match request {
+            Request::Containers { .. } => {
+                let mut live =
+                    plimsoll_api::Container::new(&container("live", 'b', 5.0, '1'), "node1");
+                live.role = "\x1b[31m".into();
+                vec![Item::Container(live)]
+            }
+            Request::Baselines {} => vec![Item::Baseline(plimsoll_api::Baseline {
+                id: "b1f0".into(),
+                version: 3,
+                role: "web".into(),
+                ..Default::default()
+            })],
+            Request::BaselineLock { id, reason } if id == "b1f0" && reason == "final" => vec![],
+            Request::BaselineReset { .. } => {
+                return Err(Failure::new(FailureCode::Denied, "only root may reset"));
+            }
+            Request::Flush {} => vec![Item::Flushed { durable: 1 }],
+            other => panic!("{other:?}"),
+        })
+    });
+    let o = run(data.path(), &["containers"]);
+    assert!(
+        out(&o).contains("live") && !out(&o).contains("web"),
+        "{}",
+        out(&o)
+    );
+    assert_eq!(err(&o), "");
+    // those that only the journal knows, too
+    assert!(out(&run(data.path(), &["containers", "--all"])).contains("web"));
+    // the journal is current, so nothing is said about its age
+    assert_eq!(err(&run(data.path(), &["alerts"])), "");
+    let o = run(
+        data.path(),
+        &["baseline", "lock", "web", "--reason", "final"],
+    );
+    assert_eq!(
+        (o.status.code(), out(&o).as_str()),
+        (Some(0), "done \\x1b[31m\n"),
+        "{}",
+        err(&o)
+    );
+    let o = run(data.path(), &["baseline", "reset", "web", "--reason", "r"]);
+    assert_eq!(
+        (o.status.code(), err(&o).as_str()),
+        (Some(1), "error: only root may reset\n")
+    );
+}
+
+#[test]
+fn baselines_are_read_from_the_data_directory_when_no_agent_runs() {
+    use plimsoll_baseline::{Baseline, Key, LearnConfig};
+    let (data, _) = hostile();
+    let web = container("web", 'a', 0.0, '1');
+    let b = Baseline::new(
+        Key::of(&web).unwrap(),
+        &web,
+        LearnConfig::default(),
+        at(0.0),
+    );
+    std::fs::create_dir(data.path().join("baselines")).unwrap();
+    std::fs::write(
+        data.path()
+            .join("baselines")
+            .join(format!("{}.cbor", b.id())),
+        b.encode(),
+    )
+    .unwrap();
+    std::fs::write(
+        data.path().join("baselines/broken.cbor"),
+        "\x1b[31mnot a baseline",
+    )
+    .unwrap();
+    let o = run(data.path(), &["baseline", "list", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&out(&o)).unwrap();
+    for name in ["id", "version", "state", "coverage", "unmet"] {
+        assert!(line.get(name).is_some(), "{name} in {line}");
+    }
+    assert_eq!(
+        (line["state"].as_str(), line["role"].as_str()),
+        (Some("learning"), Some("web"))
+    );
+    assert!(err(&o).contains("broken.cbor"), "{}", err(&o));
+    for name in ["web", "shop/web:latest", &b.id().as_str()[..6], "aaaa"] {
+        assert_eq!(
+            run(data.path(), &["baseline", "show", name]).status.code(),
+            Some(0),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        run(data.path(), &["baseline", "diff", "web", "web"])
+            .status
+            .code(),
+        Some(0)
+    );
+    let document = out(&run(data.path(), &["baseline", "export", "web"]));
+    assert!(document.contains("in-toto"), "{document}");
+    let answer = out(&run(
+        data.path(),
+        &["ask", "Q5", "--container", "web", "--json"],
+    ));
+    assert!(answer.contains("of this very image digest"), "{answer}");
 }
 
 /// Not a timed test: prints what a million records cost. `cargo test --release -- --ignored million --nocapture`

@@ -271,6 +271,7 @@ pub struct Drift {
 
 /// What fired.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant)] // alerts are few, and live one at a time
 pub enum AlertSource {
     /// A drift.
     #[n(0)]

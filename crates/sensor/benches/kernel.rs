@@ -22,12 +22,34 @@ fn main() {
     }
     let hierarchy = hierarchy();
     println!("machine: {}", machine());
-    println!("hierarchy: {hierarchy:?}; {ROUNDS} rounds, with and without the sensor in turn; medians\n");
-    println!("| inside a watched container | without | with | ratio | bound |\n|---|---|---|---|---|");
-    ratio(&hierarchy, "open+read+close of a known file", "orc", true, 1.20);
+    println!(
+        "hierarchy: {hierarchy:?}; {ROUNDS} rounds, with and without the sensor in turn; medians\n"
+    );
+    println!(
+        "| inside a watched container | without | with | ratio | bound |\n|---|---|---|---|---|"
+    );
+    ratio(
+        &hierarchy,
+        "open+read+close of a known file",
+        "orc",
+        true,
+        1.20,
+    );
     ratio(&hierarchy, "getppid", "getppid", true, 1.15);
-    ratio(&hierarchy, "getppid outside any container", "getppid", false, 1.15);
-    ratio(&hierarchy, "fork+exec of a small program", "exec", true, 1.10);
+    ratio(
+        &hierarchy,
+        "getppid outside any container",
+        "getppid",
+        false,
+        1.15,
+    );
+    ratio(
+        &hierarchy,
+        "fork+exec of a small program",
+        "exec",
+        true,
+        1.10,
+    );
     println!();
     novel(&hierarchy);
     shadow(&hierarchy);
@@ -36,18 +58,29 @@ fn main() {
 fn machine() -> String {
     let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown CPU");
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name\t: "))
+        .unwrap_or("unknown CPU");
     let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
-    format!("{cores} × {model}, kernel {}", read("/proc/sys/kernel/osrelease").trim())
+    format!(
+        "{cores} × {model}, kernel {}",
+        read("/proc/sys/kernel/osrelease").trim()
+    )
 }
 
 /// The pids controller of cgroup v1 where it is mounted, else cgroup v2.
 fn hierarchy() -> Hierarchy {
     let v1 = PathBuf::from("/sys/fs/cgroup/pids");
     if v1.join("cgroup.procs").exists() {
-        return Hierarchy::V1 { controller: "pids".into(), mount: v1 };
+        return Hierarchy::V1 {
+            controller: "pids".into(),
+            mount: v1,
+        };
     }
-    Hierarchy::V2 { mount: "/sys/fs/cgroup".into() }
+    Hierarchy::V2 {
+        mount: "/sys/fs/cgroup".into(),
+    }
 }
 
 fn mount(h: &Hierarchy) -> &Path {
@@ -67,7 +100,9 @@ impl Cgroup {
     }
     fn id(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(&self.0).expect("the cgroup is there").ino()
+        std::fs::metadata(&self.0)
+            .expect("the cgroup is there")
+            .ino()
     }
 }
 impl Drop for Cgroup {
@@ -88,19 +123,35 @@ fn run_child(cgroup: Option<&Cgroup>, args: &[&str]) -> String {
     c.args(["--mount", "/bin/sh"]);
     // the shell moves itself, so that what follows is in the cgroup from its exec on
     let script = match cgroup {
-        Some(cg) => format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", cg.0.display()),
+        Some(cg) => format!(
+            "echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"",
+            cg.0.display()
+        ),
         None => "exec \"$0\" \"$@\"".to_owned(),
     };
-    c.arg("-c").arg(script).arg(std::env::current_exe().expect("own path")).arg("child").args(args);
+    c.arg("-c")
+        .arg(script)
+        .arg(std::env::current_exe().expect("own path"))
+        .arg("child")
+        .args(args);
     let out = c.stdin(Stdio::null()).output().expect("run a child");
-    assert!(out.status.success(), "child failed: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "child failed: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
 fn watch(sensor: &Sensor, cgroup: &Cgroup) {
     sensor
         .control()
-        .watch(&Watch { cgroup_id: cgroup.id(), set: 0, dense_base: 0, dense_len: 0 })
+        .watch(&Watch {
+            cgroup_id: cgroup.id(),
+            set: 0,
+            dense_base: 0,
+            dense_len: 0,
+        })
         .expect("watch the cgroup");
 }
 
@@ -117,7 +168,9 @@ fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
     let (mut without, mut with, mut ratios) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let cg = Cgroup::new(h, "ratio");
-        let off: f64 = run_child(inside.then_some(&cg), &[op]).parse().expect("nanoseconds");
+        let off: f64 = run_child(inside.then_some(&cg), &[op])
+            .parse()
+            .expect("nanoseconds");
         let mut sensor = load(h);
         watch(&sensor, &cg);
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -127,7 +180,9 @@ fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
                 let _ = sensor.poll(Duration::from_millis(50), &mut |_| {});
             }
         });
-        let on: f64 = run_child(inside.then_some(&cg), &[op]).parse().expect("nanoseconds");
+        let on: f64 = run_child(inside.then_some(&cg), &[op])
+            .parse()
+            .expect("nanoseconds");
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         reader.join().expect("the reader ends");
         without.push(off);
@@ -145,7 +200,12 @@ fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
 /// What the measured process does; prints nanoseconds an operation, or a count.
 fn child(args: &[String]) {
     match args[0].as_str() {
-        "getppid" => println!("{}", per_op(3_000_000, || std::hint::black_box(std::os::unix::process::parent_id()))),
+        "getppid" => println!(
+            "{}",
+            per_op(3_000_000, || std::hint::black_box(
+                std::os::unix::process::parent_id()
+            ))
+        ),
         "orc" => {
             let mut buf = [0u8; 64];
             println!(
@@ -158,10 +218,14 @@ fn child(args: &[String]) {
         }
         "exec" => {
             let own = std::env::current_exe().expect("own path");
-            println!("{}", per_op(1_000, || drop(Command::new(&own).arg("nothing").status())));
+            println!(
+                "{}",
+                per_op(1_000, || drop(Command::new(&own).arg("nothing").status()))
+            );
         }
         "novel" => {
-            let (dir, n, rate): (&str, u64, u64) = (&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
+            let (dir, n, rate): (&str, u64, u64) =
+                (&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
             novel_child(dir, n, rate);
         }
         "shadow" => {
@@ -216,8 +280,12 @@ fn novel_child(dir: &str, n: u64, rate: u64) {
 }
 
 fn novel(h: &Hierarchy) {
-    println!("novel behaviour (opens and mkdirs of paths never used before; reader decodes, nothing else):\n");
-    println!("| offered a second | done | emitted | lost | done = emitted + lost | rate reached |\n|---|---|---|---|---|---|");
+    println!(
+        "novel behaviour (opens and mkdirs of paths never used before; reader decodes, nothing else):\n"
+    );
+    println!(
+        "| offered a second | done | emitted | lost | done = emitted + lost | rate reached |\n|---|---|---|---|---|---|"
+    );
     for rate in [20_000u64, 50_000, 100_000, 0] {
         let dir = std::env::temp_dir().join(format!("plimsoll-novel-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -232,7 +300,12 @@ fn novel(h: &Hierarchy) {
         let (mut emitted, mut lost) = (0u64, 0u64);
         let mut said = String::new();
         std::thread::scope(|s| {
-            let child = s.spawn(move || run_child(Some(cg_ref), &["novel", &dir_name, &n.to_string(), &rate.to_string()]));
+            let child = s.spawn(move || {
+                run_child(
+                    Some(cg_ref),
+                    &["novel", &dir_name, &n.to_string(), &rate.to_string()],
+                )
+            });
             let mut idle = 0;
             while idle < 5 {
                 let mut got = 0;
@@ -243,7 +316,9 @@ fn novel(h: &Hierarchy) {
                             Signal::Event(e) => {
                                 if let EventKind::File(f) = &e.kind {
                                     let name = f.path.as_bytes();
-                                    if name.windows(15).any(|w| w == b"plimsoll-novel-") && matches!(f.op, FileOp::Read | FileOp::Mkdir) {
+                                    if name.windows(15).any(|w| w == b"plimsoll-novel-")
+                                        && matches!(f.op, FileOp::Read | FileOp::Mkdir)
+                                    {
                                         emitted += 1;
                                     }
                                 }
@@ -252,12 +327,24 @@ fn novel(h: &Hierarchy) {
                         }
                     })
                     .unwrap();
-                idle = if got == 0 && child.is_finished() { idle + 1 } else { 0 };
+                idle = if got == 0 && child.is_finished() {
+                    idle + 1
+                } else {
+                    0
+                };
             }
             said = child.join().unwrap();
         });
-        let seconds: f64 = said.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(1.0);
-        let offered = if rate == 0 { "unbounded".to_owned() } else { rate.to_string() };
+        let seconds: f64 = said
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(1.0);
+        let offered = if rate == 0 {
+            "unbounded".to_owned()
+        } else {
+            rate.to_string()
+        };
         println!(
             "| {offered} | {n} | {emitted} | {lost} | {} | {:.0} |",
             if emitted + lost == n { "yes" } else { "NO" },
@@ -275,7 +362,10 @@ fn shadow(h: &Hierarchy) {
     watch(&sensor, &cg);
     sensor
         .control()
-        .set_watched_paths(&[WatchedPath { path: PathMatch::Exact("/etc/shadow".into()), ops: vec![] }])
+        .set_watched_paths(&[WatchedPath {
+            path: PathMatch::Exact("/etc/shadow".into()),
+            ops: vec![],
+        }])
         .unwrap();
     let cg_ref = &cg;
     let mut latency: Vec<f64> = Vec::new();
@@ -284,10 +374,10 @@ fn shadow(h: &Hierarchy) {
         while !child.is_finished() {
             sensor
                 .poll(Duration::from_millis(100), &mut |signal| {
-                    if let Signal::Event(e) = signal {
-                        if matches!(&e.kind, EventKind::File(f) if f.path.as_bytes() == b"/etc/shadow") {
-                            latency.push((boot_ns() - e.boot.0) as f64 / 1e6);
-                        }
+                    if let Signal::Event(e) = signal
+                        && matches!(&e.kind, EventKind::File(f) if f.path.as_bytes() == b"/etc/shadow")
+                    {
+                        latency.push((boot_ns() - e.boot.0) as f64 / 1e6);
                     }
                 })
                 .unwrap();
@@ -295,7 +385,12 @@ fn shadow(h: &Hierarchy) {
         child.join().unwrap();
     });
     latency.sort_by(f64::total_cmp);
-    let p = |q: f64| latency.get(((latency.len() as f64 - 1.0) * q) as usize).copied().unwrap_or(f64::NAN);
+    let p = |q: f64| {
+        latency
+            .get(((latency.len() as f64 - 1.0) * q) as usize)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
     println!(
         "200 reads of /etc/shadow beside a flood of opens: {} seen by the reader; from the act to the reader p50 {:.2} ms, p99 {:.2} ms (boot clock)",
         latency.len(),
@@ -306,7 +401,10 @@ fn shadow(h: &Hierarchy) {
 
 #[allow(unsafe_code)]
 fn boot_ns() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: t is a valid timespec for the length of the call.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64

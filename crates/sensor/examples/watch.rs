@@ -8,8 +8,16 @@ use std::time::Duration;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let which = std::env::args().nth(1).unwrap_or_else(|| "v2".into());
     let hierarchy = match which.strip_prefix("v1:") {
-        Some(c) => Hierarchy::V1 { controller: c.into(), mount: format!("/sys/fs/cgroup/{c}").into() },
-        None => Hierarchy::V2 { mount: std::env::args().nth(2).unwrap_or_else(|| "/sys/fs/cgroup".into()).into() },
+        Some(c) => Hierarchy::V1 {
+            controller: c.into(),
+            mount: format!("/sys/fs/cgroup/{c}").into(),
+        },
+        None => Hierarchy::V2 {
+            mount: std::env::args()
+                .nth(2)
+                .unwrap_or_else(|| "/sys/fs/cgroup".into())
+                .into(),
+        },
     };
     let mut sensor = Sensor::load(&SensorConfig::new(hierarchy))?;
     for h in sensor.hooks() {

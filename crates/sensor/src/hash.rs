@@ -22,7 +22,8 @@ impl Key {
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
         let mut b = [0u8; 16];
         getrandom::fill(&mut b)?;
-        let half = |r: std::ops::Range<usize>| u64::from_ne_bytes(b[r].try_into().expect("eight bytes"));
+        let half =
+            |r: std::ops::Range<usize>| u64::from_ne_bytes(b[r].try_into().expect("eight bytes"));
         Ok(Key(half(0..8), half(8..16)))
     }
 
@@ -44,7 +45,11 @@ impl Key {
     /// the kernel walks.
     pub(crate) fn path(self, path: &[u8]) -> Option<u64> {
         let mut h = 0;
-        for (i, part) in path.split(|&b| b == b'/').filter(|p| !p.is_empty()).enumerate() {
+        for (i, part) in path
+            .split(|&b| b == b'/')
+            .filter(|p| !p.is_empty())
+            .enumerate()
+        {
             if i == LEVELS {
                 return None;
             }
@@ -63,18 +68,32 @@ impl Key {
 
     /// What stands for a script in a set; 0 for none.
     pub(crate) fn script(self, script: &Text) -> u64 {
-        if script.is_empty() { 0 } else { self.bytes(script.as_bytes()) }
+        if script.is_empty() {
+            0
+        } else {
+            self.bytes(script.as_bytes())
+        }
     }
 
     fn stable(self, program: &Text, script: &Text, entry: Entry, uid: u32) -> Option<u64> {
-        Some(self.words(&[self.path(program.as_bytes())?, self.script(script), entry as u64, u64::from(uid)]))
+        Some(self.words(&[
+            self.path(program.as_bytes())?,
+            self.script(script),
+            entry as u64,
+            u64::from(uid),
+        ]))
     }
 
     /// Key of one entry of a set.
     pub(crate) fn known(self, set: u32, known: &Known) -> Option<u64> {
         let stable = self.stable(&known.program, &known.script, known.entry, known.uid)?;
         let (object, code, below) = self.object(&known.object)?;
-        Some(self.words(&[stable, object, u64::from(code) << 1 | u64::from(below), u64::from(set)]))
+        Some(self.words(&[
+            stable,
+            object,
+            u64::from(code) << 1 | u64::from(below),
+            u64::from(set),
+        ]))
     }
 
     fn object(self, object: &KnownObject) -> Option<(u64, u32, bool)> {
@@ -111,11 +130,17 @@ impl Key {
                     IpAddr::V6(v6) => v6,
                 };
                 let o = v6.octets();
-                let half = |r: std::ops::Range<usize>| u64::from_ne_bytes(o[r].try_into().expect("eight bytes"));
+                let half = |r: std::ops::Range<usize>| {
+                    u64::from_ne_bytes(o[r].try_into().expect("eight bytes"))
+                };
                 (half(0..8), half(8..16), false)
             }
         };
-        (self.words(&[hi, lo, about, 0]), kind << 16 | (proto as u32) << 8, any)
+        (
+            self.words(&[hi, lo, about, 0]),
+            kind << 16 | (proto as u32) << 8,
+            any,
+        )
     }
 }
 

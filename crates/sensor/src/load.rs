@@ -9,7 +9,9 @@ use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
 use crate::tables::{HANDLER_PROGRAMS, Handler, calls, dns_calls};
 use crate::wire;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+};
 use plimsoll_model::{BootNs, Event, EventKind, Stage};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -24,7 +26,9 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum SensorError {
     /// The kernel has no type information.
-    #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y, as every distribution kernel since about 2021 has")]
+    #[error(
+        "this kernel has no BTF (/sys/kernel/btf/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y, as every distribution kernel since about 2021 has"
+    )]
     NoBtf,
     /// Not enough privilege.
     #[error("loading eBPF programs needs root or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")]
@@ -70,7 +74,13 @@ pub enum SensorError {
 }
 
 /// Programs without which no event can be attributed.
-const ESSENTIAL: &[&str] = &["on_exec", "on_fork", "on_exit", "on_cgroup_mkdir", "on_cgroup_attach"];
+const ESSENTIAL: &[&str] = &[
+    "on_exec",
+    "on_fork",
+    "on_exit",
+    "on_cgroup_mkdir",
+    "on_cgroup_attach",
+];
 
 /// Most events that one call of [`Sensor::poll`] takes from the bulk ring.
 const BULK_BATCH: usize = 4096;
@@ -82,7 +92,10 @@ pub(crate) fn boot_now() -> BootNs {
 
 #[allow(unsafe_code)]
 fn clock(id: libc::clockid_t) -> i64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: t is a valid timespec for the length of the call; both clocks exist on every kernel
     // that this program can load on.
     unsafe { libc::clock_gettime(id, &mut t) };
@@ -95,7 +108,9 @@ static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static LOADING: Mutex<()> = Mutex::new(());
 
 fn keep_message(_: PrintLevel, message: String) {
-    let mut kept = MESSAGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut kept = MESSAGES
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     if kept.len() < 4096 {
         kept.push(message);
     }
@@ -145,7 +160,9 @@ impl Sensor {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Err(SensorError::NoBtf);
         }
-        let _one = LOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one = LOADING
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let key = Key::random().map_err(SensorError::Random)?;
         let mut refused: HashMap<String, String> = HashMap::new();
         let skel = loop {
@@ -197,7 +214,10 @@ impl Sensor {
                     }
                 }
                 Err(e) if ESSENTIAL.contains(&name.as_str()) => {
-                    return Err(SensorError::Essential { program: name, reason: e.to_string() });
+                    return Err(SensorError::Essential {
+                        program: name,
+                        reason: e.to_string(),
+                    });
                 }
                 Err(e) => {
                     refused.insert(name, format!("attach: {e}"));
@@ -205,7 +225,9 @@ impl Sensor {
             }
         }
         let inbox = Arc::new(Mutex::new(Inbox::default()));
-        let ring = |map: &dyn MapCore, inbox: Arc<Mutex<Inbox>>| -> libbpf_rs::Result<RingBuffer<'static>> {
+        let ring = |map: &dyn MapCore,
+                    inbox: Arc<Mutex<Inbox>>|
+         -> libbpf_rs::Result<RingBuffer<'static>> {
             let mut builder = RingBufferBuilder::new();
             // the builder keeps only the map's descriptor, which lives as long as the skeleton
             #[allow(unsafe_code)]
@@ -213,7 +235,9 @@ impl Sensor {
             // dropped after it (fields are dropped in order; `skel` is the last one).
             let map: &'static dyn MapCore = unsafe { std::mem::transmute(map) };
             builder.add(map, move |bytes| {
-                let mut inbox = inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut inbox = inbox
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 match wire::decode(bytes) {
                     Ok(event) => inbox.events.push_back(event),
                     Err(_) => inbox.broken += 1,
@@ -222,7 +246,9 @@ impl Sensor {
             })?;
             builder.build()
         };
-        let load_error = |e: libbpf_rs::Error| SensorError::Load { reason: e.to_string() };
+        let load_error = |e: libbpf_rs::Error| SensorError::Load {
+            reason: e.to_string(),
+        };
         let rings = [
             ring(&skel.maps.bulk_ring, Arc::clone(&inbox)).map_err(load_error)?,
             ring(&skel.maps.alert_ring, Arc::clone(&inbox)).map_err(load_error)?,
@@ -235,7 +261,10 @@ impl Sensor {
             _links: links,
             hooks: hook_statuses(&refused),
             control,
-            losses: Losses { since: now, ..Default::default() },
+            losses: Losses {
+                since: now,
+                ..Default::default()
+            },
             last_tick: BootNs(0),
             syscalls_used: config.syscalls_used,
             misses,
@@ -260,7 +289,11 @@ impl Sensor {
     ///
     /// # Errors
     /// When the rings cannot be waited for.
-    pub fn poll(&mut self, timeout: Duration, sink: &mut dyn FnMut(Signal)) -> Result<usize, SensorError> {
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        sink: &mut dyn FnMut(Signal),
+    ) -> Result<usize, SensorError> {
         let now = boot_now();
         if now.0.saturating_sub(self.last_tick.0) >= 1_000_000_000 {
             self.tick(now);
@@ -283,7 +316,10 @@ impl Sensor {
                 self.rings[0].consume_raw_n(BULK_BATCH);
             }
             let events = {
-                let mut inbox = self.inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut inbox = self
+                    .inbox
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 std::mem::take(&mut inbox.events)
             };
             handed += events.len();
@@ -297,7 +333,11 @@ impl Sensor {
 
     #[allow(unsafe_code)]
     fn wait(&self, timeout: Duration) -> Result<(), SensorError> {
-        let mut fds = [0, 1].map(|i| libc::pollfd { fd: self.rings[i].epoll_fd(), events: libc::POLLIN, revents: 0 });
+        let mut fds = [0, 1].map(|i| libc::pollfd {
+            fd: self.rings[i].epoll_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        });
         let ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: fds is an array of two pollfds for the length of the call.
         let n = unsafe { libc::poll(fds.as_mut_ptr(), 2, ms) };
@@ -313,7 +353,9 @@ impl Sensor {
     /// Once a second: the wall clock for origins, the budgets of "system calls used", the DNS window.
     fn tick(&mut self, now: BootNs) {
         self.last_tick = now;
-        let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else { return };
+        let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else {
+            return;
+        };
         bss.boot_to_wall_ns = clock(libc::CLOCK_REALTIME) - now.0 as i64;
         if self.syscalls_used {
             bss.used_budget.fill(0);
@@ -338,7 +380,13 @@ impl Sensor {
         let mut handed = 0;
         let mut tell = |stage, cgroup_id, count| {
             handed += 1;
-            sink(Signal::Loss(Loss { stage, cgroup_id, count, from, to: now }));
+            sink(Signal::Loss(Loss {
+                stage,
+                cgroup_id,
+                count,
+                from,
+                to: now,
+            }));
         };
         let cpu = self.control.cpu_totals();
         if cpu.lost != self.losses.node {
@@ -369,7 +417,11 @@ impl Sensor {
                 *seen = n;
             }
         }
-        let broken = self.inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner).broken;
+        let broken = self
+            .inbox
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .broken;
         if broken > self.losses.broken {
             tell(Stage::Decode, 0, broken - self.losses.broken);
             self.losses.broken = broken;
@@ -380,11 +432,20 @@ impl Sensor {
     /// Accumulated run time of all programs, nanoseconds (0 unless the kernel counts it, see
     /// `kernel.bpf_stats_enabled`).
     pub fn run_time_ns(&self) -> u64 {
-        self.misses.iter().map(|(p, _)| program_info(p).map_or(0, |i| i.run_time_ns)).sum()
+        self.misses
+            .iter()
+            .map(|(p, _)| program_info(p).map_or(0, |i| i.run_time_ns))
+            .sum()
     }
 }
 
-const STAGES: [Stage; 5] = [Stage::BulkRing, Stage::AlertRing, Stage::Recursion, Stage::Scratch, Stage::KernelMap];
+const STAGES: [Stage; 5] = [
+    Stage::BulkRing,
+    Stage::AlertRing,
+    Stage::Recursion,
+    Stage::Scratch,
+    Stage::KernelMap,
+];
 
 #[allow(unsafe_code)]
 fn program_info(program: &MapFreeProgram) -> Option<libbpf_rs::libbpf_sys::bpf_prog_info> {
@@ -393,7 +454,11 @@ fn program_info(program: &MapFreeProgram) -> Option<libbpf_rs::libbpf_sys::bpf_p
     unsafe {
         let mut info: libbpf_rs::libbpf_sys::bpf_prog_info = std::mem::zeroed();
         let mut len = size_of_val(&info) as u32;
-        let ret = libbpf_rs::libbpf_sys::bpf_prog_get_info_by_fd(program.fd.as_raw_fd(), &mut info, &mut len);
+        let ret = libbpf_rs::libbpf_sys::bpf_prog_get_info_by_fd(
+            program.fd.as_raw_fd(),
+            &mut info,
+            &mut len,
+        );
         (ret == 0).then_some(info)
     }
 }
@@ -410,22 +475,39 @@ fn try_load(
     key: Key,
     refused: &HashMap<String, String>,
 ) -> Result<Result<PlimsollSkel<'static>, Refused>, SensorError> {
-    MESSAGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    MESSAGES
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clear();
     let before = libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
     // One small allocation a load lives as long as the process: the skeleton borrows from it.
     let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
     let loaded = open(config, key, refused, storage).and_then(|open| {
-        open.load().map_err(|e| SensorError::Load { reason: e.to_string() })
+        open.load().map_err(|e| SensorError::Load {
+            reason: e.to_string(),
+        })
     });
     libbpf_rs::set_print(before);
     match loaded {
         Ok(skel) => Ok(Ok(skel)),
         Err(error) => {
-            let messages = MESSAGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let messages = MESSAGES
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone();
             match refused_program(&messages) {
-                Some((program, reason)) if !refused.contains_key(&program) => Ok(Err((program, reason))),
-                _ if messages.iter().any(|m| m.contains("Operation not permitted")) => Err(SensorError::NotPermitted),
-                _ => Err(SensorError::Load { reason: format!("{error}; {}", tail(&messages)) }),
+                Some((program, reason)) if !refused.contains_key(&program) => {
+                    Ok(Err((program, reason)))
+                }
+                _ if messages
+                    .iter()
+                    .any(|m| m.contains("Operation not permitted")) =>
+                {
+                    Err(SensorError::NotPermitted)
+                }
+                _ => Err(SensorError::Load {
+                    reason: format!("{error}; {}", tail(&messages)),
+                }),
             }
         }
     }
@@ -439,12 +521,25 @@ fn tail(messages: &[String]) -> String {
 /// Finds libbpf's "prog 'NAME': BPF program load failed: REASON" or "failed to load".
 fn refused_program(messages: &[String]) -> Option<Refused> {
     for m in messages {
-        let Some((_, rest)) = m.split_once("prog '") else { continue };
-        let Some((name, what)) = rest.split_once('\'') else { continue };
-        if what.contains("load failed") || what.contains("failed to load") || what.contains("failed to find kernel BTF type") {
+        let Some((_, rest)) = m.split_once("prog '") else {
+            continue;
+        };
+        let Some((name, what)) = rest.split_once('\'') else {
+            continue;
+        };
+        if what.contains("load failed")
+            || what.contains("failed to load")
+            || what.contains("failed to find kernel BTF type")
+        {
             let reason = what.trim_start_matches(':').trim();
-            let verifier = messages.iter().find(|m| m.contains("BEGIN PROG LOAD LOG")).map(|m| last_lines(m));
-            return Some((name.to_owned(), format!("{reason}{}", verifier.unwrap_or_default())));
+            let verifier = messages
+                .iter()
+                .find(|m| m.contains("BEGIN PROG LOAD LOG"))
+                .map(|m| last_lines(m));
+            return Some((
+                name.to_owned(),
+                format!("{reason}{}", verifier.unwrap_or_default()),
+            ));
         }
     }
     None
@@ -452,9 +547,19 @@ fn refused_program(messages: &[String]) -> Option<Refused> {
 
 /// The last words of a verifier log.
 fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> =
-        log.lines().filter(|l| !l.starts_with("processed ") && !l.contains("END PROG LOAD LOG") && !l.trim().is_empty()).collect();
-    let from = lines.len().saturating_sub(if std::env::var_os("PLIMSOLL_VERIFIER_LOG").is_some() { 80 } else { 2 });
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|l| {
+            !l.starts_with("processed ") && !l.contains("END PROG LOAD LOG") && !l.trim().is_empty()
+        })
+        .collect();
+    let from = lines
+        .len()
+        .saturating_sub(if std::env::var_os("PLIMSOLL_VERIFIER_LOG").is_some() {
+            80
+        } else {
+            2
+        });
     format!(" ({})", lines[from..].join("; "))
 }
 
@@ -464,18 +569,35 @@ fn open(
     refused: &HashMap<String, String>,
     storage: &'static mut MaybeUninit<OpenObject>,
 ) -> Result<OpenPlimsollSkel<'static>, SensorError> {
-    let load_error = |e: libbpf_rs::Error| SensorError::Load { reason: e.to_string() };
-    let mut open = PlimsollSkelBuilder::default().open(storage).map_err(load_error)?;
+    let load_error = |e: libbpf_rs::Error| SensorError::Load {
+        reason: e.to_string(),
+    };
+    let mut open = PlimsollSkelBuilder::default()
+        .open(storage)
+        .map_err(load_error)?;
     for mut program in open.open_object_mut().progs_mut() {
         if refused.contains_key(&*program.name().to_string_lossy()) {
             program.set_autoload(false);
         }
     }
-    open.maps.bulk_ring.set_max_entries(config.bulk_ring_bytes).map_err(load_error)?;
-    open.maps.alert_ring.set_max_entries(config.alert_ring_bytes).map_err(load_error)?;
-    open.maps.l1.set_max_entries(config.l1_entries).map_err(load_error)?;
+    open.maps
+        .bulk_ring
+        .set_max_entries(config.bulk_ring_bytes)
+        .map_err(load_error)?;
+    open.maps
+        .alert_ring
+        .set_max_entries(config.alert_ring_bytes)
+        .map_err(load_error)?;
+    open.maps
+        .l1
+        .set_max_entries(config.l1_entries)
+        .map_err(load_error)?;
     let (hierarchy_id, subsys) = hierarchy_numbers(&config.hierarchy)?;
-    let rodata = open.maps.rodata_data.as_deref_mut().expect("the object has settings");
+    let rodata = open
+        .maps
+        .rodata_data
+        .as_deref_mut()
+        .expect("the object has settings");
     rodata.sip_k0 = key.0;
     rodata.sip_k1 = key.1;
     rodata.hierarchy_id = hierarchy_id;
@@ -488,8 +610,13 @@ fn open(
 
 /// Id of the hierarchy and index of the controller among the kernel's (all ones: v2).
 fn hierarchy_numbers(hierarchy: &Hierarchy) -> Result<(u32, u32), SensorError> {
-    let Hierarchy::V1 { controller, .. } = hierarchy else { return Ok((0, u32::MAX)) };
-    let fail = |source| SensorError::Hierarchy { hierarchy: controller.clone(), source };
+    let Hierarchy::V1 { controller, .. } = hierarchy else {
+        return Ok((0, u32::MAX));
+    };
+    let fail = |source| SensorError::Hierarchy {
+        hierarchy: controller.clone(),
+        source,
+    };
     // columns: name, hierarchy id, cgroups, enabled; lines in the order of the kernel's enum
     let table = std::fs::read_to_string("/proc/cgroups").map_err(fail)?;
     for (index, line) in table.lines().filter(|l| !l.starts_with('#')).enumerate() {
@@ -517,34 +644,59 @@ fn v2_mount(config: &SensorConfig) -> Option<File> {
 }
 
 /// Puts the tail-called programs into their table.
-fn fill_handlers(skel: &PlimsollSkel<'_>, refused: &HashMap<String, String>) -> Result<(), SensorError> {
+fn fill_handlers(
+    skel: &PlimsollSkel<'_>,
+    refused: &HashMap<String, String>,
+) -> Result<(), SensorError> {
     let programs: HashMap<String, i32> = skel
         .object()
         .progs_mut()
-        .map(|p| (p.name().to_string_lossy().into_owned(), p.as_fd().as_raw_fd()))
+        .map(|p| {
+            (
+                p.name().to_string_lossy().into_owned(),
+                p.as_fd().as_raw_fd(),
+            )
+        })
         .collect();
     for (handler, name) in HANDLER_PROGRAMS {
-        let (false, Some(fd)) = (refused.contains_key(*name), programs.get(*name)) else { continue };
+        let (false, Some(fd)) = (refused.contains_key(*name), programs.get(*name)) else {
+            continue;
+        };
         skel.maps
             .handlers
-            .update(&u32::from(*handler as u8).to_ne_bytes(), &(*fd as u32).to_ne_bytes(), MapFlags::ANY)
-            .map_err(|source| SensorError::Map { operation: "update", map: "handlers", source })?;
+            .update(
+                &u32::from(*handler as u8).to_ne_bytes(),
+                &(*fd as u32).to_ne_bytes(),
+                MapFlags::ANY,
+            )
+            .map_err(|source| SensorError::Map {
+                operation: "update",
+                map: "handlers",
+                source,
+            })?;
     }
     Ok(())
 }
 
 /// Which number is served by which handler, natively and in the 32-bit table.
 fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
-    let missing: HashSet<u8> =
-        HANDLER_PROGRAMS.iter().filter(|(_, name)| refused.contains_key(*name)).map(|(h, _)| *h as u8).collect();
-    let Some(bss) = skel.maps.bss_data.as_deref_mut() else { return };
+    let missing: HashSet<u8> = HANDLER_PROGRAMS
+        .iter()
+        .filter(|(_, name)| refused.contains_key(*name))
+        .map(|(h, _)| *h as u8)
+        .collect();
+    let Some(bss) = skel.maps.bss_data.as_deref_mut() else {
+        return;
+    };
     bss.native_numbers.fill(u16::MAX);
     for call in calls() {
         let handler = call.handler as u8;
         if missing.contains(&handler) {
             continue;
         }
-        let native = usize::try_from(call.nr).ok().filter(|n| *n < bss.gates.len());
+        let native = usize::try_from(call.nr)
+            .ok()
+            .filter(|n| *n < bss.gates.len());
         if let Some(nr) = native {
             bss.gates[nr].handler = handler;
             bss.call_numbers[nr] = call.number;
@@ -560,7 +712,9 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
                 };
             }
         }
-        let compat = usize::try_from(call.compat).ok().filter(|n| *n < bss.gates.len());
+        let compat = usize::try_from(call.compat)
+            .ok()
+            .filter(|n| *n < bss.gates.len());
         if let (Some(compat), Some(nr)) = (compat, native) {
             // mmap of the 32-bit table has its descriptor elsewhere only in old_mmap (90), left out
             bss.gates[compat].compat = handler;
@@ -575,7 +729,11 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
     }
     // without the sendmsg hook nobody tells when unconnected resolvers start: keep sends open
     if refused.contains_key("on_sendmsg4") {
-        for (nr, handler, _) in dns_calls().into_iter().filter(|(_, h, _)| *h == Handler::DnsBuffer).take(1) {
+        for (nr, handler, _) in dns_calls()
+            .into_iter()
+            .filter(|(_, h, _)| *h == Handler::DnsBuffer)
+            .take(1)
+        {
             bss.gates[nr as usize].handler = handler as u8;
         }
     }
@@ -584,27 +742,147 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
 /// A kind, the programs that observe it, the mechanism's name, what it misses, what would be better.
 const KINDS: &[(&str, &[&str], &str, &str, &str)] = &[
     ("exec", &["on_exec"], "tp_btf/sched_process_exec", "", ""),
-    ("fork, exit", &["on_fork", "on_exit"], "tp_btf/sched_process_fork, sched_process_exit", "", ""),
-    ("container start and end", &["on_cgroup_mkdir", "on_cgroup_rmdir", "on_cgroup_attach"], "tp_btf/cgroup_mkdir, cgroup_rmdir, cgroup_attach_task", "", ""),
-    ("file open", &["on_sys_exit", "h_open", "h_openat"], "tp_btf/sys_exit, file object", "opens through io_uring", "boot with lsm=...,bpf (the LSM hooks come with the sensor's own release)"),
-    ("file create, rename, link, unlink, chmod, chown, mkdir, rmdir", &["on_sys_exit", "h_path"], "tp_btf/sys_exit, argument", "paths are copied from the program at the end of the call: another thread can change them meanwhile; io_uring", "boot with lsm=...,bpf"),
-    ("library load", &["on_sys_exit", "h_mmap"], "tp_btf/sys_exit(mmap), file object", "memory made executable later (mprotect)", ""),
-    ("TCP connect and listen", &["on_sock_state"], "tp_btf/inet_sock_set_state", "", ""),
-    ("UNIX connect", &["on_sys_exit", "h_connect"], "tp_btf/sys_exit(connect), socket object", "connects through io_uring", ""),
-    ("accept, bind, socket", &["on_sys_exit", "h_accept", "h_bind", "h_socket"], "tp_btf/sys_exit, socket object", "accepts through io_uring", ""),
-    ("UDP peers", &["on_sendmsg4", "on_sendmsg6", "h_connect"], "cgroup/sendmsg4, sendmsg6; tp_btf/sys_exit(connect)", "", ""),
-    ("DNS questions and answers", &["on_sys_exit", "h_dns_buffer", "h_dns_message"], "tp_btf/sys_exit on send and receive, open while somebody resolves", "DNS over TCP, TLS and HTTPS; ports other than 53", ""),
-    ("redirected standard streams", &["on_sys_exit", "h_dup"], "tp_btf/sys_exit(dup)", "fcntl(F_DUPFD)", ""),
-    ("setns, unshare, clone flags", &["on_sys_exit", "h_namespace"], "tp_btf/sys_exit", "", ""),
-    ("mount, umount, pivot_root, chroot", &["on_sys_exit", "h_mount"], "tp_btf/sys_exit, argument", "", ""),
-    ("ptrace, process_vm_writev", &["on_sys_exit", "h_ptrace"], "tp_btf/sys_exit", "writes to /proc/PID/mem show as file writes", ""),
-    ("kernel modules", &["on_sys_exit", "h_module"], "tp_btf/sys_exit", "", ""),
+    (
+        "fork, exit",
+        &["on_fork", "on_exit"],
+        "tp_btf/sched_process_fork, sched_process_exit",
+        "",
+        "",
+    ),
+    (
+        "container start and end",
+        &["on_cgroup_mkdir", "on_cgroup_rmdir", "on_cgroup_attach"],
+        "tp_btf/cgroup_mkdir, cgroup_rmdir, cgroup_attach_task",
+        "",
+        "",
+    ),
+    (
+        "file open",
+        &["on_sys_exit", "h_open", "h_openat"],
+        "tp_btf/sys_exit, file object",
+        "opens through io_uring",
+        "boot with lsm=...,bpf (the LSM hooks come with the sensor's own release)",
+    ),
+    (
+        "file create, rename, link, unlink, chmod, chown, mkdir, rmdir",
+        &["on_sys_exit", "h_path"],
+        "tp_btf/sys_exit, argument",
+        "paths are copied from the program at the end of the call: another thread can change them meanwhile; io_uring",
+        "boot with lsm=...,bpf",
+    ),
+    (
+        "library load",
+        &["on_sys_exit", "h_mmap"],
+        "tp_btf/sys_exit(mmap), file object",
+        "memory made executable later (mprotect)",
+        "",
+    ),
+    (
+        "TCP connect and listen",
+        &["on_sock_state"],
+        "tp_btf/inet_sock_set_state",
+        "",
+        "",
+    ),
+    (
+        "UNIX connect",
+        &["on_sys_exit", "h_connect"],
+        "tp_btf/sys_exit(connect), socket object",
+        "connects through io_uring",
+        "",
+    ),
+    (
+        "accept, bind, socket",
+        &["on_sys_exit", "h_accept", "h_bind", "h_socket"],
+        "tp_btf/sys_exit, socket object",
+        "accepts through io_uring",
+        "",
+    ),
+    (
+        "UDP peers",
+        &["on_sendmsg4", "on_sendmsg6", "h_connect"],
+        "cgroup/sendmsg4, sendmsg6; tp_btf/sys_exit(connect)",
+        "",
+        "",
+    ),
+    (
+        "DNS questions and answers",
+        &["on_sys_exit", "h_dns_buffer", "h_dns_message"],
+        "tp_btf/sys_exit on send and receive, open while somebody resolves",
+        "DNS over TCP, TLS and HTTPS; ports other than 53",
+        "",
+    ),
+    (
+        "redirected standard streams",
+        &["on_sys_exit", "h_dup"],
+        "tp_btf/sys_exit(dup)",
+        "fcntl(F_DUPFD)",
+        "",
+    ),
+    (
+        "setns, unshare, clone flags",
+        &["on_sys_exit", "h_namespace"],
+        "tp_btf/sys_exit",
+        "",
+        "",
+    ),
+    (
+        "mount, umount, pivot_root, chroot",
+        &["on_sys_exit", "h_mount"],
+        "tp_btf/sys_exit, argument",
+        "",
+        "",
+    ),
+    (
+        "ptrace, process_vm_writev",
+        &["on_sys_exit", "h_ptrace"],
+        "tp_btf/sys_exit",
+        "writes to /proc/PID/mem show as file writes",
+        "",
+    ),
+    (
+        "kernel modules",
+        &["on_sys_exit", "h_module"],
+        "tp_btf/sys_exit",
+        "",
+        "",
+    ),
     ("bpf", &["on_sys_exit", "h_bpf"], "tp_btf/sys_exit", "", ""),
-    ("uid and capability changes", &["on_sys_exit", "h_credentials"], "tp_btf/sys_exit", "", ""),
-    ("memory files", &["on_sys_exit", "h_memfd"], "tp_btf/sys_exit", "", ""),
-    ("signals to others", &["on_sys_exit", "h_signal"], "tp_btf/sys_exit", "", ""),
-    ("other rare calls", &["on_sys_exit", "h_rare"], "tp_btf/sys_exit", "", ""),
-    ("system calls used", &["on_sys_exit"], "tp_btf/sys_exit", "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)", ""),
+    (
+        "uid and capability changes",
+        &["on_sys_exit", "h_credentials"],
+        "tp_btf/sys_exit",
+        "",
+        "",
+    ),
+    (
+        "memory files",
+        &["on_sys_exit", "h_memfd"],
+        "tp_btf/sys_exit",
+        "",
+        "",
+    ),
+    (
+        "signals to others",
+        &["on_sys_exit", "h_signal"],
+        "tp_btf/sys_exit",
+        "",
+        "",
+    ),
+    (
+        "other rare calls",
+        &["on_sys_exit", "h_rare"],
+        "tp_btf/sys_exit",
+        "",
+        "",
+    ),
+    (
+        "system calls used",
+        &["on_sys_exit"],
+        "tp_btf/sys_exit",
+        "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)",
+        "",
+    ),
 ];
 
 fn hook_statuses(refused: &HashMap<String, String>) -> Vec<HookStatus> {
@@ -613,11 +891,17 @@ fn hook_statuses(refused: &HashMap<String, String>) -> Vec<HookStatus> {
         .map(|(kind, programs, mechanism, misses, advice)| {
             let refusals: Vec<Refusal> = programs
                 .iter()
-                .filter_map(|p| refused.get(*p).map(|reason| Refusal { mechanism: (*p).to_owned(), reason: reason.clone() }))
+                .filter_map(|p| {
+                    refused.get(*p).map(|reason| Refusal {
+                        mechanism: (*p).to_owned(),
+                        reason: reason.clone(),
+                    })
+                })
                 .collect();
             HookStatus {
                 kind,
-                mechanism: (refusals.len() < programs.len() && !refused.contains_key(programs[0])).then(|| (*mechanism).to_owned()),
+                mechanism: (refusals.len() < programs.len() && !refused.contains_key(programs[0]))
+                    .then(|| (*mechanism).to_owned()),
                 refused: refusals,
                 misses,
                 advice,
@@ -670,9 +954,19 @@ impl Dense {
         let len = map.max_entries() as usize;
         // SAFETY: maps `len` words of an array map that allows it; the address is checked.
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), len * 8, libc::PROT_READ, libc::MAP_SHARED, map.as_fd().as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len * 8,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                map.as_fd().as_raw_fd(),
+                0,
+            )
         };
-        (at != libc::MAP_FAILED).then_some(Dense { words: at.cast(), len })
+        (at != libc::MAP_FAILED).then_some(Dense {
+            words: at.cast(),
+            len,
+        })
     }
 
     #[allow(unsafe_code)]
@@ -710,7 +1004,9 @@ fn bytes_of<T: Copy>(value: &T) -> &[u8] {
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).map_or(0, |b| u64::from_ne_bytes(b.try_into().expect("eight bytes")))
+    bytes.get(at..at + 8).map_or(0, |b| {
+        u64::from_ne_bytes(b.try_into().expect("eight bytes"))
+    })
 }
 
 impl Control {
@@ -723,8 +1019,13 @@ impl Control {
             .map(|fd| MapFreeProgram { fd })
             .collect();
         let dense_map = MapHandle::try_from(&m.dense)?;
-        let dense = Dense::map(&dense_map).ok_or_else(|| libbpf_rs::Error::from_raw_os_error(libc::ENOMEM))?;
-        let all = skel.object().maps().filter_map(|map| map.info().ok().map(|i| i.info.id)).collect();
+        let dense = Dense::map(&dense_map)
+            .ok_or_else(|| libbpf_rs::Error::from_raw_os_error(libc::ENOMEM))?;
+        let all = skel
+            .object()
+            .maps()
+            .filter_map(|map| map.info().ok().map(|i| i.info.id))
+            .collect();
         Ok(Control {
             maps: Arc::new(Maps {
                 key,
@@ -799,7 +1100,9 @@ impl Control {
         update(&self.maps.cgroups, "cgroups", &id, &root.to_ne_bytes())?;
         let _ = self.maps.containers.delete(&id);
         for key in self.maps.processes.keys() {
-            let Ok(Some(mut p)) = self.maps.processes.lookup(&key, MapFlags::ANY) else { continue };
+            let Ok(Some(mut p)) = self.maps.processes.lookup(&key, MapFlags::ANY) else {
+                continue;
+            };
             if word(&p, 0) == cgroup_id {
                 p[..8].copy_from_slice(&root.to_ne_bytes());
                 let _ = self.maps.processes.update(&key, &p, MapFlags::EXIST);
@@ -829,13 +1132,22 @@ impl Control {
         let script = self.maps.key.script(&p.script);
         let interpreted = wire::is_interpreter(&p.exe) || !p.script.is_empty();
         if interpreted {
-            update(&self.maps.scripts, "scripts", &p.key.start.0.to_ne_bytes(), &script.to_ne_bytes())?;
+            update(
+                &self.maps.scripts,
+                "scripts",
+                &p.key.start.0.to_ne_bytes(),
+                &script.to_ne_bytes(),
+            )?;
         }
         let exe = std::fs::metadata(format!("/proc/{}/exe", p.key.tgid)).ok();
         let process = types::process {
             cgroup: p.cgroup_id,
             // any number that no other program, script, entry or uid of this container has
-            actor: program ^ script.rotate_left(17) ^ p.cgroup_id.rotate_left(32) ^ u64::from(p.uid) << 40 ^ (p.entry as u64) << 8,
+            actor: program
+                ^ script.rotate_left(17)
+                ^ p.cgroup_id.rotate_left(32)
+                ^ u64::from(p.uid) << 40
+                ^ (p.entry as u64) << 8,
             program,
             script,
             exe_ino: exe.as_ref().map_or(0, MetadataExt::ino),
@@ -846,7 +1158,12 @@ impl Control {
             ..Default::default()
         };
         self.mark_started(p);
-        update(&self.maps.processes, "processes", &p.key.tgid.to_ne_bytes(), bytes_of(&process))
+        update(
+            &self.maps.processes,
+            "processes",
+            &p.key.tgid.to_ne_bytes(),
+            bytes_of(&process),
+        )
     }
 
     /// A container with a running process has started; its mount namespace is that process's.
@@ -857,8 +1174,12 @@ impl Control {
             copy_into(&mut c, &old);
             if c.flags & 2 == 0 {
                 c.flags |= 2;
-                c.mntns = std::fs::metadata(format!("/proc/{}/ns/mnt", p.key.tgid)).map_or(0, |m| m.ino() as u32);
-                let _ = self.maps.containers.update(&id, bytes_of(&c), MapFlags::EXIST);
+                c.mntns = std::fs::metadata(format!("/proc/{}/ns/mnt", p.key.tgid))
+                    .map_or(0, |m| m.ino() as u32);
+                let _ = self
+                    .maps
+                    .containers
+                    .update(&id, bytes_of(&c), MapFlags::EXIST);
             }
         }
     }
@@ -868,9 +1189,15 @@ impl Control {
     /// # Errors
     /// When the map is full.
     pub fn load_set(&self, set: u32, entries: &[Known]) -> Result<(), SensorError> {
-        let wanted: HashMap<u64, u32> =
-            entries.iter().filter_map(|k| Some((self.maps.key.known(set, k)?, k.index))).collect();
-        let mut sets = self.maps.sets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let wanted: HashMap<u64, u32> = entries
+            .iter()
+            .filter_map(|k| Some((self.maps.key.known(set, k)?, k.index)))
+            .collect();
+        let mut sets = self
+            .maps
+            .sets
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let there = sets.entry(set).or_default();
         for (hash, index) in &wanted {
             if there.get(hash) == Some(index) {
@@ -880,7 +1207,11 @@ impl Control {
             update(&self.maps.l2, "l2", &hash.to_ne_bytes(), bytes_of(&value))?;
             there.insert(*hash, *index);
         }
-        let missing: Vec<u64> = there.keys().filter(|h| !wanted.contains_key(h)).copied().collect();
+        let missing: Vec<u64> = there
+            .keys()
+            .filter(|h| !wanted.contains_key(h))
+            .copied()
+            .collect();
         for hash in missing {
             let _ = self.maps.l2.delete(&hash.to_ne_bytes());
             there.remove(&hash);
@@ -894,7 +1225,11 @@ impl Control {
     /// Never for one that is not there.
     pub fn drop_set(&self, set: u32) -> Result<(), SensorError> {
         self.load_set(set, &[])?;
-        self.maps.sets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&set);
+        self.maps
+            .sets
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(&set);
         Ok(())
     }
 
@@ -905,16 +1240,35 @@ impl Control {
     pub fn set_watched_paths(&self, paths: &[WatchedPath]) -> Result<(), SensorError> {
         let mut wanted: HashMap<u64, u32> = HashMap::new();
         for p in paths {
-            let Some(hash) = self.maps.key.watched(&p.path) else { continue };
-            let mask = if p.ops.is_empty() { u32::MAX } else { p.ops.iter().fold(0, |m, op| m | 1 << op_number(*op)) };
+            let Some(hash) = self.maps.key.watched(&p.path) else {
+                continue;
+            };
+            let mask = if p.ops.is_empty() {
+                u32::MAX
+            } else {
+                p.ops.iter().fold(0, |m, op| m | 1 << op_number(*op))
+            };
             *wanted.entry(hash).or_default() |= mask;
         }
-        let mut there = self.maps.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut there = self
+            .maps
+            .watched
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         for (hash, mask) in &wanted {
-            update(&self.maps.watched_paths, "watched_paths", &hash.to_ne_bytes(), &mask.to_ne_bytes())?;
+            update(
+                &self.maps.watched_paths,
+                "watched_paths",
+                &hash.to_ne_bytes(),
+                &mask.to_ne_bytes(),
+            )?;
             there.insert(*hash);
         }
-        let missing: Vec<u64> = there.iter().filter(|h| !wanted.contains_key(h)).copied().collect();
+        let missing: Vec<u64> = there
+            .iter()
+            .filter(|h| !wanted.contains_key(h))
+            .copied()
+            .collect();
         for hash in missing {
             let _ = self.maps.watched_paths.delete(&hash.to_ne_bytes());
             there.remove(&hash);
@@ -935,7 +1289,9 @@ impl Control {
             .ok()
             .flatten()
             .unwrap_or_else(|| vec![0; self.maps.data.value_size() as usize]);
-        let generation = data.get(..4).map_or(0, |b| u32::from_ne_bytes(b.try_into().expect("four bytes")));
+        let generation = data
+            .get(..4)
+            .map_or(0, |b| u32::from_ne_bytes(b.try_into().expect("four bytes")));
         if let Some(first) = data.get_mut(..4) {
             first.copy_from_slice(&generation.wrapping_add(1).to_ne_bytes());
         }
@@ -953,22 +1309,39 @@ impl Control {
 
     /// Dense counters from `first`, cumulative.
     pub fn counts(&self, first: u32, len: u32) -> Vec<u64> {
-        (first..first.saturating_add(len)).map(|i| self.maps.dense.get(i as usize)).collect()
+        (first..first.saturating_add(len))
+            .map(|i| self.maps.dense.get(i as usize))
+            .collect()
     }
 
     /// Tells the kernel which script an interpreter runs, once its arguments are known here.
     fn note_script(&self, event: &Event) {
-        let EventKind::Exec(exec) = &event.kind else { return };
-        if exec.script.is_empty() && !wire::is_interpreter(&exec.exe) && !wire::is_interpreter(&event.process.comm) {
+        let EventKind::Exec(exec) = &event.kind else {
+            return;
+        };
+        if exec.script.is_empty()
+            && !wire::is_interpreter(&exec.exe)
+            && !wire::is_interpreter(&event.process.comm)
+        {
             return;
         }
         let script = self.maps.key.script(&exec.script);
-        let _ = self.maps.scripts.update(&event.process.key.start.0.to_ne_bytes(), &script.to_ne_bytes(), MapFlags::ANY);
+        let _ = self.maps.scripts.update(
+            &event.process.key.start.0.to_ne_bytes(),
+            &script.to_ne_bytes(),
+            MapFlags::ANY,
+        );
     }
 
     fn cpu_totals(&self) -> CpuTotals {
         let mut total = CpuTotals::default();
-        let Ok(Some(cpus)) = self.maps.cpu_states.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY) else { return total };
+        let Ok(Some(cpus)) = self
+            .maps
+            .cpu_states
+            .lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)
+        else {
+            return total;
+        };
         for cpu in cpus {
             // struct cpu_state: seq[2], emitted[2], lost[5], l1_hits, l2_hits, dense_used
             for i in 0..2 {
@@ -986,7 +1359,9 @@ impl Control {
     fn container_losses(&self) -> Vec<(u64, [u64; 5])> {
         let mut out = Vec::new();
         for key in self.maps.containers.keys() {
-            let Ok(Some(bytes)) = self.maps.containers.lookup(&key, MapFlags::ANY) else { continue };
+            let Ok(Some(bytes)) = self.maps.containers.lookup(&key, MapFlags::ANY) else {
+                continue;
+            };
             let mut c = types::container::default();
             copy_into(&mut c, &bytes);
             if c.lost.iter().any(|n| *n > 0) {
@@ -1006,7 +1381,12 @@ impl Control {
             lost: cpu.lost.iter().sum(),
             containers: self.maps.containers.keys().count() as u64,
             processes: self.maps.processes.keys().count() as u64,
-            run_time_ns: self.maps.programs.iter().map(|p| program_info(p).map_or(0, |i| i.run_time_ns)).sum(),
+            run_time_ns: self
+                .maps
+                .programs
+                .iter()
+                .map(|p| program_info(p).map_or(0, |i| i.run_time_ns))
+                .sum(),
             map_bytes: self.maps.all.iter().map(|id| map_bytes(*id)).sum(),
         }
     }
@@ -1014,13 +1394,29 @@ impl Control {
 
 /// Memory of a map as the kernel accounts it (`memlock` in its fdinfo).
 fn map_bytes(id: u32) -> u64 {
-    let Ok(map) = MapHandle::from_map_id(id) else { return 0 };
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).unwrap_or_default();
-    info.lines().find_map(|l| l.strip_prefix("memlock:")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+    let Ok(map) = MapHandle::from_map_id(id) else {
+        return 0;
+    };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd()))
+        .unwrap_or_default();
+    info.lines()
+        .find_map(|l| l.strip_prefix("memlock:"))
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or(0)
 }
 
-fn update(map: &MapHandle, name: &'static str, key: &[u8], value: &[u8]) -> Result<(), SensorError> {
-    map.update(key, value, MapFlags::ANY).map_err(|source| SensorError::Map { operation: "update", map: name, source })
+fn update(
+    map: &MapHandle,
+    name: &'static str,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), SensorError> {
+    map.update(key, value, MapFlags::ANY)
+        .map_err(|source| SensorError::Map {
+            operation: "update",
+            map: name,
+            source,
+        })
 }
 
 #[allow(unsafe_code)]

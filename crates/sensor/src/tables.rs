@@ -42,7 +42,14 @@ pub(crate) struct PathArgs {
 }
 
 const fn path(op: u8, dfd: u8, path: u8, dfd2: u8, path2: u8, mode: u8) -> PathArgs {
-    PathArgs { op, dfd, path, dfd2, path2, mode }
+    PathArgs {
+        op,
+        dfd,
+        path,
+        dfd2,
+        path2,
+        mode,
+    }
 }
 
 /// One system call.
@@ -78,11 +85,23 @@ macro_rules! old {
 }
 
 const fn call(nr: i64, compat: i64, handler: Handler, number: u8) -> Call {
-    Call { nr, compat, handler, number, path: None }
+    Call {
+        nr,
+        compat,
+        handler,
+        number,
+        path: None,
+    }
 }
 
 const fn files(nr: i64, compat: i64, args: PathArgs) -> Call {
-    Call { nr, compat, handler: Handler::Path, number: 0, path: Some(args) }
+    Call {
+        nr,
+        compat,
+        handler: Handler::Path,
+        number: 0,
+        path: Some(args),
+    }
 }
 
 /// Every call with a program of its own. The 32-bit numbers are those of i386

@@ -4,7 +4,9 @@
 //! it says is a [`DecodeError`], counted by the caller; no `unsafe`.
 
 use plimsoll_model::event::*;
-use plimsoll_model::{Actor, BootNs, Entry, Event, EventKind, Origin, ProcessInfo, ProcessKey, Proto, Text, Trust};
+use plimsoll_model::{
+    Actor, BootNs, Entry, Event, EventKind, Origin, ProcessInfo, ProcessKey, Proto, Text, Trust,
+};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Offsets of `struct wire_event`; a test compares them with the BTF of the compiled programs.
@@ -72,11 +74,17 @@ struct Raw<'a> {
 
 impl<'a> Raw<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let too_short = |want| DecodeError::Length { got: bytes.len(), want };
+        let too_short = |want| DecodeError::Length {
+            got: bytes.len(),
+            want,
+        };
         if bytes.len() < offset::SIZE {
             return Err(too_short(offset::SIZE));
         }
-        let raw = Raw { bytes, strings: [&[]; 4] };
+        let raw = Raw {
+            bytes,
+            strings: [&[]; 4],
+        };
         let len = raw.u32(offset::LEN) as usize;
         if bytes.len() < len || len < offset::SIZE {
             return Err(too_short(len.max(offset::SIZE)));
@@ -115,7 +123,12 @@ fn entry(n: u8) -> Result<Entry, DecodeError> {
         1 => Entry::ExecSession,
         2 => Entry::Host,
         3 => Entry::FoundRunning,
-        _ => return Err(DecodeError::Number { what: "entry", number: n.into() }),
+        _ => {
+            return Err(DecodeError::Number {
+                what: "entry",
+                number: n.into(),
+            });
+        }
     })
 }
 
@@ -129,18 +142,28 @@ fn origin(n: u8) -> Result<Origin, DecodeError> {
         5 => Origin::Memfd,
         6 => Origin::Pseudo,
         7 => Origin::Foreign,
-        _ => return Err(DecodeError::Number { what: "origin", number: n.into() }),
+        _ => {
+            return Err(DecodeError::Number {
+                what: "origin",
+                number: n.into(),
+            });
+        }
     })
 }
 
 pub(crate) fn file_op(n: i64) -> Result<FileOp, DecodeError> {
     use FileOp::*;
-    const OPS: [FileOp; 13] =
-        [Read, Write, Create, List, Unlink, Mkdir, Rmdir, Chmod, Chown, Rename, Link, Symlink, Failed];
+    const OPS: [FileOp; 13] = [
+        Read, Write, Create, List, Unlink, Mkdir, Rmdir, Chmod, Chown, Rename, Link, Symlink,
+        Failed,
+    ];
     usize::try_from(n)
         .ok()
         .and_then(|i| OPS.get(i).copied())
-        .ok_or(DecodeError::Number { what: "file operation", number: n })
+        .ok_or(DecodeError::Number {
+            what: "file operation",
+            number: n,
+        })
 }
 
 fn proto(n: i64) -> Proto {
@@ -160,7 +183,10 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 fn inet(bytes: &[u8], port: i64) -> Result<SockAddr, DecodeError> {
-    let ip = ip(bytes).ok_or(DecodeError::Length { got: bytes.len(), want: 16 })?;
+    let ip = ip(bytes).ok_or(DecodeError::Length {
+        got: bytes.len(),
+        want: 16,
+    })?;
     Ok(SockAddr::Inet(ip, port as u16))
 }
 
@@ -184,7 +210,11 @@ pub(crate) fn absolute(base: &[u8], path: &[u8]) -> Text {
         return Text::default();
     }
     let mut parts: Vec<&[u8]> = Vec::new();
-    let whole: [&[u8]; 2] = if path[0] == b'/' { [b"", path] } else { [base, path] };
+    let whole: [&[u8]; 2] = if path[0] == b'/' {
+        [b"", path]
+    } else {
+        [base, path]
+    };
     for part in whole.into_iter().flat_map(|p| p.split(|&b| b == b'/')) {
         match part {
             b"" | b"." => {}
@@ -214,7 +244,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let flags = bytes[offset::FLAGS];
     let kind = kind(&raw, flags)?;
     let comm = &bytes[offset::COMM..offset::COMM + 16];
-    let dict: [u8; 48] = bytes[offset::DICT..offset::DICT + 48].try_into().expect("48 bytes");
+    let dict: [u8; 48] = bytes[offset::DICT..offset::DICT + 48]
+        .try_into()
+        .expect("48 bytes");
     Ok(Event {
         boot: BootNs(raw.u64(offset::BOOT_NS)),
         seq: raw.u64(offset::SEQ),
@@ -222,7 +254,10 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         alert_class: bytes[offset::RING] == 1,
         cgroup_id: raw.u64(offset::CGROUP),
         process: ProcessInfo {
-            key: ProcessKey { tgid: raw.u32(offset::TGID), start: BootNs(raw.u64(offset::START_NS)) },
+            key: ProcessKey {
+                tgid: raw.u32(offset::TGID),
+                start: BootNs(raw.u64(offset::START_NS)),
+            },
             tid: raw.u32(offset::TID),
             ppid: raw.u32(offset::PPID),
             uid: raw.u32(offset::UID),
@@ -231,7 +266,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             entry: entry(bytes[offset::ENTRY])?,
         },
         actor: Actor(raw.u64(offset::ACTOR)),
-        trust: if flags & flag::ARGUMENT != 0 { Trust::Argument } else { Trust::Object },
+        trust: if flags & flag::ARGUMENT != 0 {
+            Trust::Argument
+        } else {
+            Trust::Object
+        },
         tampered: flags & flag::TAMPERED != 0,
         kind,
         dense: raw.u32(offset::DENSE),
@@ -245,11 +284,22 @@ fn kind(raw: &Raw<'_>, flags: u8) -> Result<EventKind, DecodeError> {
         1 => EventKind::Exec(exec(raw, flags)?),
         2 => {
             let status = raw.num(0) as i32;
-            EventKind::Exit { code: (status >> 8) & 0xff, signal: status & 0x7f }
+            EventKind::Exit {
+                code: (status >> 8) & 0xff,
+                signal: status & 0x7f,
+            }
         }
-        3 => EventKind::Fork { child: ProcessKey { tgid: raw.num(0) as u32, start: BootNs(raw.num(1) as u64) } },
+        3 => EventKind::Fork {
+            child: ProcessKey {
+                tgid: raw.num(0) as u32,
+                start: BootNs(raw.num(1) as u64),
+            },
+        },
         4 => EventKind::File(file(raw, flags)?),
-        5 => EventKind::Library { path: deleted(raw.strings[0], flags), origin: origin(raw.bytes[offset::ORIGIN])? },
+        5 => EventKind::Library {
+            path: deleted(raw.strings[0], flags),
+            origin: origin(raw.bytes[offset::ORIGIN])?,
+        },
         6 => EventKind::Socket {
             family: raw.num(0) as u16,
             kind: raw.num(1) as u16,
@@ -257,8 +307,14 @@ fn kind(raw: &Raw<'_>, flags: u8) -> Result<EventKind, DecodeError> {
         },
         7 => EventKind::Connect(connection(raw)?),
         8 => EventKind::Accept(connection(raw)?),
-        9 => EventKind::Listen { proto: proto(raw.num(0)), local: inet(raw.strings[0], raw.num(3))? },
-        10 => EventKind::Bind { proto: proto(raw.num(0)), local: inet(raw.strings[0], raw.num(3))? },
+        9 => EventKind::Listen {
+            proto: proto(raw.num(0)),
+            local: inet(raw.strings[0], raw.num(3))?,
+        },
+        10 => EventKind::Bind {
+            proto: proto(raw.num(0)),
+            local: inet(raw.strings[0], raw.num(3))?,
+        },
         11 => EventKind::Datagram(connection(raw)?),
         12 => EventKind::Dns(dns(raw.strings[0], inet(raw.strings[1], raw.num(4)).ok())?),
         13 => EventKind::Dup {
@@ -293,31 +349,61 @@ fn kind(raw: &Raw<'_>, flags: u8) -> Result<EventKind, DecodeError> {
             fstype: raw.text(2),
             flags: raw.num(1) as u64,
         },
-        16 => EventKind::Ptrace { request: raw.num(0) as u32, target: raw.num(1) as u32 },
+        16 => EventKind::Ptrace {
+            request: raw.num(0) as u32,
+            target: raw.num(1) as u32,
+        },
         17 => EventKind::Module { name: raw.text(0) },
-        18 => EventKind::Bpf { command: raw.num(0) as u32 },
+        18 => EventKind::Bpf {
+            command: raw.num(0) as u32,
+        },
         19 => EventKind::Credentials {
             old_uid: raw.num(0) as u32,
             new_uid: raw.num(1) as u32,
             old_caps: raw.num(2) as u64,
             new_caps: raw.num(3) as u64,
         },
-        20 => EventKind::Syscall { nr: raw.num(0) as u32, compat: flags & 32 != 0 },
+        20 => EventKind::Syscall {
+            nr: raw.num(0) as u32,
+            compat: flags & 32 != 0,
+        },
         21 => EventKind::Memfd { name: raw.text(0) },
-        22 => EventKind::CgroupMkdir { id: raw.num(0) as u64, parent: raw.num(1) as u64, path: raw.text(0) },
-        23 => EventKind::CgroupRmdir { id: raw.num(0) as u64 },
+        22 => EventKind::CgroupMkdir {
+            id: raw.num(0) as u64,
+            parent: raw.num(1) as u64,
+            path: raw.text(0),
+        },
+        23 => EventKind::CgroupRmdir {
+            id: raw.num(0) as u64,
+        },
         24 => EventKind::CgroupAttach {
             to: raw.num(0) as u64,
-            moved: ProcessKey { tgid: raw.num(1) as u32, start: BootNs(raw.num(2) as u64) },
+            moved: ProcessKey {
+                tgid: raw.num(1) as u32,
+                start: BootNs(raw.num(2) as u64),
+            },
             path: raw.text(0),
         },
         25 => EventKind::Rare {
             nr: raw.num(0) as u32,
-            args: [raw.num(1) as u64, raw.num(2) as u64, raw.num(3) as u64, raw.num(4) as u64],
+            args: [
+                raw.num(1) as u64,
+                raw.num(2) as u64,
+                raw.num(3) as u64,
+                raw.num(4) as u64,
+            ],
             result: raw.num(5),
         },
-        26 => EventKind::Signal { signal: raw.num(0) as u32, target: raw.num(1) as i32 },
-        n => return Err(DecodeError::Number { what: "kind", number: n.into() }),
+        26 => EventKind::Signal {
+            signal: raw.num(0) as u32,
+            target: raw.num(1) as i32,
+        },
+        n => {
+            return Err(DecodeError::Number {
+                what: "kind",
+                number: n.into(),
+            });
+        }
     })
 }
 
@@ -336,7 +422,11 @@ fn exec(raw: &Raw<'_>, flags: u8) -> Result<Exec, DecodeError> {
     let argv_bytes = raw.num(7) as u32;
     // the last argument ends in a zero byte unless it was cut
     let whole = argv.strip_suffix(b"\0").unwrap_or(argv);
-    let argv: Vec<Text> = if argv.is_empty() { Vec::new() } else { whole.split(|&b| b == 0).map(Text::from).collect() };
+    let argv: Vec<Text> = if argv.is_empty() {
+        Vec::new()
+    } else {
+        whole.split(|&b| b == 0).map(Text::from).collect()
+    };
     let exe = raw.text(0);
     let script = if raw.strings[1].is_empty() {
         script_of(&exe, &argv, cwd.as_bytes()).unwrap_or_default()
@@ -367,15 +457,29 @@ pub(crate) fn is_interpreter(name: &Text) -> bool {
     let name = name.basename();
     let n = name.as_bytes();
     let starts = |p: &str| n.starts_with(p.as_bytes());
-    starts("pyt") || starts("perl") || starts("php") || starts("ruby") || starts("node") || starts("lua")
-        || starts("java") || n == b"sh" || starts("bash") || starts("dash") || starts("zsh") || starts("ash")
+    starts("pyt")
+        || starts("perl")
+        || starts("php")
+        || starts("ruby")
+        || starts("node")
+        || starts("lua")
+        || starts("java")
+        || n == b"sh"
+        || starts("bash")
+        || starts("dash")
+        || starts("zsh")
+        || starts("ash")
         || starts("ksh")
 }
 
 /// The name that says what a program does: a multi-call binary is what it is called as.
 fn acting_as<'a>(exe: &'a Text, argv: &'a [Text]) -> &'a Text {
     let multi = [&b"busybox"[..], b"toybox"].contains(&exe.basename().as_bytes());
-    if multi { argv.first().unwrap_or(exe) } else { exe }
+    if multi {
+        argv.first().unwrap_or(exe)
+    } else {
+        exe
+    }
 }
 
 /// The script that an interpreter was given as an argument (`python3 -u app.py`): the first
@@ -398,7 +502,9 @@ pub(crate) fn script_of(exe: &Text, argv: &[Text], cwd: &[u8]) -> Option<Text> {
                 args.next();
             }
             // combined short options of shells (`-xc`, `-lc`)
-            _ if a.starts_with(b"-") && !a.starts_with(b"--") && a.ends_with(b"c") && !java => return None,
+            _ if a.starts_with(b"-") && !a.starts_with(b"--") && a.ends_with(b"c") && !java => {
+                return None;
+            }
             _ if a.starts_with(b"-") => {}
             b"" => return None,
             _ if java => return None,
@@ -430,7 +536,12 @@ fn file(raw: &Raw<'_>, flags: u8) -> Result<FileEvent, DecodeError> {
 fn connection(raw: &Raw<'_>) -> Result<Connection, DecodeError> {
     let proto = proto(raw.num(0));
     if proto == Proto::Unix {
-        return Ok(Connection { proto, peer: unix(raw.strings[1]), local: None, result: raw.num(2) as i32 });
+        return Ok(Connection {
+            proto,
+            peer: unix(raw.strings[1]),
+            local: None,
+            result: raw.num(2) as i32,
+        });
     }
     Ok(Connection {
         proto,
@@ -442,7 +553,12 @@ fn connection(raw: &Raw<'_>) -> Result<Connection, DecodeError> {
 
 /// Parses the first question and the addresses of a DNS message (RFC 1035, sections 4.1 and 4.1.4).
 pub(crate) fn dns(message: &[u8], server: Option<SockAddr>) -> Result<Dns, DecodeError> {
-    let word = |at: usize| message.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]])).ok_or(DecodeError::Dns);
+    let word = |at: usize| {
+        message
+            .get(at..at + 2)
+            .map(|b| u16::from_be_bytes([b[0], b[1]]))
+            .ok_or(DecodeError::Dns)
+    };
     let flags = word(2)?;
     if word(4)? == 0 {
         return Err(DecodeError::Dns);
@@ -456,12 +572,22 @@ pub(crate) fn dns(message: &[u8], server: Option<SockAddr>) -> Result<Dns, Decod
     let mut addresses = Vec::new();
     for _ in 0..word(6)?.min(64) {
         // a message that was cut ends the list, not the event
-        let Ok((_, after)) = dns_name(message, at) else { break };
-        let (Ok(rtype), Ok(len)) = (word(after), word(after + 8)) else { break };
-        let Some(data) = message.get(after + 10..after + 10 + usize::from(len)) else { break };
+        let Ok((_, after)) = dns_name(message, at) else {
+            break;
+        };
+        let (Ok(rtype), Ok(len)) = (word(after), word(after + 8)) else {
+            break;
+        };
+        let Some(data) = message.get(after + 10..after + 10 + usize::from(len)) else {
+            break;
+        };
         match (rtype, data.len()) {
-            (1, 4) => addresses.push(IpBytes(IpAddr::from(<[u8; 4]>::try_from(data).expect("four bytes")))),
-            (28, 16) => addresses.push(IpBytes(IpAddr::from(<[u8; 16]>::try_from(data).expect("16 bytes")))),
+            (1, 4) => addresses.push(IpBytes(IpAddr::from(
+                <[u8; 4]>::try_from(data).expect("four bytes"),
+            ))),
+            (28, 16) => addresses.push(IpBytes(IpAddr::from(
+                <[u8; 16]>::try_from(data).expect("16 bytes"),
+            ))),
             _ => {}
         }
         if addresses.len() == 16 {
@@ -469,7 +595,14 @@ pub(crate) fn dns(message: &[u8], server: Option<SockAddr>) -> Result<Dns, Decod
         }
         at = after + 10 + usize::from(len);
     }
-    Ok(Dns { response: flags & 0x8000 != 0, name, qtype, rcode: (flags & 15) as u8, addresses, server })
+    Ok(Dns {
+        response: flags & 0x8000 != 0,
+        name,
+        qtype,
+        rcode: (flags & 15) as u8,
+        addresses,
+        server,
+    })
 }
 
 /// A name with compression (at most 16 jumps), lower case, and where it ends.
@@ -513,7 +646,8 @@ mod tests {
             b[offset::NUM + 8 * i..offset::NUM + 8 * i + 8].copy_from_slice(&n.to_ne_bytes());
         }
         for (i, s) in strings.iter().enumerate() {
-            b[offset::SLEN + 2 * i..offset::SLEN + 2 * i + 2].copy_from_slice(&(s.len() as u16).to_ne_bytes());
+            b[offset::SLEN + 2 * i..offset::SLEN + 2 * i + 2]
+                .copy_from_slice(&(s.len() as u16).to_ne_bytes());
             b.extend_from_slice(s);
         }
         let len = b.len() as u32;
@@ -523,9 +657,18 @@ mod tests {
 
     #[test]
     fn an_exec_is_decoded_with_its_arguments() {
-        let r = record(1, &[0, 0, 0, 0, 1, 2, 0o755, 12], &[b"/usr/bin/ls", b"", b"ls\0-l\0a b\0", b"/tmp"]);
-        let EventKind::Exec(e) = decode(&r).unwrap().kind else { panic!() };
-        assert_eq!(e.argv, vec![Text::from("ls"), Text::from("-l"), Text::from("a b")]);
+        let r = record(
+            1,
+            &[0, 0, 0, 0, 1, 2, 0o755, 12],
+            &[b"/usr/bin/ls", b"", b"ls\0-l\0a b\0", b"/tmp"],
+        );
+        let EventKind::Exec(e) = decode(&r).unwrap().kind else {
+            panic!()
+        };
+        assert_eq!(
+            e.argv,
+            vec![Text::from("ls"), Text::from("-l"), Text::from("a b")]
+        );
         assert_eq!(e.cwd, Text::from("/tmp"));
     }
 
@@ -541,7 +684,16 @@ mod tests {
     fn any_bytes_decode_or_fail_but_never_panic() {
         let mut x = 0x2545_f491_4f6c_dd1du64;
         for round in 0..20_000u64 {
-            let mut r = record((round % 30) as u16, &[1; 8], &[b"abcdefghijklmnop", b"0123456789abcdef", b"/x/../y\0", b"/b"]);
+            let mut r = record(
+                (round % 30) as u16,
+                &[1; 8],
+                &[
+                    b"abcdefghijklmnop",
+                    b"0123456789abcdef",
+                    b"/x/../y\0",
+                    b"/b",
+                ],
+            );
             for _ in 0..4 {
                 x ^= x << 13;
                 x ^= x >> 7;
@@ -555,8 +707,14 @@ mod tests {
 
     #[test]
     fn relative_arguments_are_joined_and_cleaned() {
-        assert_eq!(absolute(b"/var/lib", b"../log/./x"), Text::from("/var/log/x"));
-        assert_eq!(absolute(b"/var", b"/etc//passwd"), Text::from("/etc/passwd"));
+        assert_eq!(
+            absolute(b"/var/lib", b"../log/./x"),
+            Text::from("/var/log/x")
+        );
+        assert_eq!(
+            absolute(b"/var", b"/etc//passwd"),
+            Text::from("/etc/passwd")
+        );
         assert_eq!(absolute(b"/", b"../../.."), Text::from("/"));
     }
 
@@ -564,11 +722,30 @@ mod tests {
     fn the_script_of_an_interpreter_is_found() {
         let a = |s: &[&str]| s.iter().map(|x| Text::from(*x)).collect::<Vec<_>>();
         let exe = Text::from("/usr/bin/python3.11");
-        assert_eq!(script_of(&exe, &a(&["python3", "-u", "app.py", "-c"]), b"/srv"), Some("/srv/app.py".into()));
-        assert_eq!(script_of(&exe, &a(&["python3", "-c", "print(1)"]), b"/"), None);
-        assert_eq!(script_of(&"/usr/bin/dash".into(), &a(&["sh", "-ec", "x"]), b"/"), None);
-        assert_eq!(script_of(&"/usr/bin/java".into(), &a(&["java", "-Xmx1g", "-jar", "/a.jar"]), b"/"), Some("/a.jar".into()));
-        assert_eq!(script_of(&"/usr/sbin/nginx".into(), &a(&["nginx", "x"]), b"/"), None);
+        assert_eq!(
+            script_of(&exe, &a(&["python3", "-u", "app.py", "-c"]), b"/srv"),
+            Some("/srv/app.py".into())
+        );
+        assert_eq!(
+            script_of(&exe, &a(&["python3", "-c", "print(1)"]), b"/"),
+            None
+        );
+        assert_eq!(
+            script_of(&"/usr/bin/dash".into(), &a(&["sh", "-ec", "x"]), b"/"),
+            None
+        );
+        assert_eq!(
+            script_of(
+                &"/usr/bin/java".into(),
+                &a(&["java", "-Xmx1g", "-jar", "/a.jar"]),
+                b"/"
+            ),
+            Some("/a.jar".into())
+        );
+        assert_eq!(
+            script_of(&"/usr/sbin/nginx".into(), &a(&["nginx", "x"]), b"/"),
+            None
+        );
     }
 
     #[test]

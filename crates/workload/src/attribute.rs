@@ -6,8 +6,8 @@ use crate::facts::{Evidence, Facts, Verdict};
 use crate::lineage::{Lineage, LineageConfig};
 use crate::scan::{FoundContainer, Scan};
 use plimsoll_model::{
-    Ancestor, BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap, GapScope, ImageRef,
-    Instance, Observation, ProcessKey, Stage,
+    Ancestor, BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap,
+    GapScope, ImageRef, Instance, Observation, ProcessKey, Stage,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -145,8 +145,10 @@ impl<E: Evidence> Attributor<E> {
         now: BootNs,
     ) -> Vec<Out> {
         let mut out = Vec::new();
-        let mut remembered: HashMap<(ContainerId, u64), Container> =
-            remembered.into_iter().map(|c| ((c.id().clone(), c.cgroup_id), c)).collect();
+        let mut remembered: HashMap<(ContainerId, u64), Container> = remembered
+            .into_iter()
+            .map(|c| ((c.id().clone(), c.cgroup_id), c))
+            .collect();
         for process in &scan.processes {
             self.lineage.seed(process);
         }
@@ -173,7 +175,10 @@ impl<E: Evidence> Attributor<E> {
         out: &mut Vec<Out>,
     ) {
         let mut c = before.unwrap_or_else(|| {
-            let instance = Instance { id: found.identity.id.clone(), start: found.first.start };
+            let instance = Instance {
+                id: found.identity.id.clone(),
+                start: found.first.start,
+            };
             let mut c = blank(instance, &found.identity, found.cgroup_id, anchor, now);
             c.found_running = true;
             c
@@ -190,11 +195,19 @@ impl<E: Evidence> Attributor<E> {
         let cgroup_id = life.container.cgroup_id;
         let instance = life.container.instance.clone();
         out.push(Out::Container(life.container.clone()));
-        out.push(Out::Watch { cgroup_id, instance: instance.clone() });
-        out.push(Out::Ask { instance, runtime: life.container.runtime });
+        out.push(Out::Watch {
+            cgroup_id,
+            instance: instance.clone(),
+        });
+        out.push(Out::Ask {
+            instance,
+            runtime: life.container.runtime,
+        });
         for dropped in self.containers.insert(life) {
             self.lineage.container_gone(dropped.container.cgroup_id);
-            out.push(Out::Unwatch { cgroup_id: dropped.container.cgroup_id });
+            out.push(Out::Unwatch {
+                cgroup_id: dropped.container.cgroup_id,
+            });
         }
     }
 
@@ -238,11 +251,22 @@ impl<E: Evidence> Attributor<E> {
         out
     }
 
-    fn cgroup_made(&mut self, id: u64, path: String, event: Event, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+    fn cgroup_made(
+        &mut self,
+        id: u64,
+        path: String,
+        event: Event,
+        anchor: &ClockAnchor,
+        now: BootNs,
+        out: &mut Vec<Out>,
+    ) {
         match classify(&path) {
             Some(identity) if identity.root == path => {
                 // a cgroup of the same container in a second place is that container's as well
-                let instance = Instance { id: identity.id.clone(), start: event.boot };
+                let instance = Instance {
+                    id: identity.id.clone(),
+                    start: event.boot,
+                };
                 let c = blank(instance, &identity, id, anchor, event.boot);
                 self.settle(Life::new(c, identity, now), now, out);
             }
@@ -251,7 +275,10 @@ impl<E: Evidence> Attributor<E> {
                     self.containers.add_cgroup(id, &instance);
                     if event.cgroup_id == id {
                         // the kernel did not know yet that the cgroup above is a container's
-                        out.push(Out::Watch { cgroup_id: id, instance });
+                        out.push(Out::Watch {
+                            cgroup_id: id,
+                            instance,
+                        });
                     }
                 }
             }
@@ -263,7 +290,12 @@ impl<E: Evidence> Attributor<E> {
             None if is_host_unit(&path) => out.push(Out::Unwatch { cgroup_id: id }),
             None => {
                 self.make_room(out);
-                let entry = Undecided { path, since: event.boot, next_try: now, events: VecDeque::new() };
+                let entry = Undecided {
+                    path,
+                    since: event.boot,
+                    next_try: now,
+                    events: VecDeque::new(),
+                };
                 self.undecided.insert(id, entry);
                 self.decide(id, anchor, now, out);
             }
@@ -274,7 +306,12 @@ impl<E: Evidence> Attributor<E> {
         if self.undecided.len() < MAX_UNDECIDED {
             return;
         }
-        if let Some(oldest) = self.undecided.iter().min_by_key(|(_, u)| u.since).map(|(id, _)| *id) {
+        if let Some(oldest) = self
+            .undecided
+            .iter()
+            .min_by_key(|(_, u)| u.since)
+            .map(|(id, _)| *id)
+        {
             self.not_a_container(oldest, out);
         }
     }
@@ -289,16 +326,23 @@ impl<E: Evidence> Attributor<E> {
 
     /// Asks for evidence about an undecided cgroup; gives up after [`UNDECIDED_NS`].
     fn decide(&mut self, id: u64, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
-        let Some(u) = self.undecided.get_mut(&id) else { return };
+        let Some(u) = self.undecided.get_mut(&id) else {
+            return;
+        };
         if now < u.next_try {
             return;
         }
         u.next_try = BootNs(now.0 + RETRY_NS);
         match self.evidence.judge(&u.path, now) {
             Verdict::Container(identity) => {
-                let Some(u) = self.undecided.remove(&id) else { return };
+                let Some(u) = self.undecided.remove(&id) else {
+                    return;
+                };
                 self.counters.pending -= u.events.len();
-                let instance = Instance { id: identity.id.clone(), start: u.since };
+                let instance = Instance {
+                    id: identity.id.clone(),
+                    start: u.since,
+                };
                 let c = blank(instance, &identity, id, anchor, u.since);
                 self.settle(Life::new(c, identity, now), now, out);
                 for event in u.events {
@@ -306,7 +350,9 @@ impl<E: Evidence> Attributor<E> {
                 }
             }
             Verdict::NotContainer => self.not_a_container(id, out),
-            Verdict::Undecided if now.0.saturating_sub(u.since.0) > UNDECIDED_NS => self.not_a_container(id, out),
+            Verdict::Undecided if now.0.saturating_sub(u.since.0) > UNDECIDED_NS => {
+                self.not_a_container(id, out)
+            }
             Verdict::Undecided => {}
         }
     }
@@ -316,8 +362,16 @@ impl<E: Evidence> Attributor<E> {
             self.not_a_container(id, out);
             return;
         }
-        let Some(instance) = self.containers.remove_cgroup(id) else { return };
-        let Some(life) = self.containers.life(&instance).filter(|l| l.container.cgroup_id == id) else { return };
+        let Some(instance) = self.containers.remove_cgroup(id) else {
+            return;
+        };
+        let Some(life) = self
+            .containers
+            .life(&instance)
+            .filter(|l| l.container.cgroup_id == id)
+        else {
+            return;
+        };
         let _ = life;
         self.release(&instance, out);
         self.lineage.container_gone(id);
@@ -334,7 +388,9 @@ impl<E: Evidence> Attributor<E> {
             self.meet(&event, anchor, now, out);
         }
         if let Some(u) = self.undecided.get_mut(&cgroup) {
-            if u.events.len() < self.config.max_pending_per_container && self.counters.pending < self.config.max_pending {
+            if u.events.len() < self.config.max_pending_per_container
+                && self.counters.pending < self.config.max_pending
+            {
                 u.events.push_back(event);
                 self.counters.pending += 1;
             } else {
@@ -349,7 +405,9 @@ impl<E: Evidence> Attributor<E> {
         };
         self.lineage.observe(&event, cgroup);
         let observation = self.observation(event, &instance, anchor);
-        let Some(life) = self.containers.life_mut(&instance) else { return };
+        let Some(life) = self.containers.life_mut(&instance) else {
+            return;
+        };
         if let Some(changed) = life.note(&observation) {
             out.push(Out::Container(changed));
         }
@@ -371,16 +429,29 @@ impl<E: Evidence> Attributor<E> {
 
     /// An event of a cgroup whose creation was not seen (it was made while nobody looked).
     fn meet(&mut self, event: &Event, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
-        let Some(path) = self.evidence.cgroup_path(event.cgroup_id, event.process.key.tgid) else { return };
+        let Some(path) = self
+            .evidence
+            .cgroup_path(event.cgroup_id, event.process.key.tgid)
+        else {
+            return;
+        };
         match classify(&path) {
             Some(identity) => {
-                let instance = Instance { id: identity.id.clone(), start: event.process.key.start };
+                let instance = Instance {
+                    id: identity.id.clone(),
+                    start: event.process.key.start,
+                };
                 let c = blank(instance, &identity, event.cgroup_id, anchor, event.boot);
                 self.settle(Life::new(c, identity, now), now, out);
             }
             None => {
                 self.make_room(out);
-                let entry = Undecided { path, since: event.boot, next_try: now, events: VecDeque::new() };
+                let entry = Undecided {
+                    path,
+                    since: event.boot,
+                    next_try: now,
+                    events: VecDeque::new(),
+                };
                 self.undecided.insert(event.cgroup_id, entry);
             }
         }
@@ -401,7 +472,9 @@ impl<E: Evidence> Attributor<E> {
     }
 
     fn try_again(&mut self, instance: &Instance, now: BootNs, out: &mut Vec<Out>) {
-        let Some(mut life) = self.containers.take(instance) else { return };
+        let Some(mut life) = self.containers.take(instance) else {
+            return;
+        };
         if self.resolve(&mut life, now) {
             out.push(Out::Container(life.container.clone()));
         }
@@ -414,8 +487,14 @@ impl<E: Evidence> Attributor<E> {
 
     /// Lets the waiting observations of a container go, in their order.
     fn release(&mut self, instance: &Instance, out: &mut Vec<Out>) {
-        let Some(life) = self.containers.life_mut(instance) else { return };
-        let because = if life.resolved { String::new() } else { life.container.unknown_because.clone() };
+        let Some(life) = self.containers.life_mut(instance) else {
+            return;
+        };
+        let because = if life.resolved {
+            String::new()
+        } else {
+            life.container.unknown_because.clone()
+        };
         let waiting = std::mem::take(&mut life.pending);
         self.counters.pending -= waiting.len();
         if !life.resolved {
@@ -441,9 +520,12 @@ impl<E: Evidence> Attributor<E> {
     /// Takes in what a runtime's API said about an instance.
     pub fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out> {
         let mut out = Vec::new();
-        let Some(life) = self.containers.life_mut(instance) else { return out };
+        let Some(life) = self.containers.life_mut(instance) else {
+            return out;
+        };
         let changed = facts.merge_into(&mut life.container);
-        let complete = life.container.image.config_digest.is_some() && !life.container.role.is_empty();
+        let complete =
+            life.container.image.config_digest.is_some() && !life.container.role.is_empty();
         let first = complete && !life.resolved;
         life.resolved |= complete;
         if first {
@@ -461,8 +543,12 @@ impl<E: Evidence> Attributor<E> {
 
     /// Takes in that a container was renamed (all live instances of that id).
     pub fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out> {
-        let Some(instance) = self.containers.live_by_id(id) else { return Vec::new() };
-        let Some(life) = self.containers.life_mut(&instance) else { return Vec::new() };
+        let Some(instance) = self.containers.live_by_id(id) else {
+            return Vec::new();
+        };
+        let Some(life) = self.containers.life_mut(&instance) else {
+            return Vec::new();
+        };
         life.container.name = crate::facts::bounded(name);
         vec![Out::Container(life.container.clone())]
     }
@@ -477,7 +563,9 @@ impl<E: Evidence> Attributor<E> {
         }
         for instance in self.containers.unresolved(now) {
             self.try_again(&instance, now, &mut out);
-            let Some(life) = self.containers.life_mut(&instance) else { continue };
+            let Some(life) = self.containers.life_mut(&instance) else {
+                continue;
+            };
             if !life.resolved && now.0.saturating_sub(life.since.0) > self.config.identity_wait_ns {
                 life.gave_up = true;
                 self.release(&instance, &mut out);
@@ -499,7 +587,8 @@ impl<E: Evidence> Attributor<E> {
 
     /// The live container whose root cgroup this is.
     pub fn container_of_cgroup(&self, cgroup_id: u64) -> Option<&Container> {
-        self.containers.get(&self.containers.instance_of(cgroup_id)?)
+        self.containers
+            .get(&self.containers.instance_of(cgroup_id)?)
     }
 
     /// A process and its ancestors as they are known now; `true` when the line was cut.
@@ -521,7 +610,13 @@ impl<E: Evidence> Attributor<E> {
 }
 
 /// A container of which only the cgroup is known.
-fn blank(instance: Instance, identity: &CgroupIdentity, cgroup_id: u64, anchor: &ClockAnchor, at: BootNs) -> Container {
+fn blank(
+    instance: Instance,
+    identity: &CgroupIdentity,
+    cgroup_id: u64,
+    anchor: &ClockAnchor,
+    at: BootNs,
+) -> Container {
     Container {
         instance,
         runtime: identity.runtime,

@@ -21,7 +21,15 @@ const MAX_MOUNTINFO_BYTES: u64 = 16 << 20;
 const MAX_PROBED_PROCESSES: usize = 32_768;
 /// v1 controllers that every container manager fills, best first.
 const V1_CONTROLLERS: [&str; 9] = [
-    "pids", "memory", "cpu", "cpuacct", "devices", "freezer", "blkio", "cpuset", "name=systemd",
+    "pids",
+    "memory",
+    "cpu",
+    "cpuacct",
+    "devices",
+    "freezer",
+    "blkio",
+    "cpuset",
+    "name=systemd",
 ];
 /// Segments looked at in a path.
 const MAX_SEGMENTS: usize = 64;
@@ -89,10 +97,16 @@ impl Layout {
         let mut text = Vec::new();
         fs::File::open(&path)
             .and_then(|f| f.take(MAX_MOUNTINFO_BYTES).read_to_end(&mut text))
-            .map_err(|source| DetectLayoutError::Read { path: path.clone(), source })?;
+            .map_err(|source| DetectLayoutError::Read {
+                path: path.clone(),
+                source,
+            })?;
         let all = hierarchies(&String::from_utf8_lossy(&text));
         choose(&all, proc_root)
-            .map(|identifying| Self { identifying, all: all.clone() })
+            .map(|identifying| Self {
+                identifying,
+                all: all.clone(),
+            })
             .ok_or(DetectLayoutError::NoHierarchy { path })
     }
 
@@ -130,7 +144,9 @@ fn path_in<'a>(version: &Version, proc_cgroup: &'a str) -> Option<&'a str> {
 fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
     let mut all: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
-        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let Some((before, after)) = line.split_once(" - ") else {
+            continue;
+        };
         let before: Vec<&str> = before.split(' ').collect();
         let after: Vec<&str> = after.split(' ').collect();
         // a bind mount of a part of the hierarchy (inside a container) is not the hierarchy
@@ -141,13 +157,18 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
         let version = match *fstype {
             "cgroup2" => Version::V2,
             "cgroup" => match v1_controller(after.get(2).copied().unwrap_or_default()) {
-                Some(controller) => Version::V1 { controller: controller.to_owned() },
+                Some(controller) => Version::V1 {
+                    controller: controller.to_owned(),
+                },
                 None => continue,
             },
             _ => continue,
         };
         if !all.iter().any(|h| h.version == version) {
-            all.push(Hierarchy { version, mount: PathBuf::from(unescape_mount(mount)) });
+            all.push(Hierarchy {
+                version,
+                mount: PathBuf::from(unescape_mount(mount)),
+            });
         }
     }
     all
@@ -155,23 +176,31 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
 
 /// The best controller among the super block options of a v1 mount (`rw,cpu,cpuacct`).
 fn v1_controller(options: &str) -> Option<&'static str> {
-    V1_CONTROLLERS.into_iter().find(|c| options.split(',').any(|o| o == *c))
+    V1_CONTROLLERS
+        .into_iter()
+        .find(|c| options.split(',').any(|o| o == *c))
 }
 
 /// `mountinfo` writes space, tab, newline and backslash as octal.
 fn unescape_mount(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    path.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 fn choose(all: &[Hierarchy], proc_root: &Path) -> Option<Hierarchy> {
     let v2 = all.iter().find(|h| h.version == Version::V2);
     let v1 = V1_CONTROLLERS.iter().find_map(|c| {
-        all.iter().find(|h| matches!(&h.version, Version::V1 { controller } if controller == c))
+        all.iter()
+            .find(|h| matches!(&h.version, Version::V1 { controller } if controller == c))
     });
     match (v2, v1) {
         (Some(v2), None) => Some(v2.clone()),
         (None, v1) => v1.cloned(),
-        (Some(v2), Some(_)) if has_controllers(v2) || tells_apart(v2, proc_root) => Some(v2.clone()),
+        (Some(v2), Some(_)) if has_controllers(v2) || tells_apart(v2, proc_root) => {
+            Some(v2.clone())
+        }
         (Some(_), Some(v1)) => Some(v1.clone()),
     }
 }
@@ -181,10 +210,17 @@ fn has_controllers(v2: &Hierarchy) -> bool {
 }
 
 fn tells_apart(v2: &Hierarchy, proc_root: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(proc_root) else { return false };
+    let Ok(entries) = fs::read_dir(proc_root) else {
+        return false;
+    };
     entries
         .flatten()
-        .filter(|e| e.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
+        .filter(|e| {
+            e.file_name()
+                .as_encoded_bytes()
+                .first()
+                .is_some_and(u8::is_ascii_digit)
+        })
         .take(MAX_PROBED_PROCESSES)
         .filter_map(|e| fs::read_to_string(e.path().join("cgroup")).ok())
         .any(|text| path_in(&v2.version, &text).is_some_and(|p| classify(p).is_some()))
@@ -230,7 +266,9 @@ pub fn classify(path: &str) -> Option<CgroupIdentity> {
             Name::Helper => break,
             Name::Other => {}
             Name::Container(runtime, id) => {
-                let Ok(id) = ContainerId::parse(id) else { continue };
+                let Ok(id) = ContainerId::parse(id) else {
+                    continue;
+                };
                 // `libpod-ID.scope/libpod-payload-ID` is one container
                 if found.as_ref().is_some_and(|f| f.id == id) {
                     continue;
@@ -270,8 +308,14 @@ const PREFIXES: [(&str, Runtime); 7] = [
 /// Direct OCI runtimes; systemd units only, and the id can be any.
 const OCI_PREFIXES: [&str; 3] = ["runc", "crun", "youki"];
 /// Names that begin like a container's and are a helper's.
-const HELPERS: [&str; 6] =
-    ["crio-conmon-", "libpod-conmon-", "conmon", "lxc.monitor", "lxc.pivot", "containerd-shim"];
+const HELPERS: [&str; 6] = [
+    "crio-conmon-",
+    "libpod-conmon-",
+    "conmon",
+    "lxc.monitor",
+    "lxc.pivot",
+    "containerd-shim",
+];
 
 fn name_of<'a>(segment: &'a str, parents: &[&str]) -> Name<'a> {
     if HELPERS.iter().any(|h| segment.starts_with(h)) {
@@ -285,7 +329,11 @@ fn name_of<'a>(segment: &'a str, parents: &[&str]) -> Name<'a> {
     }
     match parents.last() {
         Some(&"buildkit") if is_buildkit_id(segment) => {
-            let runtime = if parents.contains(&"docker") { Runtime::Docker } else { Runtime::Oci };
+            let runtime = if parents.contains(&"docker") {
+                Runtime::Docker
+            } else {
+                Runtime::Oci
+            };
             Name::Container(runtime, segment)
         }
         Some(&"lxc") if parents.len() == 1 => Name::Container(Runtime::Unknown, segment),
@@ -361,15 +409,21 @@ fn pod_uid_of(segment: &str) -> Option<String> {
     };
     let looks_right = uid.len() >= 32
         && uid.len() <= 40
-        && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_');
+        && uid
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_');
     looks_right.then(|| uid.replace('_', "-"))
 }
 
 /// Whether a path is made of systemd's own units only (slices, services, sessions): no runtime
 /// gives a container such a cgroup without a name of its own below it.
 pub fn is_host_unit(path: &str) -> bool {
-    let Some(last) = path.trim_end_matches('/').rsplit('/').next() else { return true };
-    let unit = [".slice", ".service", ".mount", ".socket", ".swap", ".device"];
+    let Some(last) = path.trim_end_matches('/').rsplit('/').next() else {
+        return true;
+    };
+    let unit = [
+        ".slice", ".service", ".mount", ".socket", ".swap", ".device",
+    ];
     last.is_empty()
         || unit.iter().any(|u| last.ends_with(u))
         || last == "init.scope"
@@ -394,41 +448,233 @@ mod tests {
         // (path, runtime, id, root, pod uid)
         let table: &[(&str, Runtime, &str, &str, Option<&str>)] = &[
             ("/docker/{A}", Runtime::Docker, id, "/docker/{A}", None),
-            ("/docker/{A}/init.scope", Runtime::Docker, id, "/docker/{A}", None),
-            ("/docker/{A}/system.slice/cron.service", Runtime::Docker, id, "/docker/{A}", None),
-            ("/system.slice/docker-{A}.scope", Runtime::Docker, id, "/system.slice/docker-{A}.scope", None),
-            ("/my-parent/{A}", Runtime::Docker, id, "/my-parent/{A}", None),
-            ("/actions_job/{A}", Runtime::Docker, id, "/actions_job/{A}", None),
+            (
+                "/docker/{A}/init.scope",
+                Runtime::Docker,
+                id,
+                "/docker/{A}",
+                None,
+            ),
+            (
+                "/docker/{A}/system.slice/cron.service",
+                Runtime::Docker,
+                id,
+                "/docker/{A}",
+                None,
+            ),
+            (
+                "/system.slice/docker-{A}.scope",
+                Runtime::Docker,
+                id,
+                "/system.slice/docker-{A}.scope",
+                None,
+            ),
+            (
+                "/my-parent/{A}",
+                Runtime::Docker,
+                id,
+                "/my-parent/{A}",
+                None,
+            ),
+            (
+                "/actions_job/{A}",
+                Runtime::Docker,
+                id,
+                "/actions_job/{A}",
+                None,
+            ),
             ("/ecs/0123/{A}", Runtime::Docker, id, "/ecs/0123/{A}", None),
-            ("/db.slice/docker-{A}.scope", Runtime::Docker, id, "/db.slice/docker-{A}.scope", None),
-            ("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope", Runtime::Docker, id, "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope", None),
-            ("/docker/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp", Runtime::Docker, "0l9v3gqdqk5ex0cyy5k2kqkyp", "/docker/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp", None),
-            ("/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp", Runtime::Oci, "0l9v3gqdqk5ex0cyy5k2kqkyp", "/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp", None),
-            ("/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/{A}", Runtime::Containerd, id, "/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/{A}", Some(pod)),
-            ("/kubepods/pod123e4567-e89b-12d3-a456-426614174000/{A}/sub", Runtime::Containerd, id, "/kubepods/pod123e4567-e89b-12d3-a456-426614174000/{A}", Some(pod)),
-            ("/kubepods/burstable/pod123e4567-e89b-12d3-a456-426614174000/crio-{A}", Runtime::Crio, id, "/kubepods/burstable/pod123e4567-e89b-12d3-a456-426614174000/crio-{A}", Some(pod)),
-            ("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod123e4567_e89b_12d3_a456_426614174000.slice/cri-containerd-{A}.scope", Runtime::Containerd, id, "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod123e4567_e89b_12d3_a456_426614174000.slice/cri-containerd-{A}.scope", Some(pod)),
-            ("/kubepods.slice/kubepods-pod123e4567_e89b_12d3_a456_426614174000.slice/crio-{A}.scope/container", Runtime::Crio, id, "/kubepods.slice/kubepods-pod123e4567_e89b_12d3_a456_426614174000.slice/crio-{A}.scope", Some(pod)),
-            ("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice/docker-{A}.scope", Runtime::Docker, id, "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice/docker-{A}.scope", Some(pod)),
-            ("/system.slice/containerd.service/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice:cri-containerd:{A}", Runtime::Containerd, id, "/system.slice/containerd.service/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice:cri-containerd:{A}", Some(pod)),
-            ("/default/web", Runtime::Containerd, "web", "/default/web", None),
-            ("/default/{A}", Runtime::Containerd, id, "/default/{A}", None),
+            (
+                "/db.slice/docker-{A}.scope",
+                Runtime::Docker,
+                id,
+                "/db.slice/docker-{A}.scope",
+                None,
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope",
+                Runtime::Docker,
+                id,
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope",
+                None,
+            ),
+            (
+                "/docker/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp",
+                Runtime::Docker,
+                "0l9v3gqdqk5ex0cyy5k2kqkyp",
+                "/docker/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp",
+                None,
+            ),
+            (
+                "/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp",
+                Runtime::Oci,
+                "0l9v3gqdqk5ex0cyy5k2kqkyp",
+                "/buildkit/0l9v3gqdqk5ex0cyy5k2kqkyp",
+                None,
+            ),
+            (
+                "/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/{A}",
+                Runtime::Containerd,
+                id,
+                "/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/{A}",
+                Some(pod),
+            ),
+            (
+                "/kubepods/pod123e4567-e89b-12d3-a456-426614174000/{A}/sub",
+                Runtime::Containerd,
+                id,
+                "/kubepods/pod123e4567-e89b-12d3-a456-426614174000/{A}",
+                Some(pod),
+            ),
+            (
+                "/kubepods/burstable/pod123e4567-e89b-12d3-a456-426614174000/crio-{A}",
+                Runtime::Crio,
+                id,
+                "/kubepods/burstable/pod123e4567-e89b-12d3-a456-426614174000/crio-{A}",
+                Some(pod),
+            ),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod123e4567_e89b_12d3_a456_426614174000.slice/cri-containerd-{A}.scope",
+                Runtime::Containerd,
+                id,
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod123e4567_e89b_12d3_a456_426614174000.slice/cri-containerd-{A}.scope",
+                Some(pod),
+            ),
+            (
+                "/kubepods.slice/kubepods-pod123e4567_e89b_12d3_a456_426614174000.slice/crio-{A}.scope/container",
+                Runtime::Crio,
+                id,
+                "/kubepods.slice/kubepods-pod123e4567_e89b_12d3_a456_426614174000.slice/crio-{A}.scope",
+                Some(pod),
+            ),
+            (
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice/docker-{A}.scope",
+                Runtime::Docker,
+                id,
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice/docker-{A}.scope",
+                Some(pod),
+            ),
+            (
+                "/system.slice/containerd.service/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice:cri-containerd:{A}",
+                Runtime::Containerd,
+                id,
+                "/system.slice/containerd.service/kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice:cri-containerd:{A}",
+                Some(pod),
+            ),
+            (
+                "/default/web",
+                Runtime::Containerd,
+                "web",
+                "/default/web",
+                None,
+            ),
+            (
+                "/default/{A}",
+                Runtime::Containerd,
+                id,
+                "/default/{A}",
+                None,
+            ),
             ("/k8s.io/{A}", Runtime::Containerd, id, "/k8s.io/{A}", None),
-            ("/system.slice/nerdctl-{A}.scope", Runtime::Containerd, id, "/system.slice/nerdctl-{A}.scope", None),
-            ("/machine.slice/libpod-{A}.scope", Runtime::Podman, id, "/machine.slice/libpod-{A}.scope", None),
-            ("/machine.slice/libpod-{A}.scope/container", Runtime::Podman, id, "/machine.slice/libpod-{A}.scope", None),
-            ("/libpod_parent/libpod-{A}", Runtime::Podman, id, "/libpod_parent/libpod-{A}", None),
-            ("/libpod_parent/{B}/libpod-{A}", Runtime::Podman, id, "/libpod_parent/{B}/libpod-{A}", None),
-            ("/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope", Runtime::Podman, id, "/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope", None),
-            ("/system.slice/web.service/libpod-payload-{A}", Runtime::Podman, id, "/system.slice/web.service/libpod-payload-{A}", None),
-            ("/machine.slice/libpod-{A}.scope/libpod-payload-{A}", Runtime::Podman, id, "/machine.slice/libpod-{A}.scope", None),
-            ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope/container", Runtime::Podman, id, "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", None),
-            ("/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{B}.slice/libpod-{A}.scope", Runtime::Podman, id, "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{B}.slice/libpod-{A}.scope", None),
-            ("/lxc.payload.mail", Runtime::Unknown, "mail", "/lxc.payload.mail", None),
-            ("/lxc.payload.mail/system.slice/sshd.service", Runtime::Unknown, "mail", "/lxc.payload.mail", None),
+            (
+                "/system.slice/nerdctl-{A}.scope",
+                Runtime::Containerd,
+                id,
+                "/system.slice/nerdctl-{A}.scope",
+                None,
+            ),
+            (
+                "/machine.slice/libpod-{A}.scope",
+                Runtime::Podman,
+                id,
+                "/machine.slice/libpod-{A}.scope",
+                None,
+            ),
+            (
+                "/machine.slice/libpod-{A}.scope/container",
+                Runtime::Podman,
+                id,
+                "/machine.slice/libpod-{A}.scope",
+                None,
+            ),
+            (
+                "/libpod_parent/libpod-{A}",
+                Runtime::Podman,
+                id,
+                "/libpod_parent/libpod-{A}",
+                None,
+            ),
+            (
+                "/libpod_parent/{B}/libpod-{A}",
+                Runtime::Podman,
+                id,
+                "/libpod_parent/{B}/libpod-{A}",
+                None,
+            ),
+            (
+                "/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope",
+                Runtime::Podman,
+                id,
+                "/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope",
+                None,
+            ),
+            (
+                "/system.slice/web.service/libpod-payload-{A}",
+                Runtime::Podman,
+                id,
+                "/system.slice/web.service/libpod-payload-{A}",
+                None,
+            ),
+            (
+                "/machine.slice/libpod-{A}.scope/libpod-payload-{A}",
+                Runtime::Podman,
+                id,
+                "/machine.slice/libpod-{A}.scope",
+                None,
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope/container",
+                Runtime::Podman,
+                id,
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope",
+                None,
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{B}.slice/libpod-{A}.scope",
+                Runtime::Podman,
+                id,
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{B}.slice/libpod-{A}.scope",
+                None,
+            ),
+            (
+                "/lxc.payload.mail",
+                Runtime::Unknown,
+                "mail",
+                "/lxc.payload.mail",
+                None,
+            ),
+            (
+                "/lxc.payload.mail/system.slice/sshd.service",
+                Runtime::Unknown,
+                "mail",
+                "/lxc.payload.mail",
+                None,
+            ),
             ("/lxc/mail", Runtime::Unknown, "mail", "/lxc/mail", None),
-            ("/system.slice/runc-web.scope", Runtime::Oci, "web", "/system.slice/runc-web.scope", None),
-            ("/user.slice/user-0.slice/crun-a.b.scope/x", Runtime::Oci, "a.b", "/user.slice/user-0.slice/crun-a.b.scope", None),
+            (
+                "/system.slice/runc-web.scope",
+                Runtime::Oci,
+                "web",
+                "/system.slice/runc-web.scope",
+                None,
+            ),
+            (
+                "/user.slice/user-0.slice/crun-a.b.scope/x",
+                Runtime::Oci,
+                "a.b",
+                "/user.slice/user-0.slice/crun-a.b.scope",
+                None,
+            ),
         ];
         for (p, runtime, id, root, pod) in table {
             let p = path(p);
@@ -446,11 +692,31 @@ mod tests {
         let pod = "123e4567-e89b-12d3-a456-426614174000";
         for (p, runtime, pod) in [
             ("/docker/{A}/docker/{B}", Runtime::Docker, None),
-            ("/system.slice/docker-{A}.scope/docker/{B}/sub", Runtime::Docker, None),
-            ("/docker/{A}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice/cri-containerd-{B}.scope", Runtime::Containerd, Some(pod)),
-            ("/docker/{A}/kubelet/kubepods/burstable/pod123e4567-e89b-12d3-a456-426614174000/{B}", Runtime::Containerd, Some(pod)),
-            ("/machine.slice/libpod-{A}.scope/container/libpod_parent/libpod-{B}", Runtime::Podman, None),
-            ("/kubepods/pod123e4567-e89b-12d3-a456-426614174000/{A}/docker/{B}", Runtime::Docker, None),
+            (
+                "/system.slice/docker-{A}.scope/docker/{B}/sub",
+                Runtime::Docker,
+                None,
+            ),
+            (
+                "/docker/{A}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod123e4567_e89b_12d3_a456_426614174000.slice/cri-containerd-{B}.scope",
+                Runtime::Containerd,
+                Some(pod),
+            ),
+            (
+                "/docker/{A}/kubelet/kubepods/burstable/pod123e4567-e89b-12d3-a456-426614174000/{B}",
+                Runtime::Containerd,
+                Some(pod),
+            ),
+            (
+                "/machine.slice/libpod-{A}.scope/container/libpod_parent/libpod-{B}",
+                Runtime::Podman,
+                None,
+            ),
+            (
+                "/kubepods/pod123e4567-e89b-12d3-a456-426614174000/{A}/docker/{B}",
+                Runtime::Docker,
+                None,
+            ),
         ] {
             let p = path(p);
             let got = classify(&p).unwrap_or_else(|| panic!("{p} is a container"));
@@ -458,23 +724,40 @@ mod tests {
             assert_eq!(got.outer.as_ref().map(ContainerId::as_str), Some(A), "{p}");
             assert_eq!(got.runtime, runtime, "{p}");
             assert_eq!(got.pod_uid.as_deref(), pod, "{p}");
-            assert!(p.starts_with(&got.root) && got.root.ends_with(B) || got.root.ends_with(".scope"));
+            assert!(
+                p.starts_with(&got.root) && got.root.ends_with(B) || got.root.ends_with(".scope")
+            );
         }
     }
 
     #[test]
     fn what_is_no_container_stays_none() {
         for p in [
-            "", "/", "relative", "//", "/docker", "/docker/short",
-            "/init.scope", "/system.slice/docker.service", "/system.slice/containerd.service",
+            "",
+            "/",
+            "relative",
+            "//",
+            "/docker",
+            "/docker/short",
+            "/init.scope",
+            "/system.slice/docker.service",
+            "/system.slice/containerd.service",
             "/user.slice/user-1000.slice/session-3.scope",
-            "/machine.slice/libpod-conmon-{A}.scope", "/libpod_parent/conmon",
-            "/kubepods.slice/crio-conmon-{A}.scope", "/kubepods/burstable/crio-conmon-{A}",
+            "/machine.slice/libpod-conmon-{A}.scope",
+            "/libpod_parent/conmon",
+            "/kubepods.slice/crio-conmon-{A}.scope",
+            "/kubepods/burstable/crio-conmon-{A}",
             "/kubepods.slice/kubepods-pod123e4567_e89b_12d3_a456_426614174000.slice",
             "/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000",
-            "/libpod_parent/{A}", "/machine.slice/machine-libpod_pod_{A}.slice",
-            "/lxc.monitor.mail", "/lxc.pivot", "/system.slice/runc-.scope",
-            "/system.slice/docker-\u{1b}[31m.scope", "/default", "/docker/ABCDEF", "/custom/any",
+            "/libpod_parent/{A}",
+            "/machine.slice/machine-libpod_pod_{A}.slice",
+            "/lxc.monitor.mail",
+            "/lxc.pivot",
+            "/system.slice/runc-.scope",
+            "/system.slice/docker-\u{1b}[31m.scope",
+            "/default",
+            "/docker/ABCDEF",
+            "/custom/any",
             "/docker/9527FF5BE3A91EF805F13EDB15E208DBC58B397DCF5614296509D7B55020A24D",
             "/lxc/a b",
         ] {
@@ -492,10 +775,20 @@ mod tests {
 
     #[test]
     fn services_and_slices_are_the_hosts() {
-        for p in ["/", "/system.slice", "/system.slice/ssh.service", "/user.slice/user-0.slice/session-1.scope", "/init.scope"] {
+        for p in [
+            "/",
+            "/system.slice",
+            "/system.slice/ssh.service",
+            "/user.slice/user-0.slice/session-1.scope",
+            "/init.scope",
+        ] {
             assert!(is_host_unit(p), "{p}");
         }
-        for p in ["/x", "/system.slice/run-r1.scope", "/system.slice/a.service/payload"] {
+        for p in [
+            "/x",
+            "/system.slice/run-r1.scope",
+            "/system.slice/a.service/payload",
+        ] {
             assert!(!is_host_unit(p), "{p}");
         }
     }
@@ -517,24 +810,46 @@ mod tests {
         assert_eq!(chosen(&[v2]).unwrap().version, Version::V2);
         assert_eq!(
             chosen(&[part, cpu, pids]).unwrap(),
-            Hierarchy { version: Version::V1 { controller: "pids".into() }, mount: "/sys/fs/cgroup/pids".into() }
+            Hierarchy {
+                version: Version::V1 {
+                    controller: "pids".into()
+                },
+                mount: "/sys/fs/cgroup/pids".into()
+            }
         );
-        assert_eq!(chosen(&[cpu]).unwrap().version, Version::V1 { controller: "cpu".into() });
+        assert_eq!(
+            chosen(&[cpu]).unwrap().version,
+            Version::V1 {
+                controller: "cpu".into()
+            }
+        );
         // hybrid, v2 without controllers and without containers: v1 tells them apart
-        assert_eq!(chosen(&[unified, pids]).unwrap().version, Version::V1 { controller: "pids".into() });
+        assert_eq!(
+            chosen(&[unified, pids]).unwrap().version,
+            Version::V1 {
+                controller: "pids".into()
+            }
+        );
         assert_eq!(chosen(&["garbage", "1 2 3 - "]), None);
     }
 
     #[test]
     fn hybrid_uses_v2_when_it_has_controllers_or_holds_containers_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let unified = format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw", dir.path().display());
+        let unified = format!(
+            "41 31 0:38 / {} rw - cgroup2 cgroup2 rw",
+            dir.path().display()
+        );
         let pids = "39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids";
         let all = mounts(&[&unified, pids]);
         fs::write(dir.path().join("cgroup.controllers"), "\n").unwrap();
         assert_ne!(choose(&all, dir.path()).unwrap().version, Version::V2);
         fs::create_dir(dir.path().join("77")).unwrap();
-        fs::write(dir.path().join("77/cgroup"), path("8:pids:/docker/{A}\n0::/docker/{A}\n")).unwrap();
+        fs::write(
+            dir.path().join("77/cgroup"),
+            path("8:pids:/docker/{A}\n0::/docker/{A}\n"),
+        )
+        .unwrap();
         assert_eq!(choose(&all, dir.path()).unwrap().version, Version::V2);
         fs::remove_dir_all(dir.path().join("77")).unwrap();
         fs::write(dir.path().join("cgroup.controllers"), "hugetlb\n").unwrap();
@@ -545,8 +860,32 @@ mod tests {
     fn the_line_of_the_identifying_hierarchy_is_found() {
         let text = "9:cpu,cpuacct:/a\n8:pids:/b (deleted)\n0::/c\n";
         assert_eq!(path_in(&Version::V2, text), Some("/c"));
-        assert_eq!(path_in(&Version::V1 { controller: "pids".into() }, text), Some("/b"));
-        assert_eq!(path_in(&Version::V1 { controller: "cpuacct".into() }, text), Some("/a"));
-        assert_eq!(path_in(&Version::V1 { controller: "cpua".into() }, text), None);
+        assert_eq!(
+            path_in(
+                &Version::V1 {
+                    controller: "pids".into()
+                },
+                text
+            ),
+            Some("/b")
+        );
+        assert_eq!(
+            path_in(
+                &Version::V1 {
+                    controller: "cpuacct".into()
+                },
+                text
+            ),
+            Some("/a")
+        );
+        assert_eq!(
+            path_in(
+                &Version::V1 {
+                    controller: "cpua".into()
+                },
+                text
+            ),
+            None
+        );
     }
 }

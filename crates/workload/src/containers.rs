@@ -4,7 +4,10 @@
 //! number; live containers are bounded too, the oldest giving way; no clock is read.
 
 use crate::cgroup::CgroupIdentity;
-use plimsoll_model::{BootNs, Container, ContainerId, ContainerState, EventKind, Instance, Observation, ProcessKey, Stamp};
+use plimsoll_model::{
+    BootNs, Container, ContainerId, ContainerState, EventKind, Instance, Observation, ProcessKey,
+    Stamp,
+};
 use std::collections::{HashMap, VecDeque};
 
 /// Bounds of the table.
@@ -20,7 +23,11 @@ pub struct ContainersConfig {
 
 impl Default for ContainersConfig {
     fn default() -> Self {
-        Self { max_gone: 10_000, keep_gone_ns: 24 * 3600 * 1_000_000_000, max_live: 8192 }
+        Self {
+            max_gone: 10_000,
+            keep_gone_ns: 24 * 3600 * 1_000_000_000,
+            max_live: 8192,
+        }
     }
 }
 
@@ -62,12 +69,18 @@ impl Life {
     /// What an observation says about the container itself: it runs, or its first process ended.
     pub(crate) fn note(&mut self, o: &Observation) -> Option<Container> {
         match &o.event.kind {
-            EventKind::Exec(exec) if exec.first || self.container.state == ContainerState::Starting => {
+            EventKind::Exec(exec)
+                if exec.first || self.container.state == ContainerState::Starting =>
+            {
                 self.init.get_or_insert(o.event.process.key);
                 self.container.state = ContainerState::Running;
                 Some(self.container.clone())
             }
-            EventKind::Exit { code, signal } if self.init.is_some_and(|i| i.tgid == o.event.process.key.tgid) => {
+            EventKind::Exit { code, signal }
+                if self
+                    .init
+                    .is_some_and(|i| i.tgid == o.event.process.key.tgid) =>
+            {
                 self.container.exit_code = Some(if *signal == 0 { *code } else { 128 + *signal });
                 Some(self.container.clone())
             }
@@ -88,19 +101,30 @@ pub struct Containers {
 
 impl Containers {
     pub(crate) fn new(config: ContainersConfig) -> Self {
-        Self { config, ..Self::default() }
+        Self {
+            config,
+            ..Self::default()
+        }
     }
 
     /// Enters an instance; returns those that had to give way.
     pub(crate) fn insert(&mut self, life: Life) -> Vec<Life> {
         let mut dropped = Vec::new();
         while self.live.len() >= self.config.max_live {
-            let Some(oldest) = self.live.iter().min_by_key(|(_, l)| l.since).map(|(i, _)| i.clone()) else { break };
+            let Some(oldest) = self
+                .live
+                .iter()
+                .min_by_key(|(_, l)| l.since)
+                .map(|(i, _)| i.clone())
+            else {
+                break;
+            };
             self.by_cgroup.retain(|_, i| *i != oldest);
             dropped.extend(self.live.remove(&oldest));
         }
         let instance = life.container.instance.clone();
-        self.by_cgroup.insert(life.container.cgroup_id, instance.clone());
+        self.by_cgroup
+            .insert(life.container.cgroup_id, instance.clone());
         self.live.insert(instance, life);
         dropped
     }
@@ -121,7 +145,11 @@ impl Containers {
     }
 
     pub(crate) fn live_by_id(&self, id: &ContainerId) -> Option<Instance> {
-        self.live.keys().filter(|i| i.id == *id).max_by_key(|i| i.start).cloned()
+        self.live
+            .keys()
+            .filter(|i| i.id == *id)
+            .max_by_key(|i| i.start)
+            .cloned()
     }
 
     pub(crate) fn life(&self, instance: &Instance) -> Option<&Life> {
@@ -156,7 +184,9 @@ impl Containers {
         self.gone_order.push_back((at, c.instance.clone()));
         self.gone.insert(c.instance.clone(), c);
         while self.gone.len() > self.config.max_gone {
-            let Some((_, oldest)) = self.gone_order.pop_front() else { break };
+            let Some((_, oldest)) = self.gone_order.pop_front() else {
+                break;
+            };
             self.gone.remove(&oldest);
         }
     }
@@ -174,15 +204,25 @@ impl Containers {
     /// Instances whose identity is to be looked for again.
     pub(crate) fn unresolved(&self, now: BootNs) -> Vec<Instance> {
         let waiting = |l: &&Life| !l.resolved && !l.gave_up && now >= l.next_try;
-        self.live.values().filter(waiting).map(|l| l.container.instance.clone()).collect()
+        self.live
+            .values()
+            .filter(waiting)
+            .map(|l| l.container.instance.clone())
+            .collect()
     }
 
     pub(crate) fn get(&self, instance: &Instance) -> Option<&Container> {
-        self.live.get(instance).map(|l| &l.container).or_else(|| self.gone.get(instance))
+        self.live
+            .get(instance)
+            .map(|l| &l.container)
+            .or_else(|| self.gone.get(instance))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Container> {
-        self.live.values().map(|l| &l.container).chain(self.gone.values())
+        self.live
+            .values()
+            .map(|l| &l.container)
+            .chain(self.gone.values())
     }
 
     pub(crate) fn live(&self) -> usize {

@@ -50,13 +50,29 @@ impl Roots {
         let set = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
         let mut roots = Roots {
             docker: set(&["/var/lib/docker"]),
-            containerd: set(&["/run/containerd", "/run/k3s/containerd", "/var/run/docker/containerd/daemon"]),
+            containerd: set(&[
+                "/run/containerd",
+                "/run/k3s/containerd",
+                "/var/run/docker/containerd/daemon",
+            ]),
             storage: set(&["/var/lib/containers/storage", "/run/containers/storage"]),
-            oci: set(&["/run/runc", "/run/crun", "/run/docker/runtime-runc/moby", "/run/containerd/runc/k8s.io", "/run/containerd/runc/default"]),
+            oci: set(&[
+                "/run/runc",
+                "/run/crun",
+                "/run/docker/runtime-runc/moby",
+                "/run/containerd/runc/k8s.io",
+                "/run/containerd/runc/default",
+            ]),
         };
-        let Ok(entries) = std::fs::read_dir(proc_root) else { return roots };
+        let Ok(entries) = std::fs::read_dir(proc_root) else {
+            return roots;
+        };
         for entry in entries.flatten() {
-            if entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())) {
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+            {
                 roots.learn(&entry.path());
             }
         }
@@ -66,31 +82,51 @@ impl Roots {
     /// Takes the directories out of one process's command line.
     fn learn(&mut self, process: &Path) {
         let args = command_line(process);
-        let Some(program) = args.first().map(|a| a.rsplit('/').next().unwrap_or(a).to_owned()) else { return };
-        let option = |names: &[&str]| options(&args, names).into_iter().map(PathBuf::from).filter(|p| p.is_absolute()).next();
+        let Some(program) = args
+            .first()
+            .map(|a| a.rsplit('/').next().unwrap_or(a).to_owned())
+        else {
+            return;
+        };
+        let option = |names: &[&str]| {
+            options(&args, names)
+                .into_iter()
+                .map(PathBuf::from)
+                .find(|p| p.is_absolute())
+        };
         match program.as_str() {
             "dockerd" | "dockerd-current" => {
-                self.docker.extend(option(&["--data-root", "-g", "--graph"]));
-                let config = option(&["--config-file"]).unwrap_or_else(|| "/etc/docker/daemon.json".into());
+                self.docker
+                    .extend(option(&["--data-root", "-g", "--graph"]));
+                let config =
+                    option(&["--config-file"]).unwrap_or_else(|| "/etc/docker/daemon.json".into());
                 if let Some(json) = read_json(&config) {
-                    self.docker.extend(text(&json, "/data-root").map(PathBuf::from));
-                    self.containerd.extend(text(&json, "/exec-root").map(|d| PathBuf::from(d).join("containerd/daemon")));
+                    self.docker
+                        .extend(text(&json, "/data-root").map(PathBuf::from));
+                    self.containerd.extend(
+                        text(&json, "/exec-root")
+                            .map(|d| PathBuf::from(d).join("containerd/daemon")),
+                    );
                 }
-                self.containerd.extend(option(&["--exec-root"]).map(|d| d.join("containerd/daemon")));
+                self.containerd
+                    .extend(option(&["--exec-root"]).map(|d| d.join("containerd/daemon")));
             }
             "containerd" => {
                 self.containerd.extend(option(&["--state"]));
-                self.containerd.extend(option(&["--config", "-c"]).and_then(|c| toml_state(&c)));
+                self.containerd
+                    .extend(option(&["--config", "-c"]).and_then(|c| toml_state(&c)));
             }
             // a shim works in the bundle of its container: STATE/io.containerd.runtime.v2.task/NS/ID
             shim if shim.starts_with("containerd-shim") => {
-                let state = link(&process.join("cwd")).and_then(|cwd| Some(cwd.parent()?.parent()?.parent()?.to_owned()));
+                let state = link(&process.join("cwd"))
+                    .and_then(|cwd| Some(cwd.parent()?.parent()?.parent()?.to_owned()));
                 self.containerd.extend(state);
             }
             "conmon" => {
                 // BUNDLE is STORAGE/overlay-containers/ID/userdata
                 let bundle = option(&["-b", "--bundle"]);
-                self.storage.extend(bundle.and_then(|b| Some(b.parent()?.parent()?.parent()?.to_owned())));
+                self.storage
+                    .extend(bundle.and_then(|b| Some(b.parent()?.parent()?.parent()?.to_owned())));
             }
             "podman" => self.storage.extend(option(&["--root"])),
             "runc" | "crun" | "youki" => self.oci.extend(option(&["--root"])),
@@ -117,13 +153,25 @@ fn options(args: &[String], names: &[&str]) -> Vec<String> {
 /// The `state = "…"` line of containerd's configuration.
 fn toml_state(path: &Path) -> Option<PathBuf> {
     let config = String::from_utf8(read(path)?).ok()?;
-    let line = config.lines().map(str::trim).take_while(|l| !l.starts_with('[')).find_map(|l| l.strip_prefix("state"))?;
-    Some(PathBuf::from(line.trim_start_matches([' ', '=']).trim().trim_matches(['"', '\''])))
+    let line = config
+        .lines()
+        .map(str::trim)
+        .take_while(|l| !l.starts_with('['))
+        .find_map(|l| l.strip_prefix("state"))?;
+    Some(PathBuf::from(
+        line.trim_start_matches([' ', '='])
+            .trim()
+            .trim_matches(['"', '\'']),
+    ))
 }
 
 /// A bounded read that a symbolic link at the end cannot lead away.
 fn read(path: &Path) -> Option<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path).ok()?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .ok()?;
     let meta = file.metadata().ok()?;
     if !meta.is_file() || meta.size() > MAX_FILE_BYTES {
         return None;
@@ -142,12 +190,18 @@ fn text<'a>(json: &'a Value, pointer: &str) -> Option<&'a str> {
 }
 
 fn strings(json: Option<&Value>) -> impl Iterator<Item = &str> {
-    json.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    json.and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 fn labels(json: Option<&Value>) -> std::collections::BTreeMap<String, String> {
     let entries = json.and_then(Value::as_object).into_iter().flatten();
-    entries.filter_map(|(k, v)| Some((bounded(k), bounded(v.as_str()?)))).take(MAX_LABELS).collect()
+    entries
+        .filter_map(|(k, v)| Some((bounded(k), bounded(v.as_str()?))))
+        .take(MAX_LABELS)
+        .collect()
 }
 
 /// The evidence of this machine's disk and `/proc`.
@@ -162,7 +216,12 @@ pub struct Disk {
 impl Disk {
     /// Looks below `proc_root` for running daemons, adds the default places.
     pub fn new(proc_root: &Path, layout: Layout) -> Self {
-        Self { roots: Roots::find(proc_root), proc_root: proc_root.to_owned(), layout, refreshed: BootNs(0) }
+        Self {
+            roots: Roots::find(proc_root),
+            proc_root: proc_root.to_owned(),
+            layout,
+            refreshed: BootNs(0),
+        }
     }
 
     /// Where it looks.
@@ -185,7 +244,9 @@ impl Disk {
     fn look(&self, identity: &CgroupIdentity) -> Option<Facts> {
         let id = identity.id.as_str();
         let docker = self.roots.docker.iter().find_map(|root| docker(root, id));
-        docker.or_else(|| self.podman(id)).or_else(|| self.bundle(identity))
+        docker
+            .or_else(|| self.podman(id))
+            .or_else(|| self.bundle(identity))
     }
 
     fn podman(&self, id: &str) -> Option<Facts> {
@@ -196,34 +257,58 @@ impl Disk {
         let id = identity.id.as_str();
         for state in &self.roots.containerd {
             let tasks = state.join("io.containerd.runtime.v2.task");
-            let Ok(namespaces) = std::fs::read_dir(&tasks) else { continue };
+            let Ok(namespaces) = std::fs::read_dir(&tasks) else {
+                continue;
+            };
             for ns in namespaces.flatten().take(64) {
                 if let Some(config) = read_json(&ns.path().join(id).join("config.json")) {
                     return Some(of_bundle(&config, Runtime::Containerd));
                 }
             }
         }
-        let dir = self.roots.oci.iter().find_map(|root| oci_state(&root.join(id)))?;
-        Some(of_bundle(&read_json(&dir.bundle.join("config.json"))?, Runtime::Oci))
+        let dir = self
+            .roots
+            .oci
+            .iter()
+            .find_map(|root| oci_state(&root.join(id)))?;
+        Some(of_bundle(
+            &read_json(&dir.bundle.join("config.json"))?,
+            Runtime::Oci,
+        ))
     }
 
     /// The container of runc, crun or containerd whose state names this cgroup.
     fn by_state(&self, path: &str) -> Option<CgroupIdentity> {
         let identity = |id: &str, runtime| {
-            Some(CgroupIdentity { runtime, id: ContainerId::parse(id).ok()?, root: path.to_owned(), outer: None, pod_uid: None })
+            Some(CgroupIdentity {
+                runtime,
+                id: ContainerId::parse(id).ok()?,
+                root: path.to_owned(),
+                outer: None,
+                pod_uid: None,
+            })
         };
         // containerd without a pattern of its own: /NAMESPACE/ID
         let mut parts = path.trim_start_matches('/').split('/');
         if let (Some(ns), Some(id), None) = (parts.next(), parts.next(), parts.next()) {
-            let task = |s: &PathBuf| s.join("io.containerd.runtime.v2.task").join(ns).join(id).is_dir();
+            let task = |s: &PathBuf| {
+                s.join("io.containerd.runtime.v2.task")
+                    .join(ns)
+                    .join(id)
+                    .is_dir()
+            };
             if self.roots.containerd.iter().any(task) {
                 return identity(id, Runtime::Containerd);
             }
         }
         for root in &self.roots.oci {
-            let Ok(states) = std::fs::read_dir(root) else { continue };
+            let Ok(states) = std::fs::read_dir(root) else {
+                continue;
+            };
             for state in states.flatten().take(MAX_STATES) {
-                let Some(found) = oci_state(&state.path()) else { continue };
+                let Some(found) = oci_state(&state.path()) else {
+                    continue;
+                };
                 if found.cgroups.iter().any(|c| same_cgroup(c, path)) {
                     return identity(state.file_name().to_str()?, Runtime::Oci);
                 }
@@ -236,7 +321,10 @@ impl Disk {
 /// A state's cgroup is given with or without mount point and leading slash.
 fn same_cgroup(said: &str, path: &str) -> bool {
     let said = said.trim_end_matches('/');
-    !path.trim_matches('/').is_empty() && (said == path || format!("/{said}") == path || (said.starts_with("/sys/fs/cgroup") && said.ends_with(path)))
+    !path.trim_matches('/').is_empty()
+        && (said == path
+            || format!("/{said}") == path
+            || (said.starts_with("/sys/fs/cgroup") && said.ends_with(path)))
 }
 
 struct OciState {
@@ -247,14 +335,27 @@ struct OciState {
 /// State of one container: `state.json` of runc, `status` of crun.
 fn oci_state(dir: &Path) -> Option<OciState> {
     if let Some(json) = read_json(&dir.join("status")) {
-        let cgroups = text(&json, "/cgroup-path").map(str::to_owned).into_iter().collect();
-        return Some(OciState { bundle: text(&json, "/bundle")?.into(), cgroups });
+        let cgroups = text(&json, "/cgroup-path")
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
+        return Some(OciState {
+            bundle: text(&json, "/bundle")?.into(),
+            cgroups,
+        });
     }
     let json = read_json(&dir.join("state.json"))?;
     let bundle = strings(json.pointer("/config/labels")).find_map(|l| l.strip_prefix("bundle="))?;
     let paths = json.pointer("/cgroup_paths").and_then(Value::as_object);
-    let cgroups = paths.into_iter().flatten().filter_map(|(_, v)| v.as_str().map(str::to_owned)).collect();
-    Some(OciState { bundle: bundle.into(), cgroups })
+    let cgroups = paths
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, v)| v.as_str().map(str::to_owned))
+        .collect();
+    Some(OciState {
+        bundle: bundle.into(),
+        cgroups,
+    })
 }
 
 /// `config.v2.json` and `hostconfig.json` of Docker.
@@ -262,20 +363,49 @@ fn docker(root: &Path, id: &str) -> Option<Facts> {
     let dir = root.join("containers").join(id);
     let json = read_json(&dir.join("config.v2.json"))?;
     let host = read_json(&dir.join("hostconfig.json"));
-    let mut f = Facts { runtime: Some(Runtime::Docker), ..Facts::default() };
-    f.name = bounded(text(&json, "/Name").unwrap_or_default().trim_start_matches('/'));
+    let mut f = Facts {
+        runtime: Some(Runtime::Docker),
+        ..Facts::default()
+    };
+    f.name = bounded(
+        text(&json, "/Name")
+            .unwrap_or_default()
+            .trim_start_matches('/'),
+    );
     let image = text(&json, "/Config/Image").unwrap_or_default();
     set_image(&mut f, image, text(&json, "/Image"));
     f.labels = labels(json.pointer("/Config/Labels"));
     let args = strings(json.pointer("/Args"));
-    f.command = text(&json, "/Path").into_iter().chain(args).take(MAX_COMMAND_ARGS).map(Text::from).collect();
-    let ports = json.pointer("/Config/ExposedPorts").and_then(Value::as_object).into_iter().flatten();
+    f.command = text(&json, "/Path")
+        .into_iter()
+        .chain(args)
+        .take(MAX_COMMAND_ARGS)
+        .map(Text::from)
+        .collect();
+    let ports = json
+        .pointer("/Config/ExposedPorts")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     f.ports = ports.filter_map(|(k, _)| port(k)).take(MAX_LIST).collect();
-    let networks = json.pointer("/NetworkSettings/Networks").and_then(Value::as_object).into_iter().flatten();
-    f.addresses = networks.filter_map(|(_, n)| text(n, "/IPAddress").map(bounded)).take(MAX_LIST).collect();
-    let mounts = json.pointer("/MountPoints").and_then(Value::as_object).into_iter().flatten();
+    let networks = json
+        .pointer("/NetworkSettings/Networks")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
+    f.addresses = networks
+        .filter_map(|(_, n)| text(n, "/IPAddress").map(bounded))
+        .take(MAX_LIST)
+        .collect();
+    let mounts = json
+        .pointer("/MountPoints")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     f.mounts = mounts.map(|(k, _)| bounded(k)).take(MAX_LIST).collect();
-    f.privileged = host.as_ref().and_then(|h| h.pointer("/Privileged")?.as_bool());
+    f.privileged = host
+        .as_ref()
+        .and_then(|h| h.pointer("/Privileged")?.as_bool());
     orchestrated(&mut f);
     Some(f)
 }
@@ -296,20 +426,41 @@ fn storage(root: &Path, id: &str) -> Option<Facts> {
     let dir = root.join("overlay-containers");
     let config = read_json(&dir.join(id).join("userdata/config.json"));
     let list = read_json(&dir.join("containers.json"));
-    let entry = list.as_ref().and_then(Value::as_array).into_iter().flatten().find(|c| text(c, "/id") == Some(id));
+    let entry = list
+        .as_ref()
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|c| text(c, "/id") == Some(id));
     if config.is_none() && entry.is_none() {
         return None;
     }
-    let mut f = config.as_ref().map(|c| of_bundle(c, Runtime::Podman)).unwrap_or_default();
+    let mut f = config
+        .as_ref()
+        .map(|c| of_bundle(c, Runtime::Podman))
+        .unwrap_or_default();
     f.runtime.get_or_insert(Runtime::Podman);
     let Some(entry) = entry else { return Some(f) };
     if f.name.is_empty() {
-        f.name = strings(entry.pointer("/names")).next().map(bounded).unwrap_or_default();
+        f.name = strings(entry.pointer("/names"))
+            .next()
+            .map(bounded)
+            .unwrap_or_default();
     }
     // an image id is the hex of its config digest
-    let digest = text(entry, "/image").map(|i| if i.contains(':') { i.to_owned() } else { format!("sha256:{i}") });
+    let digest = text(entry, "/image").map(|i| {
+        if i.contains(':') {
+            i.to_owned()
+        } else {
+            format!("sha256:{i}")
+        }
+    });
     let meta: Option<Value> = text(entry, "/metadata").and_then(|m| serde_json::from_str(m).ok());
-    let name = meta.as_ref().and_then(|m| text(m, "/image-name")).unwrap_or(&f.image.name).to_owned();
+    let name = meta
+        .as_ref()
+        .and_then(|m| text(m, "/image-name"))
+        .unwrap_or(&f.image.name)
+        .to_owned();
     set_image(&mut f, &name, digest.as_deref());
     f.missing.clear();
     Some(f)
@@ -317,17 +468,51 @@ fn storage(root: &Path, id: &str) -> Option<Facts> {
 
 /// An OCI bundle's `config.json` (runtime-spec): command, mounts, annotations of the engines.
 fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
-    let mut f = Facts { runtime: Some(runtime), ..Facts::default() };
-    f.command = strings(json.pointer("/process/args")).take(MAX_COMMAND_ARGS).map(Text::from).collect();
+    let mut f = Facts {
+        runtime: Some(runtime),
+        ..Facts::default()
+    };
+    f.command = strings(json.pointer("/process/args"))
+        .take(MAX_COMMAND_ARGS)
+        .map(Text::from)
+        .collect();
     f.labels = labels(json.pointer("/annotations"));
-    let mounts = json.pointer("/mounts").and_then(Value::as_array).into_iter().flatten();
-    f.mounts = mounts.filter(|m| text(m, "/type") == Some("bind")).filter_map(|m| text(m, "/destination").map(bounded)).take(MAX_LIST).collect();
+    let mounts = json
+        .pointer("/mounts")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    f.mounts = mounts
+        .filter(|m| text(m, "/type") == Some("bind"))
+        .filter_map(|m| text(m, "/destination").map(bounded))
+        .take(MAX_LIST)
+        .collect();
     let note = |names: &[&str]| names.iter().find_map(|n| f.labels.get(*n)).cloned();
-    let name = note(&["nerdctl/name", "io.kubernetes.cri-o.Name", "io.podman.annotations.name", "io.kubernetes.cri.container-name"]);
-    let image = note(&["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName", "io.kubernetes.cri-o.Image", "nerdctl/image"]);
-    let digest = note(&["io.kubernetes.cri-o.ImageRef"]).filter(|d| d.len() == 64).map(|d| format!("sha256:{d}"));
-    f.sandbox = note(&["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]).as_deref() == Some("sandbox");
-    if f.labels.keys().any(|k| k.starts_with("io.kubernetes.cri-o.")) {
+    let name = note(&[
+        "nerdctl/name",
+        "io.kubernetes.cri-o.Name",
+        "io.podman.annotations.name",
+        "io.kubernetes.cri.container-name",
+    ]);
+    let image = note(&[
+        "io.kubernetes.cri.image-name",
+        "io.kubernetes.cri-o.ImageName",
+        "io.kubernetes.cri-o.Image",
+        "nerdctl/image",
+    ]);
+    let digest = note(&["io.kubernetes.cri-o.ImageRef"])
+        .filter(|d| d.len() == 64)
+        .map(|d| format!("sha256:{d}"));
+    f.sandbox = note(&[
+        "io.kubernetes.cri.container-type",
+        "io.kubernetes.cri-o.ContainerType",
+    ])
+    .as_deref()
+        == Some("sandbox");
+    if f.labels
+        .keys()
+        .any(|k| k.starts_with("io.kubernetes.cri-o."))
+    {
         f.runtime = Some(Runtime::Crio);
     }
     f.name = name.unwrap_or_default();
@@ -343,7 +528,10 @@ fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
 /// stand-in keeps baselines of different images apart, and shows what it is.
 fn stand_in(json: &Value, f: &mut Facts) {
     let (kind, what) = match f.image.name.as_str() {
-        "" => ("rootfs", text(json, "/root/path").unwrap_or_default().to_owned()),
+        "" => (
+            "rootfs",
+            text(json, "/root/path").unwrap_or_default().to_owned(),
+        ),
         name => ("ref", name.to_owned()),
     };
     let digest = format!("{kind}:{}", hex(&sha2::Sha256::digest(what.as_bytes())));
@@ -356,10 +544,22 @@ fn stand_in(json: &Value, f: &mut Facts) {
 
 /// Pod, namespace and container name as labels or annotations tell them.
 fn orchestrated(f: &mut Facts) {
-    let get = |names: &[&str]| names.iter().find_map(|n| f.labels.get(*n)).filter(|v| !v.is_empty()).cloned();
+    let get = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|n| f.labels.get(*n))
+            .filter(|v| !v.is_empty())
+            .cloned()
+    };
     f.pod = get(&["io.kubernetes.pod.name", "io.kubernetes.cri.sandbox-name"]);
-    f.namespace = get(&["io.kubernetes.pod.namespace", "io.kubernetes.cri.sandbox-namespace"]);
-    f.kube_container = get(&["io.kubernetes.container.name", "io.kubernetes.cri.container-name"]);
+    f.namespace = get(&[
+        "io.kubernetes.pod.namespace",
+        "io.kubernetes.cri.sandbox-namespace",
+    ]);
+    f.kube_container = get(&[
+        "io.kubernetes.container.name",
+        "io.kubernetes.cri.container-name",
+    ]);
 }
 
 impl Evidence for Disk {
@@ -370,10 +570,10 @@ impl Evidence for Disk {
         if let Some(identity) = self.by_state(path) {
             return Verdict::Container(identity);
         }
-        if self.refresh(now) {
-            if let Some(identity) = self.by_state(path) {
-                return Verdict::Container(identity);
-            }
+        if self.refresh(now)
+            && let Some(identity) = self.by_state(path)
+        {
+            return Verdict::Container(identity);
         }
         Verdict::Undecided
     }
@@ -382,10 +582,10 @@ impl Evidence for Disk {
         if let Some(facts) = self.look(identity) {
             return Ok(facts);
         }
-        if self.refresh(now) {
-            if let Some(facts) = self.look(identity) {
-                return Ok(facts);
-            }
+        if self.refresh(now)
+            && let Some(facts) = self.look(identity)
+        {
+            return Ok(facts);
         }
         Err(format!(
             "nothing is on disk about {} in {} Docker, {} containerd, {} storage and {} OCI state directories",
@@ -440,15 +640,32 @@ mod tests {
         assert_eq!((f.name.as_str(), f.role().as_str()), ("web", "front"));
         assert_eq!(f.image.repository.as_deref(), Some("reg:5000/shop/web"));
         assert_eq!(f.image.config_digest.unwrap().as_str(), "sha256:00112233");
-        assert_eq!((f.ports, f.privileged), (vec![(80, "tcp".to_owned())], Some(true)));
-        assert_eq!((f.addresses, f.mounts), (vec!["172.18.0.2".to_owned()], vec!["/data".to_owned()]));
+        assert_eq!(
+            (f.ports, f.privileged),
+            (vec![(80, "tcp".to_owned())], Some(true))
+        );
+        assert_eq!(
+            (f.addresses, f.mounts),
+            (vec!["172.18.0.2".to_owned()], vec!["/data".to_owned()])
+        );
     }
 
     #[test]
     fn hostile_json_is_no_identity_and_no_panic() {
         let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("containers").join(ID).join("config.v2.json");
-        for bad in ["", "[", "[]", "null", r#"{"Name":{"a":1},"Config":[],"Args":"x","Image":7}"#, &"[".repeat(100_000)] {
+        let at = dir
+            .path()
+            .join("containers")
+            .join(ID)
+            .join("config.v2.json");
+        for bad in [
+            "",
+            "[",
+            "[]",
+            "null",
+            r#"{"Name":{"a":1},"Config":[],"Args":"x","Image":7}"#,
+            &"[".repeat(100_000),
+        ] {
             write(&at, bad);
             let _ = docker(dir.path(), ID);
         }
@@ -463,7 +680,9 @@ mod tests {
         let c = dir.path().join("overlay-containers");
         write(
             &c.join("containers.json"),
-            &format!(r#"[{{"id":"{ID}","names":["db"],"image":"{ID}","metadata":"{{\"image-name\":\"localhost/db:1\"}}"}}]"#),
+            &format!(
+                r#"[{{"id":"{ID}","names":["db"],"image":"{ID}","metadata":"{{\"image-name\":\"localhost/db:1\"}}"}}]"#
+            ),
         );
         write(
             &c.join(ID).join("userdata/config.json"),
@@ -471,14 +690,29 @@ mod tests {
         );
         let f = storage(dir.path(), ID).unwrap();
         assert_eq!((f.name.as_str(), f.role().as_str()), ("db", "c"));
-        assert_eq!((f.pod.as_deref(), f.namespace.as_deref()), (Some("p"), Some("n")));
-        assert_eq!(f.image.config_digest.unwrap().as_str(), format!("sha256:{ID}"));
+        assert_eq!(
+            (f.pod.as_deref(), f.namespace.as_deref()),
+            (Some("p"), Some("n"))
+        );
+        assert_eq!(
+            f.image.config_digest.unwrap().as_str(),
+            format!("sha256:{ID}")
+        );
     }
 
     #[test]
     fn a_bare_bundle_is_known_by_its_root_directory() {
-        let f = of_bundle(&serde_json::json!({"process":{"args":["/bin/x"]},"root":{"path":"/srv/rootfs"}}), Runtime::Oci);
-        assert!(f.image.config_digest.unwrap().as_str().starts_with("rootfs:"));
+        let f = of_bundle(
+            &serde_json::json!({"process":{"args":["/bin/x"]},"root":{"path":"/srv/rootfs"}}),
+            Runtime::Oci,
+        );
+        assert!(
+            f.image
+                .config_digest
+                .unwrap()
+                .as_str()
+                .starts_with("rootfs:")
+        );
         assert!(!f.missing.is_empty());
     }
 

@@ -5,7 +5,7 @@
 
 use crate::cgroup::CgroupIdentity;
 use crate::scan::Seed;
-use plimsoll_model::{BootNs, Container, ContainerId, ImageRef, Runtime, Text};
+use plimsoll_model::{BootNs, Container, ImageRef, Runtime, Text};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
@@ -105,11 +105,15 @@ impl Facts {
 
     /// Compose or Swarm service.
     pub fn service(&self) -> Option<&str> {
-        ["com.docker.swarm.service.name", "com.docker.compose.service", "io.podman.compose.service"]
-            .iter()
-            .find_map(|l| self.labels.get(*l))
-            .map(String::as_str)
-            .filter(|s| !s.is_empty())
+        [
+            "com.docker.swarm.service.name",
+            "com.docker.compose.service",
+            "io.podman.compose.service",
+        ]
+        .iter()
+        .find_map(|l| self.labels.get(*l))
+        .map(String::as_str)
+        .filter(|s| !s.is_empty())
     }
 
     /// Role in the workload: service, Kubernetes container name, else a hash of entry point and
@@ -140,7 +144,9 @@ impl Facts {
         let before = container.clone();
         let c = container;
         if let Some(runtime) = self.runtime
-            && (c.runtime == Runtime::Unknown || c.runtime == Runtime::Oci || c.unknown_because_any())
+            && (c.runtime == Runtime::Unknown
+                || c.runtime == Runtime::Oci
+                || c.unknown_because_any())
         {
             c.runtime = runtime;
         }
@@ -213,7 +219,9 @@ fn fill_image(image: &mut ImageRef, from: &ImageRef) {
 pub fn repository_of(name: &str) -> Option<String> {
     let name = name.split('@').next().unwrap_or_default();
     let start_of_last = name.rfind('/').map_or(0, |i| i + 1);
-    let end = name[start_of_last..].find(':').map_or(name.len(), |i| start_of_last + i);
+    let end = name[start_of_last..]
+        .find(':')
+        .map_or(name.len(), |i| start_of_last + i);
     let repository = &name[..end];
     let is_id = repository.len() >= 12 && repository.bytes().all(|b| b.is_ascii_hexdigit());
     (!repository.is_empty() && !is_id).then(|| repository.to_owned())
@@ -235,9 +243,4 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         write!(s, "{b:02x}").expect("writing to a String cannot fail");
     }
     s
-}
-
-/// What is said of a container at a given id by a source that only knows the id.
-pub(crate) fn placeholder_id(cgroup_id: u64) -> ContainerId {
-    ContainerId::parse(&format!("cgroup-{cgroup_id}")).expect("letters, digits and a hyphen")
 }

@@ -9,9 +9,7 @@
 
 use crate::scan::Seed;
 use plimsoll_model::event::Exec;
-use plimsoll_model::{
-    Ancestor, BootNs, Entry, Event, EventKind, ProcessInfo, ProcessKey, Text,
-};
+use plimsoll_model::{Ancestor, BootNs, Entry, Event, EventKind, ProcessInfo, ProcessKey, Text};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -39,7 +37,10 @@ pub struct LineageConfig {
 
 impl Default for LineageConfig {
     fn default() -> Self {
-        Self { max_live: 65_536, max_exited: 16_384 }
+        Self {
+            max_live: 65_536,
+            max_exited: 16_384,
+        }
     }
 }
 
@@ -82,7 +83,11 @@ struct Process {
 
 impl Process {
     fn program_at(&self, at: BootNs) -> Option<&Arc<Program>> {
-        self.programs.iter().rev().find(|p| p.exec_boot <= at).or_else(|| self.programs.first())
+        self.programs
+            .iter()
+            .rev()
+            .find(|p| p.exec_boot <= at)
+            .or_else(|| self.programs.first())
     }
     /// What ran before the program that was executed at `at`.
     fn program_before(&self, at: BootNs) -> Option<&Arc<Program>> {
@@ -92,7 +97,9 @@ impl Process {
         if self.programs.iter().any(|p| Arc::ptr_eq(p, &program)) {
             return;
         }
-        let i = self.programs.partition_point(|p| p.exec_boot <= program.exec_boot);
+        let i = self
+            .programs
+            .partition_point(|p| p.exec_boot <= program.exec_boot);
         self.programs.insert(i, program);
         if self.programs.len() > MAX_PROGRAMS {
             self.programs.remove(0);
@@ -115,7 +122,10 @@ pub struct Lineage {
 impl Lineage {
     /// An empty table.
     pub fn new(config: LineageConfig) -> Self {
-        Self { config, ..Self::default() }
+        Self {
+            config,
+            ..Self::default()
+        }
     }
 
     /// Live processes.
@@ -136,7 +146,8 @@ impl Lineage {
     }
     /// Whether it is known what the process runs.
     pub fn knows_program(&self, key: ProcessKey) -> bool {
-        self.find(key).is_some_and(|k| !self.processes[&k].programs.is_empty())
+        self.find(key)
+            .is_some_and(|k| !self.processes[&k].programs.is_empty())
     }
 
     /// Takes in a process found in `/proc`. What was observed is never overwritten by it.
@@ -155,7 +166,11 @@ impl Lineage {
         };
         let process = Process {
             parent,
-            programs: if seed.exe.is_empty() { vec![] } else { vec![program_of_seed(seed)] },
+            programs: if seed.exe.is_empty() {
+                vec![]
+            } else {
+                vec![program_of_seed(seed)]
+            },
             uid: seed.uid,
             entry: seed.entry,
             cgroup: seed.cgroup_id,
@@ -203,7 +218,9 @@ impl Lineage {
 
     fn line(&self, key: ProcessKey, at: BootNs, is_exec: bool) -> (Vec<Ancestor>, bool) {
         let mut line = Vec::new();
-        let Some(mut key) = self.find(key) else { return (line, true) };
+        let Some(mut key) = self.find(key) else {
+            return (line, true);
+        };
         loop {
             let process = &self.processes[&key];
             let program = process.program_at(at);
@@ -223,7 +240,9 @@ impl Lineage {
             }
             match parent {
                 // the parent is outside: the line is whole
-                Some(parent) if self.processes[&parent].cgroup != process.cgroup => return (line, false),
+                Some(parent) if self.processes[&parent].cgroup != process.cgroup => {
+                    return (line, false);
+                }
                 Some(parent) if line.len() < MAX_LINEAGE => key = parent,
                 Some(_) => return (line, true),
                 None => return (line, process.parent != Parent::Entry),
@@ -239,7 +258,8 @@ impl Lineage {
             Parent::Pid(pid) => self.newest_with_pid(pid, key.start),
         };
         // a parent never starts after its child, so that a line cannot run in a circle
-        parent.filter(|p| *p != key && p.start.0 <= key.start.0 + TICK_NS)
+        parent
+            .filter(|p| *p != key && p.start.0 <= key.start.0 + TICK_NS)
             .filter(|p| p.start < key.start || p.tgid < key.tgid)
     }
 
@@ -248,21 +268,43 @@ impl Lineage {
         if self.processes.contains_key(&key) {
             return Some(key);
         }
-        let from = ProcessKey { tgid: key.tgid, start: BootNs(key.start.0.saturating_sub(TICK_NS + TICK_SLACK_NS)) };
-        let to = ProcessKey { tgid: key.tgid, start: BootNs(key.start.0.saturating_add(TICK_SLACK_NS)) };
-        self.processes.range(from..=to).rev().find(|(_, p)| p.coarse).map(|(k, _)| *k)
+        let from = ProcessKey {
+            tgid: key.tgid,
+            start: BootNs(key.start.0.saturating_sub(TICK_NS + TICK_SLACK_NS)),
+        };
+        let to = ProcessKey {
+            tgid: key.tgid,
+            start: BootNs(key.start.0.saturating_add(TICK_SLACK_NS)),
+        };
+        self.processes
+            .range(from..=to)
+            .rev()
+            .find(|(_, p)| p.coarse)
+            .map(|(k, _)| *k)
     }
 
     /// The entry for a rounded key, whether or not its exact start has become known since.
     fn find_coarse(&self, key: ProcessKey) -> Option<ProcessKey> {
-        let from = ProcessKey { tgid: key.tgid, start: BootNs(key.start.0.saturating_sub(TICK_SLACK_NS)) };
-        let to = ProcessKey { tgid: key.tgid, start: BootNs(key.start.0.saturating_add(TICK_NS + TICK_SLACK_NS)) };
+        let from = ProcessKey {
+            tgid: key.tgid,
+            start: BootNs(key.start.0.saturating_sub(TICK_SLACK_NS)),
+        };
+        let to = ProcessKey {
+            tgid: key.tgid,
+            start: BootNs(key.start.0.saturating_add(TICK_NS + TICK_SLACK_NS)),
+        };
         self.processes.range(from..=to).next().map(|(k, _)| *k)
     }
 
     fn newest_with_pid(&self, pid: u32, not_after: BootNs) -> Option<ProcessKey> {
-        let from = ProcessKey { tgid: pid, start: BootNs(0) };
-        let to = ProcessKey { tgid: pid, start: not_after };
+        let from = ProcessKey {
+            tgid: pid,
+            start: BootNs(0),
+        };
+        let to = ProcessKey {
+            tgid: pid,
+            start: not_after,
+        };
         self.processes.range(from..=to).next_back().map(|(k, _)| *k)
     }
 
@@ -364,7 +406,10 @@ impl Lineage {
     }
 
     fn exit(&mut self, key: ProcessKey) {
-        let p = self.processes.get_mut(&key).expect("the caller has it from the table");
+        let p = self
+            .processes
+            .get_mut(&key)
+            .expect("the caller has it from the table");
         if p.exited {
             return;
         }
@@ -414,7 +459,8 @@ impl Lineage {
     fn compact(&mut self) {
         if self.live_order.len() > 2 * self.live + 1024 {
             let processes = &self.processes;
-            self.live_order.retain(|k| processes.get(k).is_some_and(|p| !p.exited));
+            self.live_order
+                .retain(|k| processes.get(k).is_some_and(|p| !p.exited));
         }
     }
 }
@@ -466,7 +512,10 @@ mod tests {
     const CGROUP: u64 = 77;
 
     fn key(tgid: u32, start: u64) -> ProcessKey {
-        ProcessKey { tgid, start: BootNs(start) }
+        ProcessKey {
+            tgid,
+            start: BootNs(start),
+        }
     }
 
     fn event(boot: u64, process: ProcessKey, ppid: u32, entry: Entry, kind: EventKind) -> Event {
@@ -476,7 +525,13 @@ mod tests {
             cpu: 0,
             alert_class: false,
             cgroup_id: CGROUP,
-            process: ProcessInfo { key: process, tid: process.tgid, ppid, entry, ..ProcessInfo::default() },
+            process: ProcessInfo {
+                key: process,
+                tid: process.tgid,
+                ppid,
+                entry,
+                ..ProcessInfo::default()
+            },
             actor: Actor(0),
             trust: Trust::Object,
             tampered: false,
@@ -486,21 +541,43 @@ mod tests {
         }
     }
     fn exec(boot: u64, process: ProcessKey, exe: &str) -> Event {
-        let exec = Exec { exe: exe.into(), argv: vec![exe.into()], ..Exec::default() };
+        let exec = Exec {
+            exe: exe.into(),
+            argv: vec![exe.into()],
+            ..Exec::default()
+        };
         event(boot, process, 0, Entry::Init, EventKind::Exec(exec))
     }
     fn first(boot: u64, process: ProcessKey, exe: &str) -> Event {
-        let exec = Exec { exe: exe.into(), first: true, ..Exec::default() };
+        let exec = Exec {
+            exe: exe.into(),
+            first: true,
+            ..Exec::default()
+        };
         event(boot, process, 0, Entry::Init, EventKind::Exec(exec))
     }
     fn fork(boot: u64, process: ProcessKey, child: ProcessKey) -> Event {
         event(boot, process, 0, Entry::Init, EventKind::Fork { child })
     }
     fn exit(boot: u64, process: ProcessKey) -> Event {
-        event(boot, process, 0, Entry::Init, EventKind::Exit { code: 0, signal: 0 })
+        event(
+            boot,
+            process,
+            0,
+            Entry::Init,
+            EventKind::Exit { code: 0, signal: 0 },
+        )
     }
     fn act(boot: u64, process: ProcessKey) -> Event {
-        event(boot, process, 0, Entry::Init, EventKind::Memfd { name: Text::default() })
+        event(
+            boot,
+            process,
+            0,
+            Entry::Init,
+            EventKind::Memfd {
+                name: Text::default(),
+            },
+        )
     }
     fn names(line: &[Ancestor]) -> Vec<String> {
         line.iter().map(|a| a.exe.to_string()).collect()
@@ -518,8 +595,11 @@ mod tests {
         let (init, sh, ls) = (key(10, 100), key(11, 200), key(12, 300));
         let last = exec(310, ls, "/bin/ls");
         let t = table(&[
-            first(110, init, "/entry"), fork(200, init, sh), exec(210, sh, "/bin/sh"),
-            fork(300, sh, ls), last.clone(),
+            first(110, init, "/entry"),
+            fork(200, init, sh),
+            exec(210, sh, "/bin/sh"),
+            fork(300, sh, ls),
+            last.clone(),
         ]);
         let (line, cut) = t.lineage_of(&last);
         assert_eq!(names(&line), ["/bin/ls", "/bin/sh", "/entry"]);
@@ -532,13 +612,25 @@ mod tests {
         let (init, child) = (key(10, 100), key(11, 200));
         let python = exec(220, child, "/usr/bin/python3");
         let t = table(&[
-            first(110, init, "/entry"), fork(200, init, child), exec(210, child, "/bin/sh"), python.clone(),
+            first(110, init, "/entry"),
+            fork(200, init, child),
+            exec(210, child, "/bin/sh"),
+            python.clone(),
         ]);
-        assert_eq!(names(&t.lineage_of(&python).0), ["/usr/bin/python3", "/bin/sh", "/entry"]);
+        assert_eq!(
+            names(&t.lineage_of(&python).0),
+            ["/usr/bin/python3", "/bin/sh", "/entry"]
+        );
         // later events of that process have its parent process second
-        assert_eq!(names(&t.lineage_of(&act(230, child)).0), ["/usr/bin/python3", "/entry"]);
+        assert_eq!(
+            names(&t.lineage_of(&act(230, child)).0),
+            ["/usr/bin/python3", "/entry"]
+        );
         // and an event from before the second exec, delivered late, still sees the shell
-        assert_eq!(names(&t.lineage_of(&act(215, child)).0), ["/bin/sh", "/entry"]);
+        assert_eq!(
+            names(&t.lineage_of(&act(215, child)).0),
+            ["/bin/sh", "/entry"]
+        );
     }
 
     #[test]
@@ -546,9 +638,15 @@ mod tests {
         let (init, child) = (key(10, 100), key(11, 200));
         let ls = exec(260, child, "/bin/ls");
         let t = table(&[
-            first(110, init, "/bin/sh"), fork(200, init, child), exec(250, init, "/nginx"), ls.clone(),
+            first(110, init, "/bin/sh"),
+            fork(200, init, child),
+            exec(250, init, "/nginx"),
+            ls.clone(),
         ]);
-        assert_eq!(names(&t.lineage_of(&ls).0), ["/bin/ls", "/bin/sh", "/nginx"]);
+        assert_eq!(
+            names(&t.lineage_of(&ls).0),
+            ["/bin/ls", "/bin/sh", "/nginx"]
+        );
     }
 
     #[test]
@@ -560,7 +658,16 @@ mod tests {
         assert_eq!(names(&t.lineage_of(&start).0), ["/entry"]);
         // docker exec: known to the container only from its exec on
         let session = key(20, 500);
-        let sh = event(510, session, 9, Entry::ExecSession, EventKind::Exec(Exec { exe: "/bin/sh".into(), ..Exec::default() }));
+        let sh = event(
+            510,
+            session,
+            9,
+            Entry::ExecSession,
+            EventKind::Exec(Exec {
+                exe: "/bin/sh".into(),
+                ..Exec::default()
+            }),
+        );
         let mut t = t;
         t.observe(&fork(500, stage, session), CGROUP);
         t.observe(&sh, CGROUP);
@@ -574,7 +681,11 @@ mod tests {
     fn a_process_that_has_exited_still_has_its_line() {
         let (init, sh) = (key(10, 100), key(11, 200));
         let t = table(&[
-            first(110, init, "/entry"), fork(200, init, sh), exec(210, sh, "/bin/sh"), exit(220, sh), exit(230, init),
+            first(110, init, "/entry"),
+            fork(200, init, sh),
+            exec(210, sh, "/bin/sh"),
+            exit(220, sh),
+            exit(230, init),
         ]);
         assert_eq!(names(&t.lineage_of(&act(215, sh)).0), ["/bin/sh", "/entry"]);
         assert_eq!((t.live(), t.exited()), (0, 2));
@@ -591,7 +702,11 @@ mod tests {
     #[test]
     fn a_reused_pid_is_another_process() {
         let (old, new) = (key(10, 100), key(10, 90_000_000_000));
-        let t = table(&[exec(110, old, "/old"), exit(120, old), exec(90_000_000_001, new, "/new")]);
+        let t = table(&[
+            exec(110, old, "/old"),
+            exit(120, old),
+            exec(90_000_000_001, new, "/new"),
+        ]);
         assert_eq!(names(&t.lineage(old, BootNs(115)).0), ["/old"]);
         assert_eq!(names(&t.lineage(new, BootNs(90_000_000_002)).0), ["/new"]);
     }
@@ -607,7 +722,10 @@ mod tests {
             entry: Entry::FoundRunning,
             ..Seed::default()
         };
-        t.seed(&Seed { cgroup_id: 0, ..seed(1, 0, 0, "/shim") });
+        t.seed(&Seed {
+            cgroup_id: 0,
+            ..seed(1, 0, 0, "/shim")
+        });
         t.seed(&seed(10, 5, 1, "/entry"));
         t.seed(&seed(11, 5, 10, "/worker"));
         // the worker acts, with its exact start: 7 ms into the tick
@@ -628,7 +746,10 @@ mod tests {
 
     #[test]
     fn entry_points_outlive_a_fork_bomb() {
-        let mut t = Lineage::new(LineageConfig { max_live: 100, max_exited: 10 });
+        let mut t = Lineage::new(LineageConfig {
+            max_live: 100,
+            max_exited: 10,
+        });
         let init = key(1, 1);
         t.observe(&first(2, init, "/entry"), CGROUP);
         let mut parent = init;
@@ -650,7 +771,11 @@ mod tests {
         let p = key(10, 100);
         let mut e = exec(110, p, "/x");
         if let EventKind::Exec(exec) = &mut e.kind {
-            exec.argv = vec![Text::from("a".repeat(400)), Text::from("b".repeat(400)), Text::from("c")];
+            exec.argv = vec![
+                Text::from("a".repeat(400)),
+                Text::from("b".repeat(400)),
+                Text::from("c"),
+            ];
         }
         let t = table(&[e]);
         let argv = &t.lineage(p, BootNs(110)).0[0].argv;
@@ -659,36 +784,40 @@ mod tests {
 
     /// A random history: each step forks from or acts on one of the processes so far.
     fn history() -> impl Strategy<Value = Vec<Event>> {
-        proptest::collection::vec((0u8..4, any::<prop::sample::Index>(), 0u32..40), 1..60).prop_map(|steps| {
-            let init = key(1, 1);
-            let mut alive = vec![init];
-            let mut events = vec![first(2, init, "/init")];
-            for (i, (what, who, pid)) in steps.into_iter().enumerate() {
-                // far more than a tick apart
-                let now = 1_000_000_000 * (i as u64 + 1);
-                if alive.is_empty() {
-                    break;
-                }
-                let at = who.index(alive.len());
-                let who = alive[at];
-                match what {
-                    0 | 1 => {
-                        // pids are reused, but not while they are alive
-                        let pid = (pid..).map(|p| p + 2).find(|p| alive.iter().all(|k| k.tgid != *p));
-                        let child = key(pid.expect("there is always another"), now);
-                        events.push(fork(now, who, child));
-                        alive.push(child);
+        proptest::collection::vec((0u8..4, any::<prop::sample::Index>(), 0u32..40), 1..60).prop_map(
+            |steps| {
+                let init = key(1, 1);
+                let mut alive = vec![init];
+                let mut events = vec![first(2, init, "/init")];
+                for (i, (what, who, pid)) in steps.into_iter().enumerate() {
+                    // far more than a tick apart
+                    let now = 1_000_000_000 * (i as u64 + 1);
+                    if alive.is_empty() {
+                        break;
                     }
-                    2 => events.push(exec(now, who, &format!("/bin/p{i}"))),
-                    _ if who != init => {
-                        events.push(exit(now, who));
-                        alive.remove(at);
+                    let at = who.index(alive.len());
+                    let who = alive[at];
+                    match what {
+                        0 | 1 => {
+                            // pids are reused, but not while they are alive
+                            let pid = (pid..)
+                                .map(|p| p + 2)
+                                .find(|p| alive.iter().all(|k| k.tgid != *p));
+                            let child = key(pid.expect("there is always another"), now);
+                            events.push(fork(now, who, child));
+                            alive.push(child);
+                        }
+                        2 => events.push(exec(now, who, &format!("/bin/p{i}"))),
+                        _ if who != init => {
+                            events.push(exit(now, who));
+                            alive.remove(at);
+                        }
+                        _ => {}
                     }
-                    _ => {}
                 }
-            }
-            events
-        })
+                events
+            },
+        )
     }
 
     proptest! {

@@ -73,22 +73,30 @@ pub struct Scan {
 
 /// Reads `/proc` (given as `proc_root`). `judge` is asked once about every cgroup path that no
 /// pattern fits (see [`crate::Disk::judge_for_scan`]); pass `|_| Verdict::Undecided` to do without.
-pub fn scan_proc(proc_root: &Path, layout: &Layout, mut judge: impl FnMut(&str) -> Verdict) -> Scan {
+pub fn scan_proc(
+    proc_root: &Path,
+    layout: &Layout,
+    mut judge: impl FnMut(&str) -> Verdict,
+) -> Scan {
     let (mut processes, truncated) = read_all(proc_root, layout);
     processes.sort_by_key(|p| (p.key.start, p.key.tgid));
 
     let mut roots: HashMap<String, Option<(CgroupIdentity, u64)>> = HashMap::new();
     let mut containers: Vec<FoundContainer> = Vec::new();
     for process in &mut processes {
-        let root = roots.entry(process.cgroup_path.clone()).or_insert_with_key(|path| {
-            let identity = crate::cgroup::classify(path).or_else(|| match judge(path) {
-                Verdict::Container(identity) => Some(identity),
-                Verdict::NotContainer | Verdict::Undecided => None,
-            })?;
-            let id = layout.id_of(&identity.root)?;
-            Some((identity, id))
-        });
-        let Some((identity, cgroup_id)) = root else { continue };
+        let root = roots
+            .entry(process.cgroup_path.clone())
+            .or_insert_with_key(|path| {
+                let identity = crate::cgroup::classify(path).or_else(|| match judge(path) {
+                    Verdict::Container(identity) => Some(identity),
+                    Verdict::NotContainer | Verdict::Undecided => None,
+                })?;
+                let id = layout.id_of(&identity.root)?;
+                Some((identity, id))
+            });
+        let Some((identity, cgroup_id)) = root else {
+            continue;
+        };
         process.cgroup_id = *cgroup_id;
         // oldest first, so the first one seen is the oldest of its container
         if !containers.iter().any(|c| c.cgroup_id == *cgroup_id) {
@@ -100,12 +108,20 @@ pub fn scan_proc(proc_root: &Path, layout: &Layout, mut judge: impl FnMut(&str) 
         }
     }
     containers.sort_by_key(|c| c.identity.root.len());
-    Scan { containers, processes, truncated }
+    Scan {
+        containers,
+        processes,
+        truncated,
+    }
 }
 
 fn read_all(proc_root: &Path, layout: &Layout) -> (Vec<Seed>, bool) {
-    let Ok(entries) = std::fs::read_dir(proc_root) else { return (Vec::new(), false) };
-    let mut pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let Ok(entries) = std::fs::read_dir(proc_root) else {
+        return (Vec::new(), false);
+    };
+    let mut pids = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     let seeds = pids
         .by_ref()
         .take(MAX_PROCESSES)
@@ -134,7 +150,10 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
         script: script_of(&exe, &argv),
         exe,
         argv,
-        cgroup_path: layout.path_in(&String::from_utf8_lossy(&cgroup)).unwrap_or("/").to_owned(),
+        cgroup_path: layout
+            .path_in(&String::from_utf8_lossy(&cgroup))
+            .unwrap_or("/")
+            .to_owned(),
         cgroup_id: 0,
         entry: Entry::FoundRunning,
     })
@@ -143,7 +162,11 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
 /// Reads at most `max` bytes of a file.
 pub(crate) fn read_bounded(path: &Path, max: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(max).read_to_end(&mut bytes).ok()?;
+    File::open(path)
+        .ok()?
+        .take(max)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(bytes)
 }
 
@@ -151,11 +174,17 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> Option<Vec<u8>> {
 /// what follows is counted from the last `)`.
 fn parse_stat(stat: &[u8]) -> Option<(u32, BootNs)> {
     let after = stat.iter().rposition(|b| *b == b')')? + 1;
-    let fields: Vec<&str> = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = std::str::from_utf8(&stat[after..])
+        .ok()?
+        .split_ascii_whitespace()
+        .collect();
     // the state is field 3 and comes first here
     let ppid = fields.get(4 - 3)?.parse().ok()?;
     let ticks: u64 = fields.get(22 - 3)?.parse().ok()?;
-    Some((ppid, BootNs(ticks.checked_mul(1_000_000_000 / TICKS_PER_SECOND)?)))
+    Some((
+        ppid,
+        BootNs(ticks.checked_mul(1_000_000_000 / TICKS_PER_SECOND)?),
+    ))
 }
 
 fn status_id(status: &str, field: &str) -> Option<u32> {
@@ -164,7 +193,9 @@ fn status_id(status: &str, field: &str) -> Option<u32> {
 }
 
 fn link_text(path: &Path) -> Text {
-    let bytes = std::fs::read_link(path).map(|p| p.into_os_string().into_vec()).unwrap_or_default();
+    let bytes = std::fs::read_link(path)
+        .map(|p| p.into_os_string().into_vec())
+        .unwrap_or_default();
     match bytes.strip_suffix(b" (deleted)") {
         Some(name) => Text::from(name),
         None => Text::from(bytes),
@@ -180,8 +211,9 @@ fn split_argv(cmdline: &[u8]) -> Vec<Text> {
 }
 
 /// Programs that are named in `#!` lines.
-const INTERPRETERS: [&str; 12] =
-    ["sh", "bash", "dash", "ash", "zsh", "ksh", "python", "perl", "ruby", "node", "php", "lua"];
+const INTERPRETERS: [&str; 12] = [
+    "sh", "bash", "dash", "ash", "zsh", "ksh", "python", "perl", "ruby", "node", "php", "lua",
+];
 
 /// The script, when the kernel probably put an interpreter before it: argv then is `interpreter
 /// [option] script …` with both paths absolute. `/proc` cannot tell that from a person's typing
@@ -196,7 +228,11 @@ fn script_of(exe: &Text, argv: &[Text]) -> Text {
     if !INTERPRETERS.contains(&name) {
         return Text::default();
     }
-    let at = if argv.get(1).is_some_and(|a| a.as_bytes().starts_with(b"-")) { 2 } else { 1 };
+    let at = if argv.get(1).is_some_and(|a| a.as_bytes().starts_with(b"-")) {
+        2
+    } else {
+        1
+    };
     argv.get(at).filter(absolute).cloned().unwrap_or_default()
 }
 
@@ -212,7 +248,9 @@ pub(crate) fn command_line(dir: &Path) -> Vec<String> {
 
 /// Path of a link, if it can be read.
 pub(crate) fn link(path: &Path) -> Option<std::path::PathBuf> {
-    std::fs::read_link(path).ok().filter(|p| p.as_os_str().as_bytes().starts_with(b"/"))
+    std::fs::read_link(path)
+        .ok()
+        .filter(|p| p.as_os_str().as_bytes().starts_with(b"/"))
 }
 
 #[cfg(test)]
@@ -232,15 +270,37 @@ mod tests {
     impl Machine {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let v2 = Hierarchy { version: Version::V2, mount: dir.path().join("cgroup") };
-            Self { layout: Layout { identifying: v2.clone(), all: vec![v2] }, dir }
+            let v2 = Hierarchy {
+                version: Version::V2,
+                mount: dir.path().join("cgroup"),
+            };
+            Self {
+                layout: Layout {
+                    identifying: v2.clone(),
+                    all: vec![v2],
+                },
+                dir,
+            }
         }
-        fn process(&self, pid: u32, ppid: u32, ticks: u64, comm: &str, argv: &[&str], cgroup: &str) {
+        fn process(
+            &self,
+            pid: u32,
+            ppid: u32,
+            ticks: u64,
+            comm: &str,
+            argv: &[&str],
+            cgroup: &str,
+        ) {
             let p = self.dir.path().join(pid.to_string());
             fs::create_dir_all(&p).unwrap();
-            let rest = format!("S {ppid} {pid} {pid} 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {ticks} 99 99");
+            let rest =
+                format!("S {ppid} {pid} {pid} 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {ticks} 99 99");
             fs::write(p.join("stat"), format!("{pid} ({comm}) {rest}")).unwrap();
-            fs::write(p.join("status"), "Name:\tx\nUid:\t101\t0\t0\t0\nGid:\t102\t0\t0\t0\n").unwrap();
+            fs::write(
+                p.join("status"),
+                "Name:\tx\nUid:\t101\t0\t0\t0\nGid:\t102\t0\t0\t0\n",
+            )
+            .unwrap();
             fs::write(p.join("cmdline"), argv.join("\0") + "\0").unwrap();
             fs::write(p.join("comm"), format!("{comm}\n")).unwrap();
             fs::write(p.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
@@ -257,7 +317,14 @@ mod tests {
         let m = Machine::new();
         let inner = format!("/docker/{A}/docker/{B}");
         m.process(1, 0, 1, "init", &["/sbin/init"], "/");
-        m.process(50, 1, 500, "a) S 9 (b", &["/bin/worker"], &format!("/docker/{A}/sub"));
+        m.process(
+            50,
+            1,
+            500,
+            "a) S 9 (b",
+            &["/bin/worker"],
+            &format!("/docker/{A}/sub"),
+        );
         m.process(40, 1, 400, "entry", &["/entry"], &format!("/docker/{A}"));
         m.process(60, 40, 600, "inner", &["/inner"], &inner);
         let scan = m.scan();
@@ -265,10 +332,22 @@ mod tests {
         assert_eq!(scan.containers.len(), 2);
         let outer = &scan.containers[0];
         assert_eq!(outer.identity.id.as_str(), A);
-        assert_eq!(outer.first, ProcessKey { tgid: 40, start: BootNs(4_000_000_000) });
-        assert_eq!(scan.containers[1].identity.outer.as_ref().unwrap().as_str(), A);
+        assert_eq!(
+            outer.first,
+            ProcessKey {
+                tgid: 40,
+                start: BootNs(4_000_000_000)
+            }
+        );
+        assert_eq!(
+            scan.containers[1].identity.outer.as_ref().unwrap().as_str(),
+            A
+        );
         let worker = scan.processes.iter().find(|p| p.key.tgid == 50).unwrap();
-        assert_eq!(worker.cgroup_id, outer.cgroup_id, "a sub-cgroup belongs to the container");
+        assert_eq!(
+            worker.cgroup_id, outer.cgroup_id,
+            "a sub-cgroup belongs to the container"
+        );
         assert_eq!((worker.ppid, worker.uid, worker.gid), (1, 101, 102));
         assert_eq!(worker.comm, Text::from("a) S 9 (b"));
         assert_eq!(scan.processes[0].cgroup_id, 0);
@@ -278,7 +357,12 @@ mod tests {
     fn half_written_processes_are_left_out() {
         let m = Machine::new();
         m.process(40, 1, 400, "entry", &["/entry"], "/");
-        for (pid, stat) in [("41", ""), ("42", "42 (x"), ("43", "43 (x) S one"), ("44", "44 (x) S 1 2 3")] {
+        for (pid, stat) in [
+            ("41", ""),
+            ("42", "42 (x"),
+            ("43", "43 (x) S one"),
+            ("44", "44 (x) S 1 2 3"),
+        ] {
             fs::create_dir(m.dir.path().join(pid)).unwrap();
             fs::write(m.dir.path().join(pid).join("stat"), stat).unwrap();
         }
@@ -292,11 +376,29 @@ mod tests {
             let argv: Vec<Text> = argv.iter().map(|a| Text::from(*a)).collect();
             script_of(&exe.into(), &argv).to_string()
         };
-        assert_eq!(script("/usr/bin/python3.11", &["/usr/bin/python3", "/app/run.py"]), "/app/run.py");
-        assert_eq!(script("/usr/bin/bash", &["/bin/bash", "-e", "/entry.sh", "x"]), "/entry.sh");
-        assert_eq!(script("/usr/bin/python3.11", &["python3", "/app/run.py"]), "");
-        assert_eq!(script("/usr/sbin/nginx", &["nginx: master process /usr/sbin/nginx"]), "");
-        assert_eq!(script("/bin/busybox", &["/bin/sh", "/entry.sh"]), "/entry.sh");
+        assert_eq!(
+            script("/usr/bin/python3.11", &["/usr/bin/python3", "/app/run.py"]),
+            "/app/run.py"
+        );
+        assert_eq!(
+            script("/usr/bin/bash", &["/bin/bash", "-e", "/entry.sh", "x"]),
+            "/entry.sh"
+        );
+        assert_eq!(
+            script("/usr/bin/python3.11", &["python3", "/app/run.py"]),
+            ""
+        );
+        assert_eq!(
+            script(
+                "/usr/sbin/nginx",
+                &["nginx: master process /usr/sbin/nginx"]
+            ),
+            ""
+        );
+        assert_eq!(
+            script("/bin/busybox", &["/bin/sh", "/entry.sh"]),
+            "/entry.sh"
+        );
         assert_eq!(script("/bin/cat", &["/bin/cat", "/etc/passwd"]), "");
         assert_eq!(script("/bin/sh", &["/bin/sh", "-c", "cat /x"]), "");
     }

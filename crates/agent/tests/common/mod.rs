@@ -393,7 +393,6 @@ impl Rig {
             side: KernelSide {
                 control: kernel.clone(),
                 hooks: Vec::new(),
-                since: hands.boot(),
             },
             attribute: Box::new(town),
             scan: Scan::default(),
@@ -471,4 +470,41 @@ pub(crate) fn gaps(records: &[(u64, Record)], stage: Stage) -> Vec<&Gap> {
             _ => None,
         })
         .collect()
+}
+
+/// What Docker has put on disk about one container.
+pub(crate) struct Paper;
+impl plimsoll_workload::Evidence for Paper {
+    fn judge(&mut self, _: &str, _: BootNs) -> plimsoll_workload::Verdict {
+        plimsoll_workload::Verdict::NotContainer
+    }
+    fn facts(
+        &mut self,
+        _: &plimsoll_workload::CgroupIdentity,
+        _: BootNs,
+    ) -> Result<plimsoll_workload::Facts, String> {
+        Ok(plimsoll_workload::Facts {
+            runtime: Some(Runtime::Docker),
+            name: "brief".into(),
+            image: web().image,
+            command: vec!["nginx".into()],
+            ..Default::default()
+        })
+    }
+    fn process(&mut self, _: u32) -> Option<plimsoll_workload::Seed> {
+        None
+    }
+    fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
+        None
+    }
+}
+
+/// A Docker container's cgroup is made.
+pub(crate) fn docker_arrival(boot: BootNs, cgroup_id: u64, id: &str) -> Event {
+    let begin = EventKind::CgroupMkdir {
+        id: cgroup_id,
+        parent: 1,
+        path: format!("/system.slice/docker-{id}.scope").into(),
+    };
+    event(boot, cgroup_id, 1, 0, begin)
 }
