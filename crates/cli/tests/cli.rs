@@ -508,6 +508,26 @@ fn a_running_agent_is_asked_for_live_state_and_for_decisions() {
 }
 
 #[test]
+fn reader_and_writer_agree_on_how_records_are_filed() {
+    use plimsoll_api::storage;
+    let web = container("web", 'a', 0.0, '1');
+    let mut world = World::new();
+    world.agent("start", 0.0);
+    world.container(&web, 0.0);
+    world.gap(None, Stage::Queue, 0.0, 1.0, None, "");
+    for (at, about, body) in &world.records {
+        let Body::Record(record) = body else { continue };
+        let entry = stored(record, *at, about.as_ref());
+        let kind = RecordKind::from_u16(entry.kind).unwrap();
+        assert_eq!(entry.class.number(), storage::retention_class(kind));
+        assert_eq!(
+            entry.container.map(|k| k.0),
+            about.as_ref().map(storage::container_key)
+        );
+    }
+}
+
+#[test]
 fn baselines_are_read_from_the_data_directory_when_no_agent_runs() {
     use plimsoll_baseline::{Baseline, Key, LearnConfig};
     let (data, _) = hostile();
