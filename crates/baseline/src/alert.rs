@@ -40,7 +40,17 @@ pub fn priority(drift: &Drift, novelty: Novelty) -> Option<Priority> {
         Risk::High => return Some(Priority::Error),
         Risk::Medium => Priority::Warning,
         Risk::Low if drift.baseline_state == "learning" => return None,
-        Risk::Low => Priority::Notice,
+        Risk::Low
+            if matches!(
+                drift.class,
+                DriftClass::NewDnsName | DriftClass::NewOutboundPeer
+            ) =>
+        {
+            Priority::Notice
+        }
+        // kept as drift and shown by every question; an alert for each file that a new program
+        // reads would bury the one about the program
+        Risk::Low => return None,
     };
     // what a risk class quarantines is not judged by coverage: the baseline had no say in it
     let thin = !drift.quarantined && drift.coverage_permille < LOW_COVERAGE_PERMILLE;

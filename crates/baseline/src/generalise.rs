@@ -20,7 +20,7 @@ use crate::paths::never_generalise;
 use minicbor::{Decode, Encode};
 use plimsoll_model::{Behaviour, BehaviourKind, Text};
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
@@ -100,20 +100,20 @@ pub fn candidates(b: &Behaviour) -> Vec<(Template, Text)> {
     }
 }
 
-/// Every directory pattern above a path, nearest first: only for looking up, because a pattern is
-/// made for the directory itself, yet covers what is deeper.
-pub fn enclosing(b: &Behaviour) -> Vec<Text> {
+/// The objects of all patterns that would cover a behaviour, tightest first. A directory pattern is
+/// made for one directory, yet covers what is deeper, so these are more than [`candidates`].
+pub fn covering(b: &Behaviour) -> Vec<Text> {
+    let mut out: Vec<Text> = candidates(b)
+        .into_iter()
+        .map(|(_, object)| object)
+        .collect();
     let object = b.object.as_bytes();
-    if b.kind != BehaviourKind::File || is_pair(object) || never_generalise(object, &b.operation.0)
-    {
-        return Vec::new();
+    // no candidate: a first-level or sensitive path, for which no pattern may exist
+    if b.kind != BehaviourKind::File || out.is_empty() || is_pair(object) {
+        return out;
     }
-    let mut out = Vec::new();
-    let mut dir = parent(object);
-    while let Some(d) = dir {
-        if depth(d) < 2 {
-            break;
-        }
+    let mut dir = parent(object).and_then(parent);
+    while let Some(d) = dir.filter(|d| depth(d) >= 2) {
         out.push(Text::new([d, b"/**"].concat()));
         dir = parent(d);
     }
@@ -391,13 +391,13 @@ pub(crate) struct Index {
     pairs: HashMap<Text, HashSet<Text>>,
     /// Programs that are known to listen.
     listeners: HashSet<Text>,
-    /// Numbers by kind and program, and by kind and object, to find what is near.
-    near_program: HashMap<(BehaviourKind, Text), Vec<u32>>,
-    near_object: HashMap<(BehaviourKind, Text), Vec<u32>>,
+    /// Numbers by where they are near: the same program, object, or program and directory.
+    near: HashMap<u64, Vec<u32>>,
 }
 
-/// Entries kept in one list of neighbours: enough to find three near ones.
-const MAX_NEAR: usize = 256;
+/// Entries kept in one list of neighbours: enough to find three near ones, few enough to look
+/// through for every drift of a flood.
+const MAX_NEAR: usize = 48;
 
 impl Index {
     pub(crate) fn build(entries: &[Option<Expected>]) -> Self {
@@ -430,8 +430,12 @@ impl Index {
         if b.kind == BehaviourKind::Listen {
             self.listeners.insert(b.program.clone());
         }
-        push_near(&mut self.near_program, (b.kind, b.program.clone()), i);
-        push_near(&mut self.near_object, (b.kind, b.object.clone()), i);
+        for place in near_places(b) {
+            let list = self.near.entry(place).or_default();
+            if list.len() < MAX_NEAR {
+                list.push(i);
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, b: &Behaviour) {
@@ -449,8 +453,7 @@ impl Index {
             return Some(i);
         }
         let mut key = None;
-        let objects = candidates(b).into_iter().map(|(_, o)| o);
-        for object in objects.chain(enclosing(b)) {
+        for object in covering(b) {
             let key = key.get_or_insert_with(|| b.clone());
             key.object = object;
             if let Some(&i) = self.by.get(key) {
@@ -470,21 +473,25 @@ impl Index {
 
     /// Whether the program that an exec starts is expected from any parent.
     pub(crate) fn expects_program(&self, b: &Behaviour) -> bool {
-        self.near_object.contains_key(&(b.kind, b.object.clone()))
+        self.near
+            .contains_key(&near_object(b.kind, b.object.as_bytes()))
     }
 
     /// Whether an exec of this program is expected.
     pub(crate) fn runs(&self, exe: &Text) -> bool {
-        self.near_object
-            .contains_key(&(BehaviourKind::Exec, exe.clone()))
+        self.near
+            .contains_key(&near_object(BehaviourKind::Exec, exe.as_bytes()))
     }
 
-    /// Numbers of entries near a behaviour, unordered.
-    pub(crate) fn near(&self, b: &Behaviour) -> impl Iterator<Item = u32> {
-        let program = self.near_program.get(&(b.kind, b.program.clone()));
-        let object = self.near_object.get(&(b.kind, b.object.clone()));
-        let both = [program, object].into_iter().flatten().flatten().copied();
-        both.collect::<BTreeSet<u32>>().into_iter()
+    /// Numbers of entries near a behaviour, each once, unordered.
+    pub(crate) fn near(&self, b: &Behaviour) -> Vec<u32> {
+        let lists = near_places(b)
+            .into_iter()
+            .filter_map(|place| self.near.get(&place));
+        let mut all: Vec<u32> = lists.flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The pattern that a new entry completes, if any: template, its object, and its members.
@@ -527,15 +534,28 @@ impl Index {
     }
 }
 
-fn push_near(
-    map: &mut HashMap<(BehaviourKind, Text), Vec<u32>>,
-    key: (BehaviourKind, Text),
-    i: u32,
-) {
-    let list = map.entry(key).or_default();
-    if list.len() < MAX_NEAR {
-        list.push(i);
-    }
+/// Where a behaviour is near to others: its object, its program and directory, its program.
+fn near_places(b: &Behaviour) -> [u64; 3] {
+    let object = b.object.as_bytes();
+    let dir = object
+        .iter()
+        .rposition(|&c| c == b'/')
+        .map_or(object, |at| &object[..at]);
+    [
+        near_object(b.kind, object),
+        hash_of((2u8, b.kind, b.program.as_bytes(), dir)),
+        hash_of((3u8, b.kind, b.program.as_bytes())),
+    ]
+}
+
+fn near_object(kind: BehaviourKind, object: &[u8]) -> u64 {
+    hash_of((1u8, kind, object))
+}
+
+fn hash_of(parts: impl Hash) -> u64 {
+    let mut h = DefaultHasher::new();
+    parts.hash(&mut h);
+    h.finish()
 }
 
 /// The program of an exec behaviour, without its script.
@@ -559,10 +579,10 @@ fn same_actor(a: &Behaviour, b: &Behaviour) -> bool {
 }
 
 fn family(b: &Behaviour, object: &Text) -> u64 {
-    let mut h = DefaultHasher::new();
-    (b.kind, b.entry, b.uid, b.origin).hash(&mut h);
-    (&b.operation, &b.program, &b.script, object).hash(&mut h);
-    h.finish()
+    hash_of((
+        (b.kind, b.entry, b.uid, b.origin),
+        (&b.operation, &b.program, &b.script, object),
+    ))
 }
 
 fn needed(template: Template, config: &LearnConfig) -> usize {

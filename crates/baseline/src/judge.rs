@@ -96,7 +96,8 @@ fn freeze(obs: &Observation, context: &Context<'_>, b: &Behaviour, class: Class)
 
 /// The nearest expected behaviours, nearest first, each with what is different.
 pub fn nearest(baseline: &Baseline, b: &Behaviour) -> Vec<NearBehaviour> {
-    let near = baseline.index.near(b).filter_map(|i| baseline.entry(i));
+    let near = baseline.index.near(b).into_iter();
+    let near = near.filter_map(|i| baseline.entry(i));
     let mut ranked: Vec<(u32, &Expected)> = near.map(|e| (distance(&e.behaviour, b), e)).collect();
     ranked.sort_by(|(x, a), (y, b)| x.cmp(y).then_with(|| a.behaviour.cmp(&b.behaviour)));
     ranked

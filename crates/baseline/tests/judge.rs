@@ -610,6 +610,12 @@ fn without_a_baseline_an_attack_alerts_and_ordinary_work_does_not() {
 #[test]
 fn low_drift_while_learning_is_silent_and_high_drift_never_is() {
     let mut drift = only_drift(&verdict(&nginx(), read("/srv/x"))).clone();
+    assert_eq!(
+        priority(&drift, Novelty::First),
+        None,
+        "a file is drift, and no alert"
+    );
+    drift.class = DriftClass::NewDnsName;
     assert_eq!(priority(&drift, Novelty::First), Some(Priority::Notice));
     assert_eq!(
         priority(&drift, Novelty::Elsewhere),

@@ -219,7 +219,7 @@ fn code(obs: &Observation, c: &Container) -> Vec<Behaviour> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn coding_judging_and_alerting_are_total(all in proptest::collection::vec(observation(), 1..40)) {
@@ -337,7 +337,7 @@ proptest! {
         for b in code(&see(&c, 1, &nginx(), file(op, &p, origin)), &c) {
             if op_is_single(op) && paths::never_generalise(&raw, op.as_str()) {
                 prop_assert!(generalise::candidates(&b).is_empty(), "{}", p);
-                prop_assert!(generalise::enclosing(&b).is_empty(), "{}", p);
+                prop_assert!(generalise::covering(&b).is_empty(), "{}", p);
             }
         }
     }

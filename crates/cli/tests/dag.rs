@@ -2,16 +2,32 @@
 
 use std::process::Command;
 
-const DOMAIN: &[&str] = &["plimsoll-sensor", "plimsoll-workload", "plimsoll-baseline", "plimsoll-rules", "plimsoll-evidence"];
+const DOMAIN: &[&str] = &[
+    "plimsoll-sensor",
+    "plimsoll-workload",
+    "plimsoll-baseline",
+    "plimsoll-rules",
+    "plimsoll-evidence",
+];
 
 #[test]
 fn domain_crates_never_depend_on_each_other() {
     let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .output()
         .expect("run cargo metadata");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
     let mut seen = 0;
     for package in metadata["packages"].as_array().expect("packages") {
@@ -25,11 +41,18 @@ fn domain_crates_never_depend_on_each_other() {
             .filter(|d| d.starts_with("plimsoll-"));
         for dependency in ours {
             if DOMAIN.contains(&name) {
-                assert_eq!(dependency, "plimsoll-model", "{name} depends on {dependency}");
+                assert_eq!(
+                    dependency, "plimsoll-model",
+                    "{name} depends on {dependency}"
+                );
             }
             assert_ne!(name, "plimsoll-model", "model depends on {dependency}");
         }
         seen += usize::from(DOMAIN.contains(&name));
     }
-    assert_eq!(seen, DOMAIN.len(), "a domain crate was renamed: update this test");
+    assert_eq!(
+        seen,
+        DOMAIN.len(),
+        "a domain crate was renamed: update this test"
+    );
 }

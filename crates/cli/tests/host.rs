@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 /// What `scripts/test` provides, or `None` where host tests are left out.
 fn docker_socket() -> Option<String> {
-    std::env::var("PLIMSOLL_HOST_TESTS").ok().filter(|v| v == "1")?;
+    std::env::var("PLIMSOLL_HOST_TESTS")
+        .ok()
+        .filter(|v| v == "1")?;
     Some(std::env::var("PLIMSOLL_TEST_DOCKER_SOCK").expect("scripts/test sets the socket"))
 }
 
@@ -26,7 +28,9 @@ impl Agent {
         let dir = tempfile::tempdir().expect("a directory");
         let child = spawn(dir.path());
         let agent = Agent { dir, child, docker };
-        agent.wait_until("the agent answers", || agent.plimsoll(&["status"]).is_some());
+        agent.wait_until("the agent answers", || {
+            agent.plimsoll(&["status"]).is_some()
+        });
         agent
     }
 
@@ -35,24 +39,44 @@ impl Agent {
             self.child.kill().expect("kill our own agent");
         } else {
             let pid = self.child.id().to_string();
-            Command::new("kill").args(["-INT", &pid]).status().expect("interrupt our own agent");
+            Command::new("kill")
+                .args(["-INT", &pid])
+                .status()
+                .expect("interrupt our own agent");
         }
         self.child.wait().expect("it ends");
         meanwhile(self);
         self.child = spawn(self.dir.path());
-        self.wait_until("the agent answers again", || self.plimsoll(&["status"]).is_some());
+        self.wait_until("the agent answers again", || {
+            self.plimsoll(&["status"]).is_some()
+        });
     }
 
     /// JSON lines of a command; `None` when it failed.
     fn plimsoll(&self, args: &[&str]) -> Option<Vec<Value>> {
-        let out = command(self.dir.path()).arg("--json").args(args).output().expect("run plimsoll");
+        let out = command(self.dir.path())
+            .arg("--json")
+            .args(args)
+            .output()
+            .expect("run plimsoll");
         // 1 also means "found something"
-        (out.status.code() != Some(2) && !(out.stdout.is_empty() && !out.status.success()))
-            .then(|| String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
+        (out.status.code() != Some(2) && !(out.stdout.is_empty() && !out.status.success())).then(
+            || {
+                String::from_utf8_lossy(&out.stdout)
+                    .lines()
+                    .filter_map(|l| serde_json::from_str(l).ok())
+                    .collect()
+            },
+        )
     }
 
     fn docker(&self, args: &[&str]) -> String {
-        let out = Command::new("docker").arg("-H").arg(format!("unix://{}", self.docker)).args(args).output().expect("run docker");
+        let out = Command::new("docker")
+            .arg("-H")
+            .arg(format!("unix://{}", self.docker))
+            .args(args)
+            .output()
+            .expect("run docker");
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
@@ -66,26 +90,36 @@ impl Agent {
 
     fn alerts(&self, container: &str) -> Vec<Value> {
         let of = |v: &Value| v.to_string().contains(container);
-        self.plimsoll(&["alerts"]).unwrap_or_default().into_iter().filter(of).collect()
+        self.plimsoll(&["alerts"])
+            .unwrap_or_default()
+            .into_iter()
+            .filter(of)
+            .collect()
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let _ = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status();
         let _ = self.child.wait();
     }
 }
 
 fn command(dir: &Path) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-    c.arg("--data-dir").arg(dir.join("data")).arg("--socket").arg(dir.join("agent.sock"));
+    c.arg("--data-dir")
+        .arg(dir.join("data"))
+        .arg("--socket")
+        .arg(dir.join("agent.sock"));
     c
 }
 
 fn spawn(dir: &Path) -> Child {
     let config: PathBuf = dir.join("config.yaml");
-    std::fs::write(&config, "version: 1\nlearning:\n  slot_seconds: 1\n").expect("write the configuration");
+    std::fs::write(&config, "version: 1\nlearning:\n  slot_seconds: 1\n")
+        .expect("write the configuration");
     command(dir)
         .arg("--config")
         .arg(&config)
@@ -99,70 +133,153 @@ fn spawn(dir: &Path) -> Child {
 
 #[test]
 fn an_attack_in_a_short_container_is_alerted_and_answered_after_it_is_gone() {
-    let Some(docker) = docker_socket() else { return };
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let agent = Agent::start(docker);
     let attack = "cat /etc/shadow >/dev/null; cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null";
-    agent.docker(&["run", "--rm", "--name", "host-attack", "plimsoll-test/debian:1", "sh", "-c", attack]);
+    agent.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "host-attack",
+        "plimsoll-test/debian:1",
+        "sh",
+        "-c",
+        attack,
+    ]);
     agent.wait_until("both acts are alerts", || {
-        let all: String = agent.alerts("host-attack").iter().map(Value::to_string).collect();
+        let all: String = agent
+            .alerts("host-attack")
+            .iter()
+            .map(Value::to_string)
+            .collect();
         all.contains("/etc/shadow") && all.contains("/tmp/dropped")
     });
     let alert = agent.alerts("host-attack").pop().expect("there is one");
-    let id = alert["plimsoll"]["alert_id"].as_str().expect("an id").to_owned();
+    let id = alert["plimsoll"]["alert_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     assert_eq!(alert["output_fields"]["container.name"], "host-attack");
     for q in ["Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8", "Q13", "Q16"] {
-        let answer = agent.plimsoll(&["ask", q, "--alert", &id]).expect("an answer").pop().expect("one line");
+        let answer = agent
+            .plimsoll(&["ask", q, "--alert", &id])
+            .expect("an answer")
+            .pop()
+            .expect("one line");
         assert_eq!(answer["question"], q);
         let statements = answer["statements"].as_array().expect("statements");
         assert!(!statements.is_empty(), "{q} says nothing");
         for s in statements {
             let status = s["status"].as_str().unwrap_or_default();
-            assert!(["observed", "inferred", "unknown"].contains(&status), "{q}: {s}");
-            assert!(status != "observed" || !s["evidence"].as_array().expect("evidence").is_empty(), "{q}: {s}");
+            assert!(
+                ["observed", "inferred", "unknown"].contains(&status),
+                "{q}: {s}"
+            );
+            assert!(
+                status != "observed" || !s["evidence"].as_array().expect("evidence").is_empty(),
+                "{q}: {s}"
+            );
         }
     }
-    let first = agent.plimsoll(&["ask", "Q1", "--alert", &id]).expect("an answer")[0].to_string();
+    let first = agent
+        .plimsoll(&["ask", "Q1", "--alert", &id])
+        .expect("an answer")[0]
+        .to_string();
     assert!(first.contains("plimsoll-test/debian:1"), "{first}");
 }
 
 #[test]
 fn an_ordinary_container_raises_no_alert() {
-    let Some(docker) = docker_socket() else { return };
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let agent = Agent::start(docker);
     let work = "ls / >/dev/null; cat /etc/os-release >/dev/null; echo hi >/tmp/x; rm /tmp/x";
-    agent.docker(&["run", "--rm", "--name", "host-quiet", "plimsoll-test/debian:1", "sh", "-c", work]);
+    agent.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "host-quiet",
+        "plimsoll-test/debian:1",
+        "sh",
+        "-c",
+        work,
+    ]);
     agent.wait_until("the container is known and gone", || {
         let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
-        all.iter().any(|c| c["name"] == "host-quiet" && c["state"] == "gone")
+        all.iter()
+            .any(|c| c["name"] == "host-quiet" && c["state"] == "gone")
     });
     assert_eq!(agent.alerts("host-quiet"), Vec::<Value>::new());
 }
 
 #[test]
 fn a_container_that_lives_for_an_instant_has_its_image_and_name() {
-    let Some(docker) = docker_socket() else { return };
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let agent = Agent::start(docker);
     for i in 0..5 {
-        agent.docker(&["run", "--rm", "--name", &format!("instant-{i}"), "plimsoll-test/busybox:1", "true"]);
+        agent.docker(&[
+            "run",
+            "--rm",
+            "--name",
+            &format!("instant-{i}"),
+            "plimsoll-test/busybox:1",
+            "true",
+        ]);
     }
     agent.wait_until("all five are known by name and image", || {
         let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
-        (0..5).all(|i| all.iter().any(|c| c["name"] == format!("instant-{i}") && c["image"] == "plimsoll-test/busybox:1"))
+        (0..5).all(|i| {
+            all.iter().any(|c| {
+                c["name"] == format!("instant-{i}") && c["image"] == "plimsoll-test/busybox:1"
+            })
+        })
     });
-    let execs = agent.plimsoll(&["events", "--kind", "exec"]).unwrap_or_default();
-    let of_first = execs.iter().filter(|e| e.to_string().contains("busybox")).count();
-    assert!(of_first >= 5, "the first instruction of each is attributed: {of_first}");
+    let execs = agent
+        .plimsoll(&["events", "--kind", "exec"])
+        .unwrap_or_default();
+    let of_first = execs
+        .iter()
+        .filter(|e| e.to_string().contains("busybox"))
+        .count();
+    assert!(
+        of_first >= 5,
+        "the first instruction of each is attributed: {of_first}"
+    );
 }
 
 #[test]
 fn a_killed_agent_leaves_a_gap_and_picks_up_running_containers() {
-    let Some(docker) = docker_socket() else { return };
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut agent = Agent::start(docker);
-    agent.docker(&["run", "-d", "--rm", "--name", "host-stays", "plimsoll-test/debian:1", "sleep", "300"]);
+    agent.docker(&[
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        "host-stays",
+        "plimsoll-test/debian:1",
+        "sleep",
+        "300",
+    ]);
     let running = |a: &Agent| {
         let all = a.plimsoll(&["containers"]).unwrap_or_default();
         all.iter().any(|c| c["name"] == "host-stays")
@@ -171,30 +288,60 @@ fn a_killed_agent_leaves_a_gap_and_picks_up_running_containers() {
     agent.restart_after(true, |_| std::thread::sleep(Duration::from_millis(1500)));
     agent.wait_until("it is picked up again", || running(&agent));
     agent.wait_until("the time without an agent is a gap", || {
-        agent.plimsoll(&["gaps"]).unwrap_or_default().iter().any(|g| g.to_string().contains("agent_down"))
+        agent
+            .plimsoll(&["gaps"])
+            .unwrap_or_default()
+            .iter()
+            .any(|g| g.to_string().contains("agent_down"))
     });
     agent.docker(&["exec", "host-stays", "sh", "-c", "cat /etc/shadow"]);
     agent.wait_until("an act after the restart is alerted", || {
-        agent.alerts("host-stays").iter().any(|a| a.to_string().contains("/etc/shadow"))
+        agent
+            .alerts("host-stays")
+            .iter()
+            .any(|a| a.to_string().contains("/etc/shadow"))
     });
     agent.docker(&["rm", "-f", "host-stays"]);
 }
 
 #[test]
 fn hostile_names_and_arguments_never_reach_the_terminal_raw() {
-    let Some(docker) = docker_socket() else { return };
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let agent = Agent::start(docker);
     let work = "printf x > \"/tmp/$(printf '\\033[31m\\377')\"; sh -c \"true '$(printf '\\033]0;owned\\007')'\"; head -c 100000 /dev/zero | tr '\\0' a > /tmp/long";
-    agent.docker(&["run", "--rm", "--name", "host-hostile", "plimsoll-test/debian:1", "sh", "-c", work]);
-    agent.wait_until("its events are there", || agent.plimsoll(&["events", "--container", "host-hostile"]).is_some_and(|e| !e.is_empty()));
+    agent.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "host-hostile",
+        "plimsoll-test/debian:1",
+        "sh",
+        "-c",
+        work,
+    ]);
+    agent.wait_until("its events are there", || {
+        agent
+            .plimsoll(&["events", "--container", "host-hostile"])
+            .is_some_and(|e| !e.is_empty())
+    });
     for json in [false, true] {
         let mut c = command(agent.dir.path());
         if json {
             c.arg("--json");
         }
-        let out = c.args(["events", "--container", "host-hostile"]).output().expect("run plimsoll");
-        assert!(!out.stdout.contains(&0x1b) && !out.stdout.contains(&0x07), "raw control characters");
+        let out = c
+            .args(["events", "--container", "host-hostile"])
+            .output()
+            .expect("run plimsoll");
+        assert!(
+            !out.stdout.contains(&0x1b) && !out.stdout.contains(&0x07),
+            "raw control characters"
+        );
         assert!(String::from_utf8(out.stdout).is_ok(), "invalid UTF-8");
     }
 }
