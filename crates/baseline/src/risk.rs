@@ -5,8 +5,9 @@
 //! techniques of ATT&CK for Containers that apply.
 //!
 //! Promises: pure and total; a class that is typical of attacks is quarantined while learning; a
-//! program's *name* never excuses an act by itself (programs of the runtime are excused only while
-//! nothing of the workload is among their ancestors).
+//! program's *name* excuses an act only while learning, and never below a start that waits for
+//! approval (log rotation and package managers are graded lower, not excused; programs of the
+//! runtime are excused while nothing of the workload is among their ancestors).
 //!
 //! Left out on purpose: sequences of acts (rules and incidents do that) and the alert's priority
 //! ([`crate::alert::priority`]), which also depends on coverage and novelty.
