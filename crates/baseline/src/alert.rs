@@ -1,16 +1,17 @@
 //! From a drift to the alert that people and SIEMs get: priority, one sentence, Falco's fields.
 //!
-//! Promises: a priority is a function of risk, coverage, novelty and state alone; low coverage
-//! never lowers what is at least high; a low drift from a baseline that still learns gives no
-//! alert. Field names are Falco's, so that its consumers need no change. Text from a container
-//! reaches the sentence escaped, and the fields as the bytes it was.
+//! Promises: a priority is a function of risk, class, coverage, novelty and state alone; low
+//! coverage never lowers what is at least high; a low drift gives no alert, but for new peers and
+//! names once the baseline is ready. Field names are Falco's, so that its consumers need no change.
+//! Text from a container reaches the sentence escaped, and the fields as the bytes it was.
 //!
 //! | risk | priority | lowered one step when |
 //! |---|---|---|
 //! | critical | Critical | never |
 //! | high | Error | never |
 //! | medium | Warning | coverage is below 95 %; another instance does the same (once each) |
-//! | low | Notice, none while learning | as medium |
+//! | low, a new outbound peer or DNS name | Notice, none while learning | as medium |
+//! | low, any other | none: kept as drift | |
 
 use plimsoll_model::event::{Exec, NamespaceCall};
 use plimsoll_model::{
