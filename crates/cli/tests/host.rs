@@ -28,9 +28,7 @@ impl Agent {
         let dir = tempfile::tempdir().expect("a directory");
         let child = spawn(dir.path());
         let agent = Agent { dir, child, docker };
-        agent.wait_until("the agent answers", || {
-            agent.plimsoll(&["status"]).is_some()
-        });
+        agent.wait_until("the agent answers", || agent.answers());
         agent
     }
 
@@ -47,9 +45,13 @@ impl Agent {
         self.child.wait().expect("it ends");
         meanwhile(self);
         self.child = spawn(self.dir.path());
-        self.wait_until("the agent answers again", || {
-            self.plimsoll(&["status"]).is_some()
-        });
+        self.wait_until("the agent answers again", || self.answers());
+    }
+
+    /// Whether this very agent is up: without one, status reads the data directory.
+    fn answers(&self) -> bool {
+        let status = self.plimsoll(&["status"]).unwrap_or_default();
+        status.iter().any(|s| s["running"] == true)
     }
 
     /// JSON lines of a command; `None` when it failed.
@@ -77,6 +79,11 @@ impl Agent {
             .args(args)
             .output()
             .expect("run docker");
+        assert!(
+            out.status.success(),
+            "docker {args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
