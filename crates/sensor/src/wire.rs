@@ -655,6 +655,37 @@ mod tests {
         b
     }
 
+    /// The skeleton's types come from the BTF of the compiled programs.
+    #[test]
+    fn the_layout_is_the_one_of_the_compiled_programs() {
+        use crate::skel::types::{l1_key, wire_event};
+        use std::mem::offset_of;
+        assert_eq!(offset_of!(wire_event, len), offset::LEN);
+        assert_eq!(offset_of!(wire_event, kind), offset::KIND);
+        assert_eq!(offset_of!(wire_event, ring), offset::RING);
+        assert_eq!(offset_of!(wire_event, flags), offset::FLAGS);
+        assert_eq!(offset_of!(wire_event, boot_ns), offset::BOOT_NS);
+        assert_eq!(offset_of!(wire_event, seq), offset::SEQ);
+        assert_eq!(offset_of!(wire_event, cpu), offset::CPU);
+        assert_eq!(offset_of!(wire_event, dense), offset::DENSE);
+        assert_eq!(offset_of!(wire_event, cgroup), offset::CGROUP);
+        assert_eq!(offset_of!(wire_event, actor), offset::ACTOR);
+        assert_eq!(offset_of!(wire_event, start_ns), offset::START_NS);
+        assert_eq!(offset_of!(wire_event, tgid), offset::TGID);
+        assert_eq!(offset_of!(wire_event, tid), offset::TID);
+        assert_eq!(offset_of!(wire_event, ppid), offset::PPID);
+        assert_eq!(offset_of!(wire_event, uid), offset::UID);
+        assert_eq!(offset_of!(wire_event, gid), offset::GID);
+        assert_eq!(offset_of!(wire_event, entry), offset::ENTRY);
+        assert_eq!(offset_of!(wire_event, origin), offset::ORIGIN);
+        assert_eq!(offset_of!(wire_event, comm), offset::COMM);
+        assert_eq!(offset_of!(wire_event, dict), offset::DICT);
+        assert_eq!(offset_of!(wire_event, num), offset::NUM);
+        assert_eq!(offset_of!(wire_event, slen), offset::SLEN);
+        assert_eq!(size_of::<wire_event>(), offset::SIZE);
+        assert_eq!(size_of::<l1_key>(), 48);
+    }
+
     #[test]
     fn an_exec_is_decoded_with_its_arguments() {
         let r = record(

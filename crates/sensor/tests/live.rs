@@ -1,0 +1,435 @@
+//! Every kind on the running kernel: real programs in a cgroup of their own, and what must stay quiet.
+//! Needs root (`PLIMSOLL_HOST_TESTS=1`, set by `scripts/test`); left out, and said so there, without.
+
+use plimsoll_model::event::{FileOp, Origin};
+use plimsoll_model::{Entry, Event, EventKind, SockAddr, Text};
+use plimsoll_sensor::Sensor;
+use plimsoll_sensor::api::*;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// One sensor at a time, so that counters and timing are this test's own.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn wanted() -> bool {
+    std::env::var("PLIMSOLL_HOST_TESTS").is_ok_and(|v| v == "1")
+}
+
+fn hierarchy() -> (Hierarchy, PathBuf) {
+    let v1 = PathBuf::from("/sys/fs/cgroup/pids");
+    if v1.join("cgroup.procs").exists() {
+        return (
+            Hierarchy::V1 {
+                controller: "pids".into(),
+                mount: v1.clone(),
+            },
+            v1,
+        );
+    }
+    let v2 = PathBuf::from("/sys/fs/cgroup");
+    (Hierarchy::V2 { mount: v2.clone() }, v2)
+}
+
+struct Box {
+    sensor: Sensor,
+    cgroup: PathBuf,
+    id: u64,
+}
+
+impl Box {
+    fn new(name: &str) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let (hierarchy, mount) = hierarchy();
+        let cgroup = mount.join(format!("plimsoll-live-{}-{name}", std::process::id()));
+        std::fs::create_dir(&cgroup).expect("make a cgroup");
+        let id = std::fs::metadata(&cgroup).expect("it is there").ino();
+        let sensor = Sensor::load(&SensorConfig::new(hierarchy)).expect("load the sensor");
+        let this = Box { sensor, cgroup, id };
+        this.watch(0, 0, 0);
+        this
+    }
+
+    fn watch(&self, set: u32, dense_base: u32, dense_len: u32) {
+        let w = Watch {
+            cgroup_id: self.id,
+            set,
+            dense_base,
+            dense_len,
+        };
+        self.sensor.control().watch(&w).expect("watch");
+    }
+
+    /// Runs a program in the cgroup, in a mount namespace of its own, and returns what was emitted.
+    fn run(&mut self, argv: &[&str]) -> Vec<Event> {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec \"$@\"",
+            self.cgroup.display()
+        );
+        #[allow(clippy::zombie_processes)] // try_wait() below reaps it
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script, "sh"])
+            .args(argv)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("unshare is there");
+        let mut events = Vec::new();
+        let mut quiet_since = None;
+        let end = Instant::now() + Duration::from_secs(20);
+        while quiet_since.is_none_or(|t: Instant| t.elapsed() < Duration::from_millis(300)) {
+            assert!(Instant::now() < end, "{argv:?} does not end");
+            self.sensor
+                .poll(Duration::from_millis(50), &mut |s| match s {
+                    Signal::Event(e) => events.push(e),
+                    Signal::Loss(l) => panic!("nothing may be lost here: {l:?}"),
+                })
+                .expect("poll");
+            if child.try_wait().expect("wait").is_some() {
+                quiet_since.get_or_insert_with(Instant::now);
+            }
+        }
+        events.retain(|e| e.cgroup_id == self.id);
+        events
+    }
+
+    fn perl(&mut self, code: &str) -> Vec<EventKind> {
+        self.run(&["perl", "-e", code])
+            .into_iter()
+            .map(|e| e.kind)
+            .collect()
+    }
+}
+
+impl Drop for Box {
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            if std::fs::remove_dir(&self.cgroup).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn file(events: &[EventKind], op: FileOp, path: &str) -> bool {
+    events
+        .iter()
+        .any(|k| matches!(k, EventKind::File(f) if f.op == op && f.path == Text::from(path)))
+}
+
+#[test]
+fn exec_carries_program_arguments_and_directory_and_its_exit_follows() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("exec");
+    let events = b.run(&["env", "--chdir=/var", "sleep", "0.01"]);
+    let execs: Vec<_> = events
+        .iter()
+        .filter_map(|e| {
+            if let EventKind::Exec(x) = &e.kind {
+                Some((e, x))
+            } else {
+                None
+            }
+        })
+        .collect();
+    let (e, sleep) = execs
+        .iter()
+        .find(|(_, x)| x.exe.basename() == Text::from("sleep"))
+        .expect("sleep was executed");
+    assert_eq!(sleep.argv, vec![Text::from("sleep"), Text::from("0.01")]);
+    assert_eq!(sleep.cwd, Text::from("/var"));
+    assert_eq!(
+        sleep.origin,
+        Origin::Image,
+        "it was there before the container"
+    );
+    assert_eq!(e.process.entry, Entry::Init);
+    assert!(
+        execs.iter().filter(|(_, x)| x.first).count() == 1,
+        "one program is the first"
+    );
+    assert!(events.iter().any(|x| x.process.key == e.process.key
+        && matches!(x.kind, EventKind::Exit { code: 0, signal: 0 })));
+}
+
+#[test]
+fn files_are_seen_by_operation_and_a_repeat_stays_in_the_kernel() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("files");
+    let d = tempfile_dir();
+    let p = |n: &str| d.join(n).to_string_lossy().into_owned();
+    let code = format!(
+        "chdir '{0}'; open(F,'>','made'); close F; open(F,'<','made') for 1..50; open(F,'>>','made'); rename('made','moved'); \
+         link('moved','hard'); symlink('moved','soft'); chmod(0755,'moved'); mkdir('dir'); rmdir('dir'); unlink('hard'); chown(0,0,'moved');",
+        d.display()
+    );
+    let events = b.perl(&code);
+    for (op, name) in [
+        (FileOp::Create, "made"),
+        (FileOp::Read, "made"),
+        (FileOp::Write, "made"),
+        (FileOp::Rename, "made"),
+        (FileOp::Link, "moved"),
+        (FileOp::Chmod, "moved"),
+        (FileOp::Mkdir, "dir"),
+        (FileOp::Rmdir, "dir"),
+        (FileOp::Unlink, "hard"),
+        (FileOp::Chown, "moved"),
+    ] {
+        assert!(file(&events, op, &p(name)), "{op:?} {name} in {events:?}");
+    }
+    assert!(events.iter().any(|k| matches!(k, EventKind::File(f) if f.op == FileOp::Symlink && f.target == p("soft").as_str().into())));
+    let reads = events.iter().filter(|k| matches!(k, EventKind::File(f) if f.op == FileOp::Read && f.path == p("made").as_str().into())).count();
+    assert_eq!(reads, 1, "fifty reads of one file are one behaviour");
+    std::fs::remove_dir_all(d).expect("clean up");
+}
+
+#[test]
+fn sockets_are_seen_from_the_kernels_side() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("net");
+    let events = b.perl(
+        "use Socket; socket(L,PF_INET,SOCK_STREAM,6); bind(L,sockaddr_in(0,INADDR_LOOPBACK)); listen(L,5); \
+         my($port)=sockaddr_in(getsockname(L)); socket(C,PF_INET,SOCK_STREAM,6); connect(C,sockaddr_in($port,INADDR_LOOPBACK)); \
+         accept(A,L); open(STDIN,'<&',A); socket(U,PF_INET,SOCK_DGRAM,17); send(U,'x',0,sockaddr_in(9,INADDR_LOOPBACK)); \
+         socket(D,PF_INET,SOCK_DGRAM,17); connect(D,sockaddr_in(53,INADDR_LOOPBACK)); \
+         send(D,\"\\x12\\x34\\x01\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3www\\7example\\0\\0\\1\\0\\1\",0); \
+         socket(X,PF_UNIX,SOCK_STREAM,0); connect(X,sockaddr_un('/nowhere.sock')); socket(R,PF_INET,SOCK_RAW,1);",
+    );
+    let is = |what: &str, test: &dyn Fn(&EventKind) -> bool| {
+        assert!(events.iter().any(test), "{what} in {events:?}")
+    };
+    is(
+        "listen",
+        &|k| matches!(k, EventKind::Listen { local: SockAddr::Inet(ip, p), .. } if ip.is_loopback() && *p > 0),
+    );
+    is(
+        "connect",
+        &|k| matches!(k, EventKind::Connect(c) if matches!(&c.peer, SockAddr::Inet(ip, p) if ip.is_loopback() && *p > 0)),
+    );
+    is(
+        "accept",
+        &|k| matches!(k, EventKind::Accept(c) if matches!(&c.peer, SockAddr::Inet(ip, _) if ip.is_loopback())),
+    );
+    is(
+        "datagram",
+        &|k| matches!(k, EventKind::Datagram(c) if matches!(&c.peer, SockAddr::Inet(_, 9))),
+    );
+    is(
+        "dns question",
+        &|k| matches!(k, EventKind::Dns(d) if !d.response && d.name == "www.example".into()),
+    );
+    is(
+        "unix connect",
+        &|k| matches!(k, EventKind::Connect(c) if c.peer == SockAddr::Unix("/nowhere.sock".into())),
+    );
+    is("stdin on a socket", &|k| {
+        matches!(k, EventKind::Dup { stream: 0, .. })
+    });
+    is("raw socket", &|k| {
+        matches!(k, EventKind::Socket { kind: 3, .. })
+    });
+}
+
+#[test]
+fn what_attacks_need_is_seen() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("rare");
+    let nr = |n: i64| n.to_string();
+    let code = format!(
+        "syscall({unshare},0x04000000); syscall({bpf},5,0,0); syscall({ptrace},16,1,0,0) if fork()==0; \
+         my $n=\"secret\\0\"; syscall({memfd},$n,0); syscall({finit},-1,$n,0); \
+         my $t=\"none\\0\"; my $d=\"/nowhere\\0\"; syscall({mount},$t,$d,$t,0,0); kill(10,$$) if 0; \
+         $<=12345; $>=12345;",
+        unshare = nr(libc::SYS_unshare),
+        bpf = nr(libc::SYS_bpf),
+        ptrace = nr(libc::SYS_ptrace),
+        memfd = nr(libc::SYS_memfd_create),
+        finit = nr(libc::SYS_finit_module),
+        mount = nr(libc::SYS_mount),
+    );
+    let events = b.perl(&code);
+    let is = |what: &str, test: &dyn Fn(&EventKind) -> bool| {
+        assert!(events.iter().any(test), "{what} in {events:?}")
+    };
+    is("unshare", &|k| {
+        matches!(
+            k,
+            EventKind::Namespace {
+                flags: 0x0400_0000,
+                ..
+            }
+        )
+    });
+    is("bpf", &|k| matches!(k, EventKind::Bpf { .. }));
+    is("ptrace", &|k| {
+        matches!(k, EventKind::Ptrace { request: 16, .. })
+    });
+    is(
+        "memfd",
+        &|k| matches!(k, EventKind::Memfd { name } if *name == "secret".into()),
+    );
+    is("module", &|k| matches!(k, EventKind::Module { .. }));
+    is(
+        "mount",
+        &|k| matches!(k, EventKind::Mount { target, .. } if *target == "/nowhere".into()),
+    );
+    is("uid change", &|k| {
+        matches!(k, EventKind::Credentials { new_uid: 12345, .. })
+    });
+    is("system calls used", &|k| {
+        matches!(k, EventKind::Syscall { .. })
+    });
+    is(
+        "libraries",
+        &|k| matches!(k, EventKind::Library { path, .. } if path.to_str_lossy().contains("libc.so")),
+    );
+}
+
+/// The hashes of user space and kernel agree, and a known behaviour is counted and not emitted.
+#[test]
+fn a_loaded_set_answers_in_the_kernel_and_counts() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("set");
+    let cat = std::fs::canonicalize("/bin/cat")
+        .expect("cat is there")
+        .to_string_lossy()
+        .into_owned();
+    let opens = |events: &[Event], path: &str| {
+        events
+            .iter()
+            .filter(|e| matches!(&e.kind, EventKind::File(f) if f.path == path.into()))
+            .count()
+    };
+    let before = b.run(&["cat", "/etc/hostname", "/etc/os-release"]);
+    assert_eq!(
+        opens(&before, "/etc/hostname"),
+        1,
+        "new behaviour is emitted"
+    );
+    let target = before.iter().find_map(|e| match &e.kind {
+        EventKind::File(f) if f.path.to_str_lossy().ends_with("os-release") => Some(f.path.clone()),
+        _ => None,
+    });
+    let target = target.expect("os-release was read");
+    let dir = Path::new(&*target.to_str_lossy())
+        .parent()
+        .expect("a directory")
+        .to_string_lossy()
+        .into_owned();
+    let known = |path, index| Known {
+        program: cat.as_str().into(),
+        script: Text::default(),
+        entry: Entry::Init,
+        uid: 0,
+        object: KnownObject::File {
+            op: FileOp::Read,
+            origin: Origin::Image,
+            path,
+        },
+        index,
+    };
+    let entries = [
+        known(PathMatch::Exact("/etc/hostname".into()), 3),
+        known(PathMatch::Below(dir.as_str().into()), 4),
+    ];
+    // another container: each run has a mount namespace of its own, and a set answers in one only
+    drop(b);
+    let mut b = Box::new("set2");
+    b.sensor
+        .control()
+        .load_set(7, &entries)
+        .expect("load the set");
+    b.watch(7, 70_000, 16);
+    let after = b.run(&["cat", "/etc/hostname", "/etc/os-release"]);
+    assert_eq!(opens(&after, "/etc/hostname"), 0, "known by its path");
+    assert_eq!(
+        opens(&after, &target.to_str_lossy()),
+        0,
+        "known by its directory"
+    );
+    let counts = b.sensor.control().counts(70_003, 2);
+    assert_eq!(counts[0], 1);
+    assert!(counts[1] >= 1, "what lies below the directory: {counts:?}");
+    drop(b);
+    let mut b = Box::new("set3");
+    b.sensor
+        .control()
+        .set_watched_paths(&[WatchedPath {
+            path: PathMatch::Exact("/etc/hostname".into()),
+            ops: vec![],
+        }])
+        .expect("watch it");
+    b.sensor
+        .control()
+        .load_set(7, &entries)
+        .expect("load the set");
+    b.watch(7, 70_000, 16);
+    b.sensor.control().bump_generation().expect("bump");
+    let watched = b.run(&["cat", "/etc/hostname", "/etc/hostname"]);
+    assert_eq!(
+        opens(&watched, "/etc/hostname"),
+        2,
+        "a watched path is emitted every time, known or not"
+    );
+}
+
+#[test]
+fn what_happens_outside_the_container_is_not_reported() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("quiet");
+    let (_, mount) = hierarchy();
+    drop(std::fs::read("/etc/hostname"));
+    drop(Command::new("true").status());
+    let mut strangers = Vec::new();
+    let own = b.id;
+    b.sensor
+        .poll(Duration::from_millis(200), &mut |s| {
+            if let Signal::Event(e) = s
+                && e.cgroup_id == own
+            {
+                strangers.push(e.kind);
+            }
+        })
+        .expect("poll");
+    assert_eq!(strangers, Vec::new(), "{}", mount.display());
+}
+
+fn tempfile_dir() -> PathBuf {
+    let d = std::env::temp_dir().join(format!("plimsoll-live-{}", std::process::id()));
+    std::fs::create_dir_all(&d).expect("a directory");
+    std::fs::canonicalize(d).expect("its real path")
+}
