@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -180,6 +180,8 @@ fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
                 let _ = sensor.poll(Duration::from_millis(50), &mut |_| {});
             }
         });
+        // steady state: right after attaching, the kernel still patches text and waits for readers
+        std::thread::sleep(Duration::from_secs(3));
         let on: f64 = run_child(inside.then_some(&cg), &[op])
             .parse()
             .expect("nanoseconds");
