@@ -107,6 +107,8 @@ struct Undecided {
     path: String,
     since: BootNs,
     next_try: BootNs,
+    /// An OCI runtime made it; the first program in it settles that it is a container.
+    by_runtime: bool,
     events: VecDeque<Event>,
 }
 
@@ -294,6 +296,7 @@ impl<E: Evidence> Attributor<E> {
                     path,
                     since: event.boot,
                     next_try: now,
+                    by_runtime: is_runtime(event.process.comm.as_bytes()),
                     events: VecDeque::new(),
                 };
                 self.undecided.insert(id, entry);
@@ -334,26 +337,49 @@ impl<E: Evidence> Attributor<E> {
         }
         u.next_try = BootNs(now.0 + RETRY_NS);
         match self.evidence.judge(&u.path, now) {
-            Verdict::Container(identity) => {
-                let Some(u) = self.undecided.remove(&id) else {
-                    return;
-                };
-                self.counters.pending -= u.events.len();
-                let instance = Instance {
-                    id: identity.id.clone(),
-                    start: u.since,
-                };
-                let c = blank(instance, &identity, id, anchor, u.since);
-                self.settle(Life::new(c, identity, now), now, out);
-                for event in u.events {
-                    self.happened(event, anchor, now, out);
+            Verdict::Container(identity) => self.admit(id, identity, anchor, now, out),
+            Verdict::NotContainer => self.not_a_container(id, out),
+            Verdict::Undecided
+                if u.by_runtime
+                    && u.events
+                        .iter()
+                        .any(|e| matches!(e.kind, EventKind::Exec(_))) =>
+            {
+                // its state directory may be gone already: a runtime made the cgroup, and a program runs in it
+                let path = u.path.clone();
+                match unnamed(&path) {
+                    Some(identity) => self.admit(id, identity, anchor, now, out),
+                    None => self.not_a_container(id, out),
                 }
             }
-            Verdict::NotContainer => self.not_a_container(id, out),
             Verdict::Undecided if now.0.saturating_sub(u.since.0) > UNDECIDED_NS => {
                 self.not_a_container(id, out)
             }
             Verdict::Undecided => {}
+        }
+    }
+
+    /// An undecided cgroup is a container's: what waited for that is attributed.
+    fn admit(
+        &mut self,
+        id: u64,
+        identity: CgroupIdentity,
+        anchor: &ClockAnchor,
+        now: BootNs,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(u) = self.undecided.remove(&id) else {
+            return;
+        };
+        self.counters.pending -= u.events.len();
+        let instance = Instance {
+            id: identity.id.clone(),
+            start: u.since,
+        };
+        let c = blank(instance, &identity, id, anchor, u.since);
+        self.settle(Life::new(c, identity, now), now, out);
+        for event in u.events {
+            self.happened(event, anchor, now, out);
         }
     }
 
@@ -388,6 +414,9 @@ impl<E: Evidence> Attributor<E> {
             self.meet(&event, anchor, now, out);
         }
         if let Some(u) = self.undecided.get_mut(&cgroup) {
+            if matches!(event.kind, EventKind::Exec(_)) {
+                u.next_try = now;
+            }
             if u.events.len() < self.config.max_pending_per_container
                 && self.counters.pending < self.config.max_pending
             {
@@ -450,6 +479,7 @@ impl<E: Evidence> Attributor<E> {
                     path,
                     since: event.boot,
                     next_try: now,
+                    by_runtime: false,
                     events: VecDeque::new(),
                 };
                 self.undecided.insert(event.cgroup_id, entry);
@@ -607,6 +637,25 @@ impl<E: Evidence> Attributor<E> {
             ..self.counters.clone()
         }
     }
+}
+
+/// Names under which OCI runtimes make cgroups.
+fn is_runtime(comm: &[u8]) -> bool {
+    [&b"runc"[..], b"crun", b"youki"]
+        .iter()
+        .any(|r| comm.starts_with(r))
+}
+
+/// A container of a bare OCI runtime: the last part of the path is its id.
+fn unnamed(path: &str) -> Option<CgroupIdentity> {
+    let id = ContainerId::parse(path.rsplit('/').next()?).ok()?;
+    Some(CgroupIdentity {
+        runtime: plimsoll_model::Runtime::Oci,
+        id,
+        root: path.to_owned(),
+        outer: None,
+        pod_uid: None,
+    })
 }
 
 /// A container of which only the cgroup is known.
