@@ -72,31 +72,32 @@ static __always_inline struct sock *sock_of(__u32 fd)
 	return sock_of_file(file_of(fd));
 }
 
+/* regs is the tracepoint's typed pointer: plain loads, no helper calls */
 static __always_inline void read_args(struct scratch *s, struct pt_regs *regs, __u32 compat)
 {
 #if defined(__TARGET_ARCH_x86)
 	if (compat) {
-		s->args[0] = (__u32)BPF_CORE_READ(regs, bx);
-		s->args[1] = (__u32)BPF_CORE_READ(regs, cx);
-		s->args[2] = (__u32)BPF_CORE_READ(regs, dx);
-		s->args[3] = (__u32)BPF_CORE_READ(regs, si);
-		s->args[4] = (__u32)BPF_CORE_READ(regs, di);
-		s->args[5] = (__u32)BPF_CORE_READ(regs, bp);
+		s->args[0] = (__u32)regs->bx;
+		s->args[1] = (__u32)regs->cx;
+		s->args[2] = (__u32)regs->dx;
+		s->args[3] = (__u32)regs->si;
+		s->args[4] = (__u32)regs->di;
+		s->args[5] = (__u32)regs->bp;
 		return;
 	}
-	s->args[0] = BPF_CORE_READ(regs, di);
-	s->args[1] = BPF_CORE_READ(regs, si);
-	s->args[2] = BPF_CORE_READ(regs, dx);
-	s->args[3] = BPF_CORE_READ(regs, r10);
-	s->args[4] = BPF_CORE_READ(regs, r8);
-	s->args[5] = BPF_CORE_READ(regs, r9);
+	s->args[0] = regs->di;
+	s->args[1] = regs->si;
+	s->args[2] = regs->dx;
+	s->args[3] = regs->r10;
+	s->args[4] = regs->r8;
+	s->args[5] = regs->r9;
 #elif defined(__TARGET_ARCH_arm64)
-	s->args[0] = BPF_CORE_READ(regs, orig_x0);
-	s->args[1] = BPF_CORE_READ(regs, regs[1]);
-	s->args[2] = BPF_CORE_READ(regs, regs[2]);
-	s->args[3] = BPF_CORE_READ(regs, regs[3]);
-	s->args[4] = BPF_CORE_READ(regs, regs[4]);
-	s->args[5] = BPF_CORE_READ(regs, regs[5]);
+	s->args[0] = regs->orig_x0;
+	s->args[1] = regs->regs[1];
+	s->args[2] = regs->regs[2];
+	s->args[3] = regs->regs[3];
+	s->args[4] = regs->regs[4];
+	s->args[5] = regs->regs[5];
 #endif
 }
 
