@@ -36,10 +36,27 @@ static __always_inline void start_key(struct l1_key *k, struct process *p, __u32
 	k->code = kind << 16 | op << 8;
 }
 
-/* First level. NEW elects this CPU to go on to decide and settle. */
-static __always_inline int consult(struct l1_key *k, struct container *c)
+/* What an entry must carry to count: the node's generation and the container's. */
+static __always_inline __u32 generation_of(__u64 root)
 {
-	__u32 gen = generation + c->generation;
+	__u32 at = root & (EPOCHS - 1), *epoch = bpf_map_lookup_elem(&epochs, &at);
+
+	return generation + (epoch ? *epoch : 0);
+}
+
+/* Whatever is remembered about a container is void from now on. */
+static __always_inline void forget_all(__u64 root)
+{
+	__u32 at = root & (EPOCHS - 1), *epoch = bpf_map_lookup_elem(&epochs, &at);
+
+	if (epoch)
+		__sync_fetch_and_add(epoch, 1);
+}
+
+/* First level. NEW elects this CPU to go on to decide and settle. */
+static __always_inline int consult(struct l1_key *k, __u64 root)
+{
+	__u32 gen = generation_of(root);
 	struct l1_value *v = bpf_map_lookup_elem(&l1, k);
 	struct l1_value fresh = { .state = L1_PENDING, .generation = gen };
 	struct cpu_state *cpu;
@@ -174,7 +191,7 @@ __noinline int settle(__u32 slot, int alert_class)
 		bpf_map_delete_elem(&l1, &s->key);
 		return 0;
 	}
-	v.generation = generation + c->generation;
+	v.generation = generation_of(root);
 	if (s->verdict == KNOWN) {
 		v.state = L1_KNOWN;
 		if (s->index < c->dense_len)
@@ -212,9 +229,9 @@ static __always_inline struct container *container_of_actor(struct scratch *s)
 }
 
 /* Marks use of another mount namespace than the container's own: never known, never learned. */
-static __always_inline __u32 foreign(struct container *c)
+static __always_inline __u32 foreign(struct process *p)
 {
-	return c->mntns && mntns_of(current_task()) != c->mntns;
+	return p->mntns && own_mntns() != p->mntns;
 }
 
 static __always_inline void make_actor(struct process *p)

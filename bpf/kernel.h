@@ -229,6 +229,9 @@ enum cgroup_subsys_id { placeholder_cgrp_id };
 
 #pragma clang attribute pop
 
+/* kernel commit a35b9af4ec2c (6.2): reads through the result are plain loads, faults give zero */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
 /*
  * Masks a value where the verifier sees it: the compiler, which knows that the value is in bounds
  * already, would leave a plain mask out.

@@ -89,6 +89,17 @@ struct {
 	__type(value, __u64);
 } dense SEC(".maps");
 
+/*
+ * Generation of what is remembered about a container, at its root cgroup modulo EPOCHS: an array,
+ * so that a hit needs no lookup of the container. Two that share a place only forget more often.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EPOCHS);
+	__type(key, __u32);
+	__type(value, __u32);
+} epochs SEC(".maps");
+
 /* sequence numbers and losses of one CPU */
 struct cpu_state {
 	__u64 seq[2];

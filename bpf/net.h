@@ -66,7 +66,7 @@ static __always_inline int use_ends(struct scratch *s, struct container *c, stru
 	s->key.object[0] = who[0];
 	s->key.object[1] = who[1];
 	s->key.object[2] = about;
-	told = consult(&s->key, c);
+	told = consult(&s->key, s->actor.cgroup);
 	if (told == HIT)
 		return 0;
 	begin(s, kind, &s->actor);
@@ -142,7 +142,7 @@ static __always_inline int unix_peer(struct scratch *s, struct container *c, str
 		s->e.flags |= WIRE_ARGUMENT;
 		put_user(s, 1, sockaddr + 2, len > 110 ? 110 : len);
 	}
-	return use_words(s, c, WIRE_CONNECT, PROTO_UNIX, hash_string(s, 1, 0), 0, 1);
+	return use_words(s, WIRE_CONNECT, PROTO_UNIX, hash_string(s, 1, 0), 0, 1);
 }
 
 HANDLER(h_connect)
@@ -211,7 +211,7 @@ HANDLER(h_socket)
 	s->e.num[1] = type;
 	s->e.num[2] = s->args[2];
 	s->e.num[3] = s->ret;
-	return use_words(s, c, WIRE_SOCKET, 0, (__u64)family << 32 | type, s->args[2], family != AF_NETLINK);
+	return use_words(s, WIRE_SOCKET, 0, (__u64)family << 32 | type, s->args[2], family != AF_NETLINK);
 }
 
 /* Port of the peer named in a call, or of the connected socket. */
@@ -262,7 +262,7 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 	s->key.object[0] = s->hash;
 	/* answers change: one of them is looked at every half minute (2^35 ns) */
 	s->key.object[1] = s->e.num[0] ? s->e.boot_ns >> 35 : 0;
-	told = consult(&s->key, c);
+	told = consult(&s->key, s->actor.cgroup);
 	if (told == HIT)
 		return 0;
 	s->verdict = NOVEL;

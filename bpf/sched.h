@@ -241,6 +241,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 		c->flags |= CONTAINER_STARTED;
 		s->e.flags |= WIRE_FIRST;
 	}
+	next.mntns = c->mntns;
 	if (bpf_map_update_elem(&processes, &tgid, &next, BPF_ANY))
 		lose(c, STAGE_KERNEL_MAP);
 	submit(SLOT_EXEC, 1);

@@ -46,13 +46,22 @@ struct {
 
 static __always_inline struct file *file_of(__u32 fd)
 {
-	struct task_struct *task = current_task();
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **fds, *file = NULL;
+	__u32 max;
 
-	if (fd >= BPF_CORE_READ(fdt, max_fds))
+	if (typed_task()) {
+		struct fdtable *fdt = bpf_get_current_task_btf()->files->fdt;
+
+		max = fdt->max_fds;
+		fds = fdt->fd;
+	} else {
+		struct fdtable *fdt = BPF_CORE_READ(current_task(), files, fdt);
+
+		max = BPF_CORE_READ(fdt, max_fds);
+		fds = BPF_CORE_READ(fdt, fd);
+	}
+	if (fd >= max)
 		return NULL;
-	fds = BPF_CORE_READ(fdt, fd);
 	bpf_probe_read_kernel(&file, sizeof(file), &fds[fd]);
 	return file;
 }
@@ -103,19 +112,29 @@ static __always_inline void read_args(struct scratch *s, struct pt_regs *regs, _
 
 static __always_inline void note_used(struct scratch *s)
 {
-	struct container *c = container_of_actor(s);
+	struct container *c;
 
-	if (!c)
-		return;
 	start_key(&s->key, &s->actor, WIRE_SYSCALL, s->compat);
 	s->key.object[0] = s->nr;
-	if (consult(&s->key, c) != NEW)
+	if (consult(&s->key, s->actor.cgroup) != NEW)
+		return;
+	c = container_of_actor(s);
+	if (!c)
 		return;
 	begin(s, WIRE_SYSCALL, &s->actor);
 	s->verdict = in_set(s, c, s->nr, s->key.code, 0) ? KNOWN : NOVEL;
 	s->e.num[0] = s->nr;
 	settle(SLOT_SYS, 0);
 }
+
+#if defined(__TARGET_ARCH_x86)
+static __always_inline __u32 thread_status(void)
+{
+	if (typed_task())
+		return bpf_get_current_task_btf()->thread_info.status;
+	return BPF_CORE_READ(current_task(), thread_info.status);
+}
+#endif
 
 /* kernel: TRACE_EVENT_SYSCALL(sys_exit), TP_PROTO(regs, ret) */
 SEC("tp_btf/sys_exit")
@@ -139,7 +158,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	g = gates[nr & (SYSCALLS - 1)];
 #if defined(__TARGET_ARCH_x86)
 	/* TS_COMPAT: entered through int 0x80 or the 32-bit entry points */
-	if (BPF_CORE_READ(current_task(), thread_info.status) & 2) {
+	if (thread_status() & 2) {
 		g.handler = g.compat;
 		g.used = 0;
 		compat = 1;
@@ -166,6 +185,11 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 		note_used(s);
 	if (g.handler) {
 		read_args(s, regs, compat);
+		/* a jump that is known when the program is compiled costs no speculation barrier */
+		if (g.handler == H_OPENAT)
+			bpf_tail_call_static(ctx, &handlers, H_OPENAT);
+		else if (g.handler == H_OPEN)
+			bpf_tail_call_static(ctx, &handlers, H_OPEN);
 		bpf_tail_call(ctx, &handlers, g.handler);
 	}
 	return 0;
@@ -174,6 +198,11 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 #define HANDLER(name)              \
 	SEC("tp_btf/sys_exit")     \
 	int BPF_PROG(name, struct pt_regs *regs, long ret)
+
+#define SCRATCH(s)                                       \
+	struct scratch *s = scratch_of(SLOT_SYS);        \
+	if (!s)                                          \
+	return 0
 
 #define SCRATCH_AND_CONTAINER(s, c)                      \
 	struct scratch *s = scratch_of(SLOT_SYS);        \
@@ -185,25 +214,31 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 		return 0
 
 /* Key of a file object: device, inode, generation, change time. */
-static __always_inline void file_key(struct scratch *s, struct container *c, struct inode *inode, __u32 kind, __u32 op)
+static __always_inline void file_key(struct scratch *s, struct file_facts *f, __u32 kind, __u32 op)
 {
 	start_key(&s->key, &s->actor, kind, op);
-	s->key.object[0] = BPF_CORE_READ(inode, i_ino);
-	s->key.object[1] = ctime_of(inode);
-	s->key.object[2] = (__u64)BPF_CORE_READ(inode, i_sb, s_dev) << 32 | BPF_CORE_READ(inode, i_generation);
-	s->key.flags = foreign(c);
+	s->key.object[0] = f->ino;
+	s->key.object[1] = f->ctime;
+	s->key.object[2] = f->device;
+	s->key.flags = foreign(&s->actor);
 }
 
 /* A file object was used: open or executable mapping. */
-static __always_inline int use_file(struct scratch *s, struct container *c, struct file *file, __u32 kind, __u32 op, __u64 flags, __u32 slot)
+static __always_inline int use_file(struct scratch *s, struct file *file, struct file_facts *f, __u32 kind, __u32 op, __u64 flags, __u32 slot)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct inode *inode = f->inode;
+	struct container *c;
 	int told;
 
-	file_key(s, c, inode, kind, op);
-	told = consult(&s->key, c);
+	file_key(s, f, kind, op);
+	told = consult(&s->key, s->actor.cgroup);
 	if (told == HIT)
 		return 0;
+	c = container_of_actor(s);
+	if (!c) {
+		bpf_map_delete_elem(&l1, &s->key);
+		return 0;
+	}
 	begin(s, kind, &s->actor);
 	if (!build_path(slot, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry))) {
 		bpf_map_delete_elem(&l1, &s->key);
@@ -229,16 +264,13 @@ static __always_inline int use_file(struct scratch *s, struct container *c, stru
 	return 0;
 }
 
-static __always_inline __u32 open_op(struct file *file)
+static __always_inline __u32 open_op(struct file_facts *f)
 {
-	__u32 mode = BPF_CORE_READ(file, f_mode);
-	__u16 type = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
-
-	if (mode & FMODE_CREATED)
+	if (f->mode & FMODE_CREATED)
 		return FILE_CREATE;
-	if ((mode & FMODE_PATH) || type == S_IFDIR)
+	if ((f->mode & FMODE_PATH) || f->type == S_IFDIR)
 		return FILE_LIST;
-	return mode & FMODE_WRITE ? FILE_WRITE : FILE_READ;
+	return f->mode & FMODE_WRITE ? FILE_WRITE : FILE_READ;
 }
 
 /* The directory that a relative argument starts from. */
@@ -282,7 +314,7 @@ static __always_inline __u64 arg(struct scratch *s, __u64 i)
 }
 
 /* A call that names one or two files by path. */
-static __always_inline int use_paths(struct scratch *s, struct container *c, __u32 op, struct path_call pc, __s64 result)
+static __always_inline int use_paths(struct scratch *s, __u32 op, struct path_call pc, __s64 result)
 {
 	__u32 second;
 	__u64 h0, h1;
@@ -309,10 +341,10 @@ static __always_inline int use_paths(struct scratch *s, struct container *c, __u
 		struct task_struct *task = current_task();
 		s->key.object[3] = (__u64)BPF_CORE_READ(task, fs, pwd.dentry);
 	}
-	s->key.flags = foreign(c) | (result ? 2 : 0) | (op == FILE_CHMOD ? (__u32)s->e.num[1] << 8 : 0);
+	s->key.flags = foreign(&s->actor) | (result ? 2 : 0) | (op == FILE_CHMOD ? (__u32)s->e.num[1] << 8 : 0);
 	if (s->key.flags & 1)
 		s->e.origin = ORIGIN_FOREIGN;
-	told = consult(&s->key, c);
+	told = consult(&s->key, s->actor.cgroup);
 	if (told == HIT)
 		return 0;
 	put_base(s, 2, pc.dfd < 6 ? (int)arg(s, pc.dfd) : AT_FDCWD);
@@ -327,39 +359,42 @@ static __always_inline int use_paths(struct scratch *s, struct container *c, __u
 	return 0;
 }
 
-static __always_inline int opened(struct scratch *s, struct container *c, struct path_call pc, __u64 flags)
+static __always_inline int opened(struct scratch *s, struct path_call pc, __u64 flags)
 {
+	struct file_facts f;
 	struct file *file;
 
 	if (s->ret == -EACCES || s->ret == -EPERM)
-		return use_paths(s, c, FILE_FAILED, pc, s->ret);
+		return use_paths(s, FILE_FAILED, pc, s->ret);
 	if (s->ret < 0)
 		return 0;
 	file = file_of(s->ret);
 	if (!file)
 		return 0;
-	return use_file(s, c, file, WIRE_FILE, open_op(file), flags, SLOT_SYS);
+	read_facts(file, &f);
+	return use_file(s, file, &f, WIRE_FILE, open_op(&f), flags, SLOT_SYS);
 }
 
 HANDLER(h_open)
 {
 	struct path_call pc = { .dfd = 0xff, .path = 0, .dfd2 = 0xff, .path2 = 0xff, .mode = 1 };
-	SCRATCH_AND_CONTAINER(s, c);
-	return opened(s, c, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[1]);
+	SCRATCH(s);
+	return opened(s, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[1]);
 }
 
 HANDLER(h_openat)
 {
 	struct path_call pc = { .dfd = 0, .path = 1, .dfd2 = 0xff, .path2 = 0xff, .mode = 2 };
-	SCRATCH_AND_CONTAINER(s, c);
-	return opened(s, c, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[2]);
+	SCRATCH(s);
+	return opened(s, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[2]);
 }
 
 HANDLER(h_path)
 {
 	struct path_call pc;
+	struct file_facts f;
 	struct file *file;
-	SCRATCH_AND_CONTAINER(s, c);
+	SCRATCH(s);
 
 	if (s->ret < 0 && s->ret != -EACCES && s->ret != -EPERM)
 		return 0;
@@ -369,17 +404,19 @@ HANDLER(h_path)
 		file = file_of(s->args[0]);
 		if (!file || s->ret < 0)
 			return 0;
-		return use_file(s, c, file, WIRE_FILE, pc.op & 31, s->args[1], SLOT_SYS);
+		read_facts(file, &f);
+		return use_file(s, file, &f, WIRE_FILE, pc.op & 31, s->args[1], SLOT_SYS);
 	}
 	if (pc.op == FILE_UNLINK && pc.mode < 6 && (arg(s, pc.mode) & 0x200)) /* AT_REMOVEDIR */
 		pc.op = FILE_RMDIR;
-	return use_paths(s, c, pc.op & 31, pc, s->ret);
+	return use_paths(s, pc.op & 31, pc, s->ret);
 }
 
 HANDLER(h_mmap)
 {
+	struct file_facts f;
 	struct file *file;
-	SCRATCH_AND_CONTAINER(s, c);
+	SCRATCH(s);
 
 	/* errors are the last page of the address space */
 	if (!(s->args[2] & PROT_EXEC) || (s->args[3] & MAP_ANONYMOUS) || (__u64)s->ret > -4096ULL)
@@ -387,11 +424,12 @@ HANDLER(h_mmap)
 	file = file_of(s->args[4]);
 	if (!file)
 		return 0;
-	return use_file(s, c, file, WIRE_LIBRARY, 0, s->args[2], SLOT_SYS);
+	read_facts(file, &f);
+	return use_file(s, file, &f, WIRE_LIBRARY, 0, s->args[2], SLOT_SYS);
 }
 
 /* Calls that are new by a few words: key words, no path. */
-static __always_inline int use_words(struct scratch *s, struct container *c, __u32 kind, __u32 op, __u64 a, __u64 b, int alert_class)
+static __always_inline int use_words(struct scratch *s, __u32 kind, __u32 op, __u64 a, __u64 b, int alert_class)
 {
 	int told;
 
@@ -399,7 +437,7 @@ static __always_inline int use_words(struct scratch *s, struct container *c, __u
 	s->key.object[0] = a;
 	s->key.object[1] = b;
 	s->key.flags = s->ret < 0 ? 2 : 0;
-	told = consult(&s->key, c);
+	told = consult(&s->key, s->actor.cgroup);
 	if (told == HIT)
 		return 0;
 	s->verdict = NOVEL;
@@ -446,7 +484,7 @@ HANDLER(h_dup)
 	s->e.num[0] = stream;
 	s->e.num[1] = target;
 	s->e.num[2] = family;
-	return use_words(s, c, WIRE_DUP, stream, target, target == 0 ? hash_string(s, 1, 0) : 0, target == 0);
+	return use_words(s, WIRE_DUP, stream, target, target == 0 ? hash_string(s, 1, 0) : 0, target == 0);
 }
 
 HANDLER(h_namespace)
@@ -472,7 +510,7 @@ HANDLER(h_namespace)
 	s->e.num[0] = call;
 	s->e.num[1] = flags;
 	s->e.num[2] = s->ret;
-	return use_words(s, c, WIRE_NAMESPACE, call, flags, 0, 1);
+	return use_words(s, WIRE_NAMESPACE, call, flags, 0, 1);
 }
 
 HANDLER(h_mount)
@@ -484,7 +522,7 @@ HANDLER(h_mount)
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret == 0) {
 		/* whatever is known by path may mean something else now */
-		__sync_fetch_and_add(&c->generation, 1);
+		forget_all(s->actor.cgroup);
 	}
 	begin(s, WIRE_MOUNT, &s->actor);
 	s->e.flags |= WIRE_ARGUMENT;
@@ -514,7 +552,7 @@ HANDLER(h_mount)
 	}
 	h = hash_string(s, 1, s->e.slen[0]);
 	put_base(s, 3, AT_FDCWD);
-	return use_words(s, c, WIRE_MOUNT, call, h, s->e.num[1], 1);
+	return use_words(s, WIRE_MOUNT, call, h, s->e.num[1], 1);
 }
 
 HANDLER(h_ptrace)
@@ -531,7 +569,7 @@ HANDLER(h_ptrace)
 	s->e.num[0] = request;
 	s->e.num[1] = call == 0 ? s->args[1] : s->args[0];
 	s->e.num[2] = s->ret;
-	return use_words(s, c, WIRE_PTRACE, call, request, 0, 1);
+	return use_words(s, WIRE_PTRACE, call, request, 0, 1);
 }
 
 HANDLER(h_module)
@@ -549,7 +587,7 @@ HANDLER(h_module)
 		s->e.flags |= WIRE_ARGUMENT;
 	}
 	s->e.num[0] = s->ret;
-	return use_words(s, c, WIRE_MODULE, 0, hash_string(s, 0, 0), s->nr, 1);
+	return use_words(s, WIRE_MODULE, 0, hash_string(s, 0, 0), s->nr, 1);
 }
 
 HANDLER(h_bpf)
@@ -558,7 +596,7 @@ HANDLER(h_bpf)
 	begin(s, WIRE_BPF, &s->actor);
 	s->e.num[0] = s->args[0];
 	s->e.num[1] = s->ret;
-	return use_words(s, c, WIRE_BPF, 0, s->args[0], 0, 1);
+	return use_words(s, WIRE_BPF, 0, s->args[0], 0, 1);
 }
 
 HANDLER(h_memfd)
@@ -569,7 +607,7 @@ HANDLER(h_memfd)
 	begin(s, WIRE_MEMFD, &s->actor);
 	s->e.flags |= WIRE_ARGUMENT;
 	put_user_str(s, 0, s->args[0]);
-	return use_words(s, c, WIRE_MEMFD, 0, hash_string(s, 0, 0), 0, 1);
+	return use_words(s, WIRE_MEMFD, 0, hash_string(s, 0, 0), 0, 1);
 }
 
 HANDLER(h_rare)
@@ -582,7 +620,7 @@ HANDLER(h_rare)
 	s->e.num[3] = s->args[2];
 	s->e.num[4] = s->args[3];
 	s->e.num[5] = s->ret;
-	return use_words(s, c, WIRE_RARE, 0, s->nr, s->args[0] & 0xffff, 1);
+	return use_words(s, WIRE_RARE, 0, s->nr, s->args[0] & 0xffff, 1);
 }
 
 HANDLER(h_signal)
@@ -598,7 +636,7 @@ HANDLER(h_signal)
 	/* signal 0 asks, and nothing more */
 	if (!s->e.num[0])
 		return 0;
-	return use_words(s, c, WIRE_SIGNAL, 0, s->e.num[0], 0, 0);
+	return use_words(s, WIRE_SIGNAL, 0, s->e.num[0], 0, 0);
 }
 
 HANDLER(h_credentials)
@@ -629,7 +667,7 @@ HANDLER(h_credentials)
 		p->caps = caps;
 		make_actor(p);
 	}
-	return use_words(s, c, WIRE_CREDENTIALS, 0, (__u64)s->e.num[0] << 32 | uid, caps, (caps & ~s->actor.caps) != 0);
+	return use_words(s, WIRE_CREDENTIALS, 0, (__u64)s->e.num[0] << 32 | uid, caps, (caps & ~s->actor.caps) != 0);
 }
 
 #endif

@@ -30,6 +30,22 @@ static __always_inline __u32 mntns_of(struct task_struct *task)
 	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 }
 
+/*
+ * Whether the current task comes with its type (kernel commit 3ca1032ab7ab, 5.11): then its fields
+ * are plain loads instead of calls. Known when loading; the other branch is never verified.
+ */
+static __always_inline bool typed_task(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
+}
+
+static __always_inline __u32 own_mntns(void)
+{
+	if (typed_task())
+		return bpf_get_current_task_btf()->nsproxy->mnt_ns->ns.inum;
+	return mntns_of((struct task_struct *)bpf_get_current_task());
+}
+
 static __always_inline __u64 caps_of(const struct cred *cred)
 {
 	/* kernel commit f122a08b197d (6.3) made it one word; the bytes are the same */

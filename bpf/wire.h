@@ -147,11 +147,11 @@ enum container_flags { CONTAINER_PROVISIONAL = 1, CONTAINER_STARTED = 2 };
 
 struct container {
 	__u32 set; /* dictionary set of its image */
-	__u32 generation;
 	__u32 dense_base;
 	__u32 dense_len;
 	__u32 flags;
 	__u32 mntns; /* inode number of its first program's mount namespace */
+	__u32 pad0;
 	__u64 created_ns; /* boot clock */
 	__u64 quota_epoch;
 	__u32 quota_used;
@@ -180,8 +180,9 @@ struct process {
 	__u32 exe_dev;
 	__u32 uid;
 	__u32 flags;
+	__u32 mntns; /* of its container, 0: not known yet */
 	__u8 entry;
-	__u8 pad[3];
+	__u8 pad[7];
 };
 
 /* Settings, written by user space before load and while running (.bss and .data). */
@@ -193,6 +194,7 @@ struct gate {
 };
 
 #define SYSCALLS 512
+#define EPOCHS 4096 /* generations of containers, by root cgroup modulo this */
 #define DENSE_MAX 262144
 #define DENSE_DYNAMIC 65536 /* below: behaviours numbered by the kernel; above: blocks of instances */
 

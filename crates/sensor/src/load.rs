@@ -923,6 +923,7 @@ struct Maps {
     watched_paths: MapHandle,
     cgroups: MapHandle,
     containers: MapHandle,
+    epochs: MapHandle,
     processes: MapHandle,
     scripts: MapHandle,
     dense: Dense,
@@ -1034,6 +1035,7 @@ impl Control {
                 watched_paths: MapHandle::try_from(&m.watched_paths)?,
                 cgroups: MapHandle::try_from(&m.cgroups)?,
                 containers: MapHandle::try_from(&m.containers)?,
+                epochs: MapHandle::try_from(&m.epochs)?,
                 processes: MapHandle::try_from(&m.processes)?,
                 scripts: MapHandle::try_from(&m.scripts)?,
                 dense,
@@ -1058,7 +1060,7 @@ impl Control {
             copy_into(&mut c, &old);
             // another set: what the first level remembers of this container is void
             if c.set != w.set {
-                c.generation = c.generation.wrapping_add(1);
+                self.forget_all(w.cgroup_id)?;
             }
         } else {
             c.created_ns = boot_now().0;
@@ -1069,6 +1071,21 @@ impl Control {
         c.flags &= !1;
         update(&self.maps.containers, "containers", &id, bytes_of(&c))?;
         update(&self.maps.cgroups, "cgroups", &id, &id)
+    }
+
+    /// Makes every first-level entry of a container a miss.
+    fn forget_all(&self, cgroup_id: u64) -> Result<(), SensorError> {
+        let at = ((cgroup_id % u64::from(self.maps.epochs.max_entries())) as u32).to_ne_bytes();
+        let epoch = self.maps.epochs.lookup(&at, MapFlags::ANY).ok().flatten();
+        let epoch = epoch.map_or(0, |b| {
+            u32::from_ne_bytes(b.try_into().unwrap_or_default())
+        });
+        update(
+            &self.maps.epochs,
+            "epochs",
+            &at,
+            &epoch.wrapping_add(1).to_ne_bytes(),
+        )
     }
 
     /// A cgroup is no container's.
@@ -1154,10 +1171,10 @@ impl Control {
             start_ns: p.key.start.0,
             uid: p.uid,
             flags: if interpreted { 2 } else { 0 },
+            mntns: self.mark_started(p),
             entry: p.entry as u8,
             ..Default::default()
         };
-        self.mark_started(p);
         update(
             &self.maps.processes,
             "processes",
@@ -1166,9 +1183,11 @@ impl Control {
         )
     }
 
-    /// A container with a running process has started; its mount namespace is that process's.
-    fn mark_started(&self, p: &SeedProcess) {
+    /// A container with a running process has started; its mount namespace is that of the first
+    /// process that was found. Returns its inode number.
+    fn mark_started(&self, p: &SeedProcess) -> u32 {
         let id = p.cgroup_id.to_ne_bytes();
+        let mut mntns = 0;
         if let Ok(Some(old)) = self.maps.containers.lookup(&id, MapFlags::ANY) {
             let mut c = types::container::default();
             copy_into(&mut c, &old);
@@ -1181,7 +1200,9 @@ impl Control {
                     .containers
                     .update(&id, bytes_of(&c), MapFlags::EXIST);
             }
+            mntns = c.mntns;
         }
+        mntns
     }
 
     /// Replaces the entries of a set: adds what is new, removes what is missing.
