@@ -136,11 +136,13 @@ __noinline int submit(__u32 slot, int alert_class)
 	struct scratch *s = scratch_of(slot);
 	struct cpu_state *cpu = cpu_state();
 	struct container *c;
-	__u64 root;
+	__u64 root, wake;
 	__u32 used, len;
 
 	if (!s || !cpu)
 		return -1;
+	/* waking costs an interrupt, some ten times what the rest of this function does */
+	wake = s->e.boot_ns < reader_until_ns ? BPF_RB_NO_WAKEUP : 0;
 	root = s->e.cgroup;
 	c = bpf_map_lookup_elem(&containers, &root);
 	used = s->used;
@@ -153,7 +155,7 @@ __noinline int submit(__u32 slot, int alert_class)
 	if (alert_class && within_quota(c, s->e.boot_ns)) {
 		s->e.ring = 1;
 		s->e.seq = ++cpu->seq[1];
-		if (!bpf_ringbuf_output(&alert_ring, s, len, 0)) {
+		if (!bpf_ringbuf_output(&alert_ring, s, len, wake)) {
 			cpu->emitted[1]++;
 			if (c)
 				__sync_fetch_and_add(&c->emitted[1], 1);
@@ -164,7 +166,7 @@ __noinline int submit(__u32 slot, int alert_class)
 	}
 	s->e.ring = 0;
 	s->e.seq = ++cpu->seq[0];
-	if (!bpf_ringbuf_output(&bulk_ring, s, len, 0)) {
+	if (!bpf_ringbuf_output(&bulk_ring, s, len, wake)) {
 		cpu->emitted[0]++;
 		if (c)
 			__sync_fetch_and_add(&c->emitted[0], 1);

@@ -84,6 +84,12 @@ const ESSENTIAL: &[&str] = &[
 
 /// Most events that one call of [`Sensor::poll`] takes from the bulk ring.
 const BULK_BATCH: usize = 4096;
+/// How long the reader looks by itself after the last event.
+const AWAKE_NS: u64 = 20_000_000;
+/// How often it looks meanwhile: what an alert waits for at most.
+const AWAKE_LOOK: Duration = Duration::from_millis(1);
+/// Longest sleep: bounds how late an event is whose program saw us awake a moment too long.
+const ASLEEP_MAX: Duration = Duration::from_millis(50);
 
 /// Boot clock now.
 pub(crate) fn boot_now() -> BootNs {
@@ -125,6 +131,7 @@ pub struct Sensor {
     control: Control,
     losses: Losses,
     last_tick: BootNs,
+    awake_until: BootNs,
     syscalls_used: bool,
     misses: Vec<(MapFreeProgram, u64)>,
     // last: everything above holds references into the kernel only through descriptors
@@ -266,6 +273,7 @@ impl Sensor {
                 ..Default::default()
             },
             last_tick: BootNs(0),
+            awake_until: BootNs(0),
             syscalls_used: config.syscalls_used,
             misses,
             skel,
@@ -299,12 +307,44 @@ impl Sensor {
             self.tick(now);
         }
         let mut handed = self.losses(now, sink);
-        if self.drain(sink) + handed > 0 {
-            return Ok(handed + 1);
+        let drained = self.drain(sink);
+        if drained > 0 {
+            self.stay_awake(now);
         }
-        self.wait(timeout)?;
+        if drained + handed > 0 {
+            return Ok(drained + handed);
+        }
+        if now < self.awake_until {
+            std::thread::sleep(AWAKE_LOOK.min(timeout));
+        } else {
+            self.fall_asleep();
+            // what was submitted while the programs still thought us awake
+            let late = self.drain(sink);
+            if late > 0 {
+                return Ok(late);
+            }
+            self.wait(timeout.min(ASLEEP_MAX))?;
+        }
         handed += self.drain(sink);
+        if handed > 0 {
+            self.stay_awake(boot_now());
+        }
         Ok(handed)
+    }
+
+    /// While events keep coming the programs need not wake us: we look every millisecond.
+    fn stay_awake(&mut self, now: BootNs) {
+        self.awake_until = BootNs(now.0 + AWAKE_NS);
+        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
+            // a little less than we do look, so that nobody relies on a look that has just ended
+            bss.reader_until_ns = self.awake_until.0 - AWAKE_NS / 4;
+        }
+    }
+
+    fn fall_asleep(&mut self) {
+        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
+            bss.reader_until_ns = 0;
+        }
     }
 
     fn drain(&mut self, sink: &mut dyn FnMut(Signal)) -> usize {
@@ -1077,9 +1117,7 @@ impl Control {
     fn forget_all(&self, cgroup_id: u64) -> Result<(), SensorError> {
         let at = ((cgroup_id % u64::from(self.maps.epochs.max_entries())) as u32).to_ne_bytes();
         let epoch = self.maps.epochs.lookup(&at, MapFlags::ANY).ok().flatten();
-        let epoch = epoch.map_or(0, |b| {
-            u32::from_ne_bytes(b.try_into().unwrap_or_default())
-        });
+        let epoch = epoch.map_or(0, |b| u32::from_ne_bytes(b.try_into().unwrap_or_default()));
         update(
             &self.maps.epochs,
             "epochs",
