@@ -18,7 +18,9 @@ pub trait Attribute: Send {
     /// Attributes one event.
     fn attribute(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
     /// A runtime said something about an instance.
-    fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out>;
+    fn confirmed(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out>;
+    /// No runtime knows more about an instance than the disk does.
+    fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out>;
     /// A container got another name.
     fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out>;
     /// Time passes.
@@ -42,8 +44,11 @@ impl<E: Evidence + Send> Attribute for Attributor<E> {
     fn attribute(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
         Attributor::attribute(self, event, anchor, now)
     }
-    fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out> {
-        Attributor::confirmed(self, instance, facts, now)
+    fn confirmed(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out> {
+        Attributor::confirmed(self, instance, facts)
+    }
+    fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out> {
+        Attributor::unanswered(self, instance, why)
     }
     fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out> {
         Attributor::renamed(self, id, name)

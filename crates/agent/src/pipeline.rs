@@ -26,10 +26,10 @@ use plimsoll_baseline::{
 use plimsoll_model::record::{Decision, Presence};
 use plimsoll_model::{
     Alert, BaselineId, BaselineRef, BehaviourId, BootNs, Container, ContainerState, Drift, Event,
-    EventKind, Gap, GapScope, Instance, Observation, Record, Runtime, Stage, Stamp,
+    EventKind, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
 };
 use plimsoll_sensor::api::Watch;
-use plimsoll_workload::{ApiNews, Out, Scan};
+use plimsoll_workload::{ApiNews, Out, Question, Scan};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ const SLEEP_AFTER_NS: u64 = 600_000_000_000;
 const LATE_NS: u64 = 2_000_000_000;
 
 /// Asks a runtime about an instance; `false`: its queue is full.
-pub type Ask = Box<dyn Fn(Instance, Runtime) -> bool + Send>;
+pub type Ask = Box<dyn Fn(Question) -> bool + Send>;
 
 /// What the pipeline acts on.
 pub struct Parts {
@@ -240,14 +240,14 @@ impl Pipeline {
 
     /// Takes what a runtime said.
     pub fn news(&mut self, news: ApiNews) {
-        let now = self.parts.clocks.boot();
         let outs = match news {
             ApiNews::Confirmed { instance, facts } => {
-                self.parts.attribute.confirmed(&instance, &facts, now)
+                self.parts.attribute.confirmed(&instance, &facts)
             }
             ApiNews::Renamed { id, name } => self.parts.attribute.renamed(&id, &name),
             // identity stays as disk gave it; the attributor says what is unknown and why
-            ApiNews::NoAnswer { .. } | ApiNews::Connected { .. } => Vec::new(),
+            ApiNews::NoAnswer { instance, why } => self.parts.attribute.unanswered(&instance, &why),
+            ApiNews::Connected { .. } => Vec::new(),
             ApiNews::Disconnected { socket, why, .. } => {
                 self.problem(format!("runtime at {}: {why}", socket.display()));
                 Vec::new()
@@ -308,9 +308,14 @@ impl Pipeline {
                 }
             }
             Out::Unwatch { cgroup_id } => self.unwatch(cgroup_id),
-            Out::Ask { instance, runtime } => {
-                // a refused question is asked again by the attributor or stays unanswered
-                let _ = (self.parts.ask)(instance, runtime);
+            Out::Ask(question) => {
+                let instance = question.instance.clone();
+                if !(self.parts.ask)(question) {
+                    let refused = "too many questions to runtimes were waiting";
+                    for out in self.parts.attribute.unanswered(&instance, refused) {
+                        self.take(out);
+                    }
+                }
             }
             Out::Gap(gap) => self.parts.ledger.note(loss_of(gap)),
         }

@@ -80,9 +80,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
         scan,
         ask: Box::new(move |news| {
             let confirmer = Confirmer::start(runtimes, news)?;
-            Ok(Box::new(move |instance, runtime| {
-                confirmer.ask(instance, runtime)
-            }))
+            Ok(Box::new(move |question| confirmer.ask(question)))
         }),
         sinks,
     };

@@ -1,6 +1,9 @@
 //! The whole spine on real containers and real eBPF: needs root and the environment that
 //! `scripts/test` makes; left out (and said so there) without it.
 
+#[path = "host/runtimes.rs"]
+mod runtimes;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,17 +1,23 @@
-//! What the runtimes themselves say: Docker and Podman, over their Unix sockets.
+//! What the runtimes themselves say: Docker, Podman and containerd, over their Unix sockets.
 //!
-//! An answer confirms what was on disk and never delays it. Podman speaks Docker's protocol where its
-//! service runs. containerd and CRI-O are not asked in this release: their identity is what the OCI
-//! bundle tells (see [`crate::disk`]), and a question about them is answered with "no answer".
+//! Podman speaks Docker's protocol where its service runs. For Docker and Podman an answer confirms
+//! what was on disk and never delays it; containerd alone knows which image a container was made
+//! from, so that its answer is waited for (see [`crate::Attributor`], bounded). CRI-O is not asked:
+//! its OCI bundle tells everything. Such a question is answered with "no answer".
 //!
-//! Promises: one thread; a bounded queue whose refusals are counted; every lookup ends in time; the
+//! Promises: one thread; a bounded queue whose refusals are counted; a bounded number of lookups at a
+//! time, so that one runtime that hangs does not hold up the others; every lookup ends in time; the
 //! stream of events is followed again, with back-off, when a runtime goes away and comes back.
 
+mod containerd;
+
+use crate::disk::options;
 use crate::facts::{Facts, MAX_COMMAND_ARGS, MAX_LABELS, MAX_LIST, bounded, repository_of};
 use crate::scan::command_line;
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, EventMessage};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
+use containerd::Containerd;
 use futures_util::StreamExt as _;
 use plimsoll_model::{ContainerId, Digest, Instance, Runtime, Text};
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +25,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+/// What a runtime is asked about one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which life of which container.
+    pub instance: Instance,
+    /// Whom to ask.
+    pub runtime: Runtime,
+    /// Path of its root cgroup: tells containers of one id in two namespaces apart.
+    pub cgroup_path: String,
+}
 
 /// What a runtime told us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,11 +112,17 @@ impl Default for ConfirmerConfig {
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// Sockets followed at most.
 const MAX_SOCKETS: usize = 16;
+/// Lookups under way at a time.
+const MAX_LOOKUPS: usize = 32;
+/// Sockets are looked for this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// And at most this often when a question finds none.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 
 /// Asks runtimes in a thread of its own.
 #[derive(Debug)]
 pub struct Confirmer {
-    questions: mpsc::Sender<(Instance, Runtime)>,
+    questions: mpsc::Sender<Question>,
     refused: Arc<AtomicU64>,
 }
 
@@ -125,8 +149,8 @@ impl Confirmer {
     }
 
     /// Asks about an instance. `false`: the queue is full (counted, see [`Self::refused`]).
-    pub fn ask(&self, instance: Instance, runtime: Runtime) -> bool {
-        let taken = self.questions.try_send((instance, runtime)).is_ok();
+    pub fn ask(&self, question: Question) -> bool {
+        let taken = self.questions.try_send(question).is_ok();
         if !taken {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -139,75 +163,152 @@ impl Confirmer {
     }
 }
 
+/// Somebody who can be asked.
+#[derive(Clone, Debug)]
+enum Client {
+    Docker(Docker),
+    Containerd(Containerd),
+}
+
+/// The sockets in use, and when they were last looked for.
+struct Sockets {
+    config: ConfirmerConfig,
+    known: HashMap<PathBuf, (Runtime, Client)>,
+    looked: Option<Instant>,
+}
+
+impl Sockets {
+    fn look(&mut self, tell: &mpsc::Sender<ApiNews>) {
+        self.looked = Some(Instant::now());
+        self.known.retain(|socket, _| socket.exists());
+        for (socket, runtime) in find_sockets(&self.config) {
+            if self.known.len() >= MAX_SOCKETS || self.known.contains_key(&socket) {
+                continue;
+            }
+            let client = match runtime {
+                Runtime::Containerd => Containerd::at(&socket).map(Client::Containerd),
+                _ => {
+                    let path = socket.to_string_lossy();
+                    Docker::connect_with_unix(&path, 10, bollard::API_DEFAULT_VERSION)
+                        .ok()
+                        .map(Client::Docker)
+                }
+            };
+            let Some(client) = client else { continue };
+            if let Client::Docker(docker) = &client {
+                tokio::spawn(follow(
+                    docker.clone(),
+                    socket.clone(),
+                    runtime,
+                    tell.clone(),
+                ));
+            }
+            self.known.insert(socket, (runtime, client));
+        }
+    }
+
+    /// Who may answer for this runtime, the most likely first.
+    fn of(&mut self, runtime: Runtime, tell: &mpsc::Sender<ApiNews>) -> Vec<(PathBuf, Client)> {
+        let speaks = |client: &Client| match client {
+            Client::Docker(_) => matches!(runtime, Runtime::Docker | Runtime::Podman),
+            Client::Containerd(_) => runtime == Runtime::Containerd,
+        };
+        let recent = |at: &Instant| at.elapsed() < LOOK_AT_MOST_EVERY;
+        if !self.known.values().any(|(_, c)| speaks(c)) && !self.looked.as_ref().is_some_and(recent)
+        {
+            self.look(tell);
+        }
+        let fitting = self.known.iter().filter(|(_, (_, c))| speaks(c));
+        let mut found: Vec<_> = fitting
+            .map(|(socket, (r, c))| (*r != runtime, socket.clone(), c.clone()))
+            .collect();
+        found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        found
+            .into_iter()
+            .map(|(_, socket, c)| (socket, c))
+            .collect()
+    }
+}
+
 /// Answers questions and passes on events until nobody can ask any more.
 async fn serve(
     config: ConfirmerConfig,
-    mut asked: mpsc::Receiver<(Instance, Runtime)>,
+    mut asked: mpsc::Receiver<Question>,
     mut news: impl FnMut(ApiNews),
 ) {
     let (tell, mut told) = mpsc::channel(256);
-    let mut sockets: HashMap<PathBuf, Docker> = HashMap::new();
-    let mut look_again = tokio::time::interval(Duration::from_secs(5));
+    let timeout = Duration::from_millis(config.timeout_ms);
+    let mut sockets = Sockets {
+        config,
+        known: HashMap::new(),
+        looked: None,
+    };
+    let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+    let mut look_again = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
-            question = asked.recv() => {
-                let Some((instance, runtime)) = question else { return };
-                let timeout = Duration::from_millis(config.timeout_ms);
-                news(answer(&sockets, instance, runtime, timeout).await);
+            question = asked.recv(), if lookups.available_permits() > 0 => {
+                let Some(question) = question else { return };
+                let clients = sockets.of(question.runtime, &tell);
+                let permit = lookups.clone().try_acquire_owned();
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let said = answer(&clients, question, timeout).await;
+                    drop(permit);
+                    // the receiver ends with the thread only
+                    let _ = tell.send(said).await;
+                });
             }
             Some(item) = told.recv() => news(item),
-            _ = look_again.tick() => {
-                for (socket, runtime) in find_sockets(&config) {
-                    if sockets.len() >= MAX_SOCKETS || sockets.contains_key(&socket) {
-                        continue;
-                    }
-                    let path = socket.to_string_lossy().into_owned();
-                    if let Ok(docker) = Docker::connect_with_unix(&path, 10, bollard::API_DEFAULT_VERSION) {
-                        tokio::spawn(follow(docker.clone(), socket.clone(), runtime, tell.clone()));
-                        sockets.insert(socket, docker);
-                    }
-                }
-            }
+            _ = look_again.tick() => sockets.look(&tell),
         }
     }
 }
 
-/// Asks each runtime that answers for this kind of container.
-async fn answer(
-    sockets: &HashMap<PathBuf, Docker>,
-    instance: Instance,
-    runtime: Runtime,
-    timeout: Duration,
-) -> ApiNews {
-    if !matches!(runtime, Runtime::Docker | Runtime::Podman) {
-        let why = format!(
-            "{} is not asked in this release; its identity is what is on disk",
-            runtime.as_str()
-        );
-        return ApiNews::NoAnswer { instance, why };
-    }
-    let mut why = "no socket of a runtime was found".to_owned();
-    for (socket, docker) in sockets {
-        let question =
-            docker.inspect_container(instance.id.as_str(), None::<InspectContainerOptions>);
-        match tokio::time::timeout(timeout, question).await {
-            Ok(Ok(said)) => {
-                return ApiNews::Confirmed {
-                    instance,
-                    facts: Box::new(facts_of(&said, runtime)),
-                };
+/// Asks each runtime that may answer; `timeout` bounds all of them together.
+async fn answer(clients: &[(PathBuf, Client)], question: Question, timeout: Duration) -> ApiNews {
+    let instance = question.instance.clone();
+    let mut why = match question.runtime {
+        Runtime::Docker | Runtime::Podman | Runtime::Containerd => {
+            format!("no socket of {} was found", question.runtime.as_str())
+        }
+        other => format!(
+            "{} is not asked; its identity is what is on disk",
+            other.as_str()
+        ),
+    };
+    let end = Instant::now() + timeout;
+    for (socket, client) in clients {
+        match tokio::time::timeout_at(end, ask(client, &question)).await {
+            Ok(Ok(facts)) => {
+                let facts = Box::new(facts);
+                return ApiNews::Confirmed { instance, facts };
             }
             Ok(Err(e)) => why = bounded(&format!("{}: {e}", socket.display())),
             Err(_) => {
-                why = format!(
-                    "{} did not answer in {} ms",
-                    socket.display(),
-                    timeout.as_millis()
-                )
+                let ms = timeout.as_millis();
+                why = format!("{} did not answer in {ms} ms", socket.display());
+                break;
             }
         }
     }
     ApiNews::NoAnswer { instance, why }
+}
+
+async fn ask(client: &Client, question: &Question) -> Result<Facts, String> {
+    let id = question.instance.id.as_str();
+    match client {
+        Client::Docker(docker) => docker
+            .inspect_container(id, None::<InspectContainerOptions>)
+            .await
+            .map(|said| facts_of(&said, question.runtime))
+            .map_err(|e| e.to_string()),
+        Client::Containerd(containerd) => match containerd.facts(id, &question.cgroup_path).await {
+            Ok(Some(facts)) => Ok(facts),
+            Ok(None) => Err("this containerd does not know the container".to_owned()),
+            Err(status) => Err(format!("{}: {}", status.code(), status.message())),
+        },
+    }
 }
 
 /// Follows renames of one runtime, and whether it is there.
@@ -341,26 +442,31 @@ fn facts_of(said: &ContainerInspectResponse, runtime: Runtime) -> Facts {
 
 /// Sockets that were given, the usual ones, and those of daemons that run.
 fn find_sockets(config: &ConfirmerConfig) -> Vec<(PathBuf, Runtime)> {
-    let mut found: Vec<(PathBuf, Runtime)> = config
-        .docker_sockets
-        .iter()
-        .map(|s| (s.clone(), Runtime::Docker))
-        .collect();
+    let given = |sockets: &[PathBuf], runtime| -> Vec<(PathBuf, Runtime)> {
+        sockets.iter().map(|s| (s.clone(), runtime)).collect()
+    };
+    let mut found = given(&config.docker_sockets, Runtime::Docker);
+    found.extend(given(&config.containerd_sockets, Runtime::Containerd));
     if let Some(proc_root) = &config.discover {
         found.push(("/var/run/docker.sock".into(), Runtime::Docker));
         found.push(("/run/podman/podman.sock".into(), Runtime::Podman));
-        found.extend(
-            daemon_sockets(proc_root)
-                .into_iter()
-                .map(|s| (s, Runtime::Docker)),
-        );
+        found.push((
+            "/run/containerd/containerd.sock".into(),
+            Runtime::Containerd,
+        ));
+        found.push((
+            "/run/k3s/containerd/containerd.sock".into(),
+            Runtime::Containerd,
+        ));
+        found.extend(daemon_sockets(proc_root));
     }
-    found.retain(|(s, _)| s.exists());
+    found.retain(|(s, _)| s.is_absolute() && s.exists());
     found
 }
 
-/// `-H unix://PATH` and `--host=unix://PATH` of every dockerd.
-fn daemon_sockets(proc_root: &Path) -> Vec<PathBuf> {
+/// Sockets on the command lines of dockerd, containerd and its shims (a shim names the containerd
+/// that started it), and of `podman system service`.
+fn daemon_sockets(proc_root: &Path) -> Vec<(PathBuf, Runtime)> {
     let Ok(entries) = std::fs::read_dir(proc_root) else {
         return Vec::new();
     };
@@ -372,23 +478,122 @@ fn daemon_sockets(proc_root: &Path) -> Vec<PathBuf> {
     let mut sockets = Vec::new();
     for entry in pids {
         let args = command_line(&entry.path());
-        if args
-            .first()
-            .is_some_and(|a| a.rsplit('/').next() == Some("dockerd"))
-        {
-            let hosts = args.iter().filter_map(|a| {
-                a.rsplit_once("unix://")
-                    .map(|(_, path)| PathBuf::from(path))
-            });
-            sockets.extend(hosts);
+        for socket in sockets_of(&args) {
+            if !sockets.contains(&socket) {
+                sockets.push(socket);
+            }
         }
     }
     sockets
 }
 
+/// The sockets that one command line names.
+fn sockets_of(args: &[String]) -> Vec<(PathBuf, Runtime)> {
+    let Some(program) = args.first().and_then(|a| a.rsplit('/').next()) else {
+        return Vec::new();
+    };
+    let unix = |runtime| -> Vec<(PathBuf, Runtime)> {
+        let named = args.iter().filter_map(|a| a.rsplit_once("unix://"));
+        named
+            .map(|(_, path)| (PathBuf::from(path), runtime))
+            .collect()
+    };
+    let option = |names: &[&str]| options(args, names).into_iter().next();
+    let of_containerd = |socket: Option<String>| -> Vec<(PathBuf, Runtime)> {
+        socket
+            .map(|s| (PathBuf::from(s), Runtime::Containerd))
+            .into_iter()
+            .collect()
+    };
+    match program {
+        "dockerd" => unix(Runtime::Docker),
+        "podman" if args.iter().any(|a| a == "service") => unix(Runtime::Podman),
+        "containerd" => {
+            let configured = || {
+                let config = option(&["--config", "-c"])?;
+                crate::disk::toml_text(Path::new(&config), "grpc", "address")
+            };
+            of_containerd(option(&["--address", "-a"]).or_else(configured))
+        }
+        shim if shim.starts_with("containerd-shim") => of_containerd(option(&["-address"])),
+        _ => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn question(id: &str, runtime: Runtime, cgroup_path: &str) -> Question {
+        let instance = Instance {
+            id: ContainerId::parse(id).unwrap(),
+            start: plimsoll_model::BootNs(1),
+        };
+        Question {
+            instance,
+            runtime,
+            cgroup_path: cgroup_path.to_owned(),
+        }
+    }
+
+    #[test]
+    fn daemons_and_shims_name_their_sockets() {
+        let args = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
+        let one = |line: &str| sockets_of(&args(line)).pop();
+        let of = |path: &str, runtime| Some((PathBuf::from(path), runtime));
+        assert_eq!(
+            one("/usr/bin/dockerd -H unix:///d/docker.sock"),
+            of("/d/docker.sock", Runtime::Docker)
+        );
+        assert_eq!(
+            one("/usr/bin/containerd-shim-runc-v2 -namespace moby -id x -address /d/c.sock"),
+            of("/d/c.sock", Runtime::Containerd)
+        );
+        assert_eq!(
+            one("containerd --address=/d/c.sock"),
+            of("/d/c.sock", Runtime::Containerd)
+        );
+        assert_eq!(
+            one("podman system service --time=0 unix:///d/p.sock"),
+            of("/d/p.sock", Runtime::Podman)
+        );
+        assert_eq!(one("podman run -e X=unix:///d/p.sock x"), None);
+        assert_eq!(one("vim dockerd unix:///x"), None);
+    }
+
+    /// A runtime that takes connections and says nothing.
+    #[test]
+    fn a_runtime_that_hangs_is_no_answer_in_time_and_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("c.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let config = ConfirmerConfig {
+            containerd_sockets: vec![socket],
+            timeout_ms: 1500,
+            discover: None,
+            ..ConfirmerConfig::default()
+        };
+        let confirmer = Confirmer::start(config, move |news| drop(tell.send(news))).unwrap();
+        assert!(confirmer.ask(question("hangs", Runtime::Containerd, "")));
+        assert!(confirmer.ask(question("nobody", Runtime::Crio, "")));
+        let next = || told.recv_timeout(Duration::from_secs(20)).expect("news");
+        let (first, second) = (next(), next());
+        let ApiNews::NoAnswer { instance, why } = first else {
+            panic!("{first:?}")
+        };
+        assert_eq!(
+            instance.id.as_str(),
+            "nobody",
+            "the one that hangs comes later"
+        );
+        assert!(why.contains("not asked"), "{why}");
+        let ApiNews::NoAnswer { instance, why } = second else {
+            panic!("{second:?}")
+        };
+        assert_eq!(instance.id.as_str(), "hangs");
+        assert!(why.contains("1500 ms"), "{why}");
+    }
 
     #[test]
     fn an_answer_becomes_facts() {
@@ -420,12 +625,8 @@ mod tests {
             questions,
             refused: Arc::default(),
         };
-        let instance = Instance {
-            id: ContainerId::parse("abc").unwrap(),
-            start: plimsoll_model::BootNs(1),
-        };
-        assert!(c.ask(instance.clone(), Runtime::Docker));
-        assert!(!c.ask(instance, Runtime::Docker));
+        assert!(c.ask(question("abc", Runtime::Docker, "")));
+        assert!(!c.ask(question("abc", Runtime::Docker, "")));
         assert_eq!(c.refused(), 1);
     }
 
@@ -459,11 +660,7 @@ mod tests {
         let confirmer = Confirmer::start(config, move |news| drop(tell.send(news))).unwrap();
         let next = || told.recv_timeout(Duration::from_secs(20)).expect("news");
         assert!(matches!(next(), ApiNews::Connected { .. }));
-        let instance = Instance {
-            id: ContainerId::parse(&id).unwrap(),
-            start: plimsoll_model::BootNs(1),
-        };
-        assert!(confirmer.ask(instance, Runtime::Docker));
+        assert!(confirmer.ask(question(&id, Runtime::Docker, "")));
         let ApiNews::Confirmed { facts, .. } = next() else {
             panic!("not confirmed")
         };

@@ -1,8 +1,9 @@
 //! The stage "attribute": joins events, containers and lineage into observations.
 
+use crate::api::Question;
 use crate::cgroup::{CgroupIdentity, classify, is_host_unit};
 use crate::containers::{Containers, ContainersConfig, Life};
-use crate::facts::{Evidence, Facts, Verdict};
+use crate::facts::{Evidence, Facts, Verdict, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
 use crate::scan::{FoundContainer, Scan};
 use plimsoll_model::{
@@ -63,12 +64,7 @@ pub enum Out {
         cgroup_id: u64,
     },
     /// Identity can be confirmed by the runtime: hand this to [`crate::Confirmer::ask`].
-    Ask {
-        /// Which instance.
-        instance: Instance,
-        /// Whom to ask.
-        runtime: plimsoll_model::Runtime,
-    },
+    Ask(Question),
     /// Something was lost here.
     Gap(Gap),
 }
@@ -96,6 +92,8 @@ pub struct Counters {
 
 /// How often identity is looked for again while observations wait for it.
 const RETRY_NS: u64 = 50_000_000;
+/// Why a stand-in was taken.
+const TOO_LATE: &str = "the runtime did not tell it in time";
 /// How long a cgroup that no pattern fits may stay undecided.
 const UNDECIDED_NS: u64 = 5_000_000_000;
 /// Undecided cgroups at a time; beyond, the oldest counts as no container's.
@@ -201,10 +199,11 @@ impl<E: Evidence> Attributor<E> {
             cgroup_id,
             instance: instance.clone(),
         });
-        out.push(Out::Ask {
+        out.push(Out::Ask(Question {
             instance,
             runtime: life.container.runtime,
-        });
+            cgroup_path: life.identity.root.clone(),
+        }));
         for dropped in self.containers.insert(life) {
             self.lineage.container_gone(dropped.container.cgroup_id);
             out.push(Out::Unwatch {
@@ -218,7 +217,12 @@ impl<E: Evidence> Attributor<E> {
         life.next_try = BootNs(now.0 + RETRY_NS);
         match self.evidence.facts(&life.identity, now) {
             Ok(facts) => {
-                let changed = facts.merge_into(&mut life.container);
+                let mut changed = facts.merge_into(&mut life.container);
+                life.stand_in = facts.stand_in.clone().or(life.stand_in.take());
+                if facts.is_complete() && life.settle_for_stand_in("nobody can be asked for it") {
+                    life.container.unknown_because.clear();
+                    changed = true;
+                }
                 life.resolved |= facts.is_complete();
                 if life.resolved {
                     life.container.unknown_because.clear();
@@ -399,6 +403,7 @@ impl<E: Evidence> Attributor<E> {
             return;
         };
         let _ = life;
+        self.stop_waiting(&instance, "the container went before it was told", out);
         self.release(&instance, out);
         self.lineage.container_gone(id);
         if let Some(gone) = self.containers.gone(&instance, at) {
@@ -450,6 +455,7 @@ impl<E: Evidence> Attributor<E> {
         self.counters.pending += 1;
         if full || now.0.saturating_sub(life.since.0) > self.config.identity_wait_ns {
             life.gave_up = true;
+            self.stop_waiting(&instance, TOO_LATE, out);
             self.release(&instance, out);
         } else if now >= life.next_try {
             self.try_again(&instance, now, out);
@@ -548,27 +554,58 @@ impl<E: Evidence> Attributor<E> {
     }
 
     /// Takes in what a runtime's API said about an instance.
-    pub fn confirmed(&mut self, instance: &Instance, facts: &Facts, now: BootNs) -> Vec<Out> {
+    pub fn confirmed(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out> {
         let mut out = Vec::new();
         let Some(life) = self.containers.life_mut(instance) else {
+            // it lived shorter than the answer took: whoever looks back finds it all the same
+            if let Some(gone) = self.containers.gone_mut(instance)
+                && facts.merge_into(gone)
+            {
+                out.push(Out::Container(gone.clone()));
+            }
             return out;
         };
-        let changed = facts.merge_into(&mut life.container);
-        let complete =
-            life.container.image.config_digest.is_some() && !life.container.role.is_empty();
-        let first = complete && !life.resolved;
-        life.resolved |= complete;
-        if first {
+        let mut changed = facts.merge_into(&mut life.container);
+        let told = life.container.image.config_digest.as_ref();
+        let told = told.is_some_and(|d| !is_stand_in(d)) && !life.container.role.is_empty();
+        if told && !life.container.unknown_because.is_empty() {
             life.container.unknown_because.clear();
+            changed = true;
         }
+        let first = !life.resolved && told;
+        life.resolved |= told;
         if changed || first {
             out.push(Out::Container(life.container.clone()));
         }
         if first {
             self.release(instance, &mut out);
+        } else {
+            let why = match facts.missing.as_str() {
+                "" => "the runtime does not tell it",
+                why => why,
+            };
+            self.stop_waiting(instance, why, &mut out);
         }
-        let _ = now;
         out
+    }
+
+    /// Takes in that no runtime knows more about an instance than the disk does: it is not waited
+    /// for any longer.
+    pub fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out> {
+        let mut out = Vec::new();
+        self.stop_waiting(instance, why, &mut out);
+        out
+    }
+
+    /// Takes the stand-in for the image's digest, where there is one, and lets go what waited.
+    fn stop_waiting(&mut self, instance: &Instance, why: &str, out: &mut Vec<Out>) {
+        let Some(life) = self.containers.life_mut(instance) else {
+            return;
+        };
+        if life.settle_for_stand_in(why) {
+            out.push(Out::Container(life.container.clone()));
+            self.release(instance, out);
+        }
     }
 
     /// Takes in that a container was renamed (all live instances of that id).
@@ -598,6 +635,7 @@ impl<E: Evidence> Attributor<E> {
             };
             if !life.resolved && now.0.saturating_sub(life.since.0) > self.config.identity_wait_ns {
                 life.gave_up = true;
+                self.stop_waiting(&instance, TOO_LATE, &mut out);
                 self.release(&instance, &mut out);
             }
         }

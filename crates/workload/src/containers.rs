@@ -5,8 +5,8 @@
 
 use crate::cgroup::CgroupIdentity;
 use plimsoll_model::{
-    BootNs, Container, ContainerId, ContainerState, EventKind, Instance, Observation, ProcessKey,
-    Stamp,
+    BootNs, Container, ContainerId, ContainerState, EventKind, ImageRef, Instance, Observation,
+    ProcessKey, Stamp,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -43,6 +43,8 @@ pub(crate) struct Life {
     pub(crate) resolved: bool,
     /// The wait for them is over.
     pub(crate) gave_up: bool,
+    /// What to key on when nobody tells the image's digest in time.
+    pub(crate) stand_in: Option<ImageRef>,
     /// A gap says so already.
     pub(crate) told: bool,
     /// Its first process.
@@ -60,10 +62,29 @@ impl Life {
             next_try: now,
             resolved: false,
             gave_up: false,
+            stand_in: None,
             told: false,
             init: None,
             pending: VecDeque::new(),
         }
+    }
+
+    /// Nobody tells the image's digest: the stand-in takes its place. Says whether there was one.
+    pub(crate) fn settle_for_stand_in(&mut self, why: &str) -> bool {
+        let image = &mut self.container.image;
+        if self.resolved || image.config_digest.is_some() || self.container.role.is_empty() {
+            return false;
+        }
+        let Some(stand_in) = self.stand_in.take() else {
+            return false;
+        };
+        if image.name.is_empty() {
+            image.name = stand_in.name;
+        }
+        image.config_digest = stand_in.config_digest;
+        self.container.unknown_because = format!("the image's digest: {why}");
+        self.resolved = true;
+        true
     }
 
     /// What an observation says about the container itself: it runs, or its first process ended.
@@ -158,6 +179,10 @@ impl Containers {
 
     pub(crate) fn life_mut(&mut self, instance: &Instance) -> Option<&mut Life> {
         self.live.get_mut(instance)
+    }
+
+    pub(crate) fn gone_mut(&mut self, instance: &Instance) -> Option<&mut Container> {
+        self.gone.get_mut(instance)
     }
 
     pub(crate) fn take(&mut self, instance: &Instance) -> Option<Life> {

@@ -15,7 +15,7 @@ use crate::facts::{
     Evidence, Facts, MAX_COMMAND_ARGS, MAX_LABELS, MAX_LIST, Verdict, bounded, hex, repository_of,
 };
 use crate::scan::{Seed, command_line, link, read_process};
-use plimsoll_model::{BootNs, ContainerId, Digest, Runtime, Text};
+use plimsoll_model::{BootNs, ContainerId, Digest, ImageRef, Runtime, Text};
 use serde_json::Value;
 use sha2::Digest as _;
 use std::collections::BTreeSet;
@@ -113,8 +113,10 @@ impl Roots {
             }
             "containerd" => {
                 self.containerd.extend(option(&["--state"]));
-                self.containerd
-                    .extend(option(&["--config", "-c"]).and_then(|c| toml_state(&c)));
+                self.containerd.extend(
+                    option(&["--config", "-c"])
+                        .and_then(|c| toml_text(&c, "", "state").map(PathBuf::from)),
+                );
             }
             // a shim works in the bundle of its container: STATE/io.containerd.runtime.v2.task/NS/ID
             shim if shim.starts_with("containerd-shim") => {
@@ -136,7 +138,7 @@ impl Roots {
 }
 
 /// Values of an option: `--name value` and `--name=value`.
-fn options(args: &[String], names: &[&str]) -> Vec<String> {
+pub(crate) fn options(args: &[String], names: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (i, arg) in args.iter().enumerate() {
         for name in names {
@@ -150,19 +152,22 @@ fn options(args: &[String], names: &[&str]) -> Vec<String> {
     found
 }
 
-/// The `state = "…"` line of containerd's configuration.
-fn toml_state(path: &Path) -> Option<PathBuf> {
+/// The text of `name` in a section of containerd's configuration (empty: before the first section).
+/// Enough of TOML for paths that people write; anything else is not found.
+pub(crate) fn toml_text(path: &Path, section: &str, name: &str) -> Option<String> {
     let config = String::from_utf8(read(path)?).ok()?;
-    let line = config
-        .lines()
-        .map(str::trim)
-        .take_while(|l| !l.starts_with('['))
-        .find_map(|l| l.strip_prefix("state"))?;
-    Some(PathBuf::from(
-        line.trim_start_matches([' ', '='])
-            .trim()
-            .trim_matches(['"', '\'']),
-    ))
+    let mut here = String::new();
+    for line in config.lines().map(str::trim) {
+        if let Some(header) = line.strip_prefix('[') {
+            here = header.trim_end_matches(']').trim().to_owned();
+        } else if here == section
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == name
+        {
+            return Some(value.trim().trim_matches(['"', '\'']).to_owned());
+        }
+    }
+    None
 }
 
 /// A bounded read that a symbolic link at the end cannot lead away.
@@ -255,6 +260,8 @@ impl Disk {
 
     fn bundle(&self, identity: &CgroupIdentity) -> Option<Facts> {
         let id = identity.id.as_str();
+        // an id is unique in one namespace of one containerd only
+        let mut elsewhere = None;
         for state in &self.roots.containerd {
             let tasks = state.join("io.containerd.runtime.v2.task");
             let Ok(namespaces) = std::fs::read_dir(&tasks) else {
@@ -262,9 +269,18 @@ impl Disk {
             };
             for ns in namespaces.flatten().take(64) {
                 if let Some(config) = read_json(&ns.path().join(id).join("config.json")) {
-                    return Some(of_bundle(&config, Runtime::Containerd));
+                    let facts = of_bundle(&config, Runtime::Containerd);
+                    if text(&config, "/linux/cgroupsPath")
+                        .is_some_and(|said| same_cgroup(said, &identity.root))
+                    {
+                        return Some(facts);
+                    }
+                    elsewhere.get_or_insert(facts);
                 }
             }
+        }
+        if elsewhere.is_some() {
+            return elsewhere;
         }
         let dir = self
             .roots
@@ -319,7 +335,7 @@ impl Disk {
 }
 
 /// A state's cgroup is given with or without mount point and leading slash.
-fn same_cgroup(said: &str, path: &str) -> bool {
+pub(crate) fn same_cgroup(said: &str, path: &str) -> bool {
     let said = said.trim_end_matches('/');
     !path.trim_matches('/').is_empty()
         && (said == path
@@ -467,7 +483,7 @@ fn storage(root: &Path, id: &str) -> Option<Facts> {
 }
 
 /// An OCI bundle's `config.json` (runtime-spec): command, mounts, annotations of the engines.
-fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
+pub(crate) fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
     let mut f = Facts {
         runtime: Some(runtime),
         ..Facts::default()
@@ -535,15 +551,16 @@ fn stand_in(json: &Value, f: &mut Facts) {
         name => ("ref", name.to_owned()),
     };
     let digest = format!("{kind}:{}", hex(&sha2::Sha256::digest(what.as_bytes())));
-    f.image.config_digest = Digest::parse(&digest).ok();
-    if f.image.name.is_empty() {
-        f.image.name = bounded(&what);
-    }
+    f.stand_in = Digest::parse(&digest).ok().map(|digest| ImageRef {
+        name: bounded(&what),
+        config_digest: Some(digest),
+        ..ImageRef::default()
+    });
     f.missing = "the image's digest is not on disk".to_owned();
 }
 
 /// Pod, namespace and container name as labels or annotations tell them.
-fn orchestrated(f: &mut Facts) {
+pub(crate) fn orchestrated(f: &mut Facts) {
     let get = |names: &[&str]| {
         names
             .iter()
@@ -706,8 +723,11 @@ mod tests {
             &serde_json::json!({"process":{"args":["/bin/x"]},"root":{"path":"/srv/rootfs"}}),
             Runtime::Oci,
         );
+        assert_eq!(f.image.config_digest, None);
+        let stand_in = f.stand_in.unwrap();
+        assert_eq!(stand_in.name, "/srv/rootfs");
         assert!(
-            f.image
+            stand_in
                 .config_digest
                 .unwrap()
                 .as_str()

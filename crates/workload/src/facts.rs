@@ -5,7 +5,7 @@
 
 use crate::cgroup::CgroupIdentity;
 use crate::scan::Seed;
-use plimsoll_model::{BootNs, Container, ImageRef, Runtime, Text};
+use plimsoll_model::{BootNs, Container, Digest, ImageRef, Runtime, Text};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
@@ -27,6 +27,8 @@ pub struct Facts {
     pub name: String,
     /// The image, as far as it is known.
     pub image: ImageRef,
+    /// What to key on when nobody can tell the image's digest (`ref:…`, `rootfs:…`).
+    pub stand_in: Option<ImageRef>,
     /// Labels (bounded to [`MAX_LABELS`]).
     pub labels: BTreeMap<String, String>,
     /// Entry point and command.
@@ -98,9 +100,20 @@ impl Evidence for NoEvidence {
 }
 
 impl Facts {
-    /// Whether this is enough to choose a baseline: an image and a role.
+    /// Whether this is enough to choose a baseline: an image and a role. A stand-in for the digest
+    /// is enough where there is nobody to ask.
     pub fn is_complete(&self) -> bool {
-        self.image.config_digest.is_some() && (!self.command.is_empty() || self.service().is_some())
+        let image =
+            self.image.config_digest.is_some() || (self.stand_in.is_some() && !self.can_be_asked());
+        image && (!self.command.is_empty() || self.service().is_some())
+    }
+
+    /// The runtime may know the image's digest when the disk does not.
+    fn can_be_asked(&self) -> bool {
+        matches!(
+            self.runtime,
+            Some(Runtime::Docker | Runtime::Podman | Runtime::Containerd)
+        )
     }
 
     /// Compose or Swarm service.
@@ -139,7 +152,7 @@ impl Facts {
 
     /// Fills the holes of `container`, and takes over what may change in a container's life (name,
     /// addresses, ports). What a baseline is keyed on (image digest, role) is never changed once it
-    /// is there. Says whether anything changed.
+    /// is there; only a stand-in gives way to the digest it stands for. Says whether anything changed.
     pub fn merge_into(&self, container: &mut Container) -> bool {
         let before = container.clone();
         let c = container;
@@ -197,11 +210,19 @@ fn take_list<T: Clone>(slot: &mut Vec<T>, value: &[T]) {
     }
 }
 
+/// A digest of something else than an image (see `docs/guide/runtimes.md`).
+pub(crate) fn is_stand_in(digest: &Digest) -> bool {
+    ["ref:", "rootfs:"]
+        .iter()
+        .any(|kind| digest.as_str().starts_with(kind))
+}
+
 fn fill_image(image: &mut ImageRef, from: &ImageRef) {
-    if image.name.is_empty() {
+    let stands_in = image.config_digest.as_ref().is_some_and(is_stand_in);
+    if !from.name.is_empty() && (image.name.is_empty() || stands_in) {
         image.name.clone_from(&from.name);
     }
-    if image.config_digest.is_none() {
+    if from.config_digest.is_some() && (image.config_digest.is_none() || stands_in) {
         image.config_digest.clone_from(&from.config_digest);
     }
     if image.manifest_digest.is_none() {

@@ -33,7 +33,7 @@ pub mod facts;
 pub mod lineage;
 pub mod scan;
 
-pub use api::{ApiNews, Confirmer, ConfirmerConfig};
+pub use api::{ApiNews, Confirmer, ConfirmerConfig, Question};
 pub use attribute::{Attributor, AttributorConfig, Counters, Out};
 pub use cgroup::{CgroupIdentity, Hierarchy, Layout, Version, classify};
 pub use containers::{Containers, ContainersConfig};

@@ -254,7 +254,10 @@ impl Attribute for Town {
             }
         }
     }
-    fn confirmed(&mut self, _: &Instance, _: &Facts, _: BootNs) -> Vec<Out> {
+    fn confirmed(&mut self, _: &Instance, _: &Facts) -> Vec<Out> {
+        Vec::new()
+    }
+    fn unanswered(&mut self, _: &Instance, _: &str) -> Vec<Out> {
         Vec::new()
     }
     fn renamed(&mut self, _: &ContainerId, _: &str) -> Vec<Out> {
@@ -396,7 +399,7 @@ impl Rig {
             },
             attribute: Box::new(town),
             scan: Scan::default(),
-            ask: Box::new(|_| Ok(Box::new(|_, _| true))),
+            ask: Box::new(|_| Ok(Box::new(|_| true))),
             sinks: Vec::new(),
         };
         let agent = Agent::start(config, opened, around).unwrap();
