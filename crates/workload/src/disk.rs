@@ -38,7 +38,7 @@ pub struct Roots {
     pub docker: BTreeSet<PathBuf>,
     /// State directories of containerd (`…/io.containerd.runtime.v2.task` lies in them).
     pub containerd: BTreeSet<PathBuf>,
-    /// Storage of Podman and CRI-O (`overlay-containers` lies in them).
+    /// Storage of Podman and CRI-O (`overlay-containers` or that of another driver lies in them).
     pub storage: BTreeSet<PathBuf>,
     /// State roots of runc and crun.
     pub oci: BTreeSet<PathBuf>,
@@ -125,7 +125,7 @@ impl Roots {
                 self.containerd.extend(state);
             }
             "conmon" => {
-                // BUNDLE is STORAGE/overlay-containers/ID/userdata
+                // BUNDLE is STORAGE/DRIVER-containers/ID/userdata
                 let bundle = option(&["-b", "--bundle"]);
                 self.storage
                     .extend(bundle.and_then(|b| Some(b.parent()?.parent()?.parent()?.to_owned())));
@@ -437,9 +437,16 @@ fn set_image(f: &mut Facts, name: &str, digest: Option<&str>) {
     f.image.config_digest = digest.and_then(|d| Digest::parse(d).ok());
 }
 
-/// Podman and CRI-O: `overlay-containers/containers.json` and the bundle beside it.
+/// Storage drivers of Podman and CRI-O; the directory of containers is named after the one in use.
+const STORAGE_DRIVERS: [&str; 4] = ["overlay", "vfs", "btrfs", "zfs"];
+
+/// Podman and CRI-O: `DRIVER-containers/containers.json` and the bundle beside it.
 fn storage(root: &Path, id: &str) -> Option<Facts> {
-    let dir = root.join("overlay-containers");
+    let dirs = STORAGE_DRIVERS.map(|driver| root.join(format!("{driver}-containers")));
+    dirs.iter().find_map(|dir| stored(dir, id))
+}
+
+fn stored(dir: &Path, id: &str) -> Option<Facts> {
     let config = read_json(&dir.join(id).join("userdata/config.json"));
     let list = read_json(&dir.join("containers.json"));
     let entry = list

@@ -149,3 +149,108 @@ fn a_container_of_containerd_that_lives_for_an_instant_has_its_image() {
         })
     });
 }
+
+/// Podman with its own storage, on whatever cgroups this machine has.
+struct Podman {
+    dir: tempfile::TempDir,
+}
+
+impl Podman {
+    fn here() -> Option<Self> {
+        let there = Command::new("podman").arg("--version").output().is_ok();
+        if !there {
+            eprintln!("left out: podman is not installed");
+            return None;
+        }
+        // below the tests' directory: vfs storage copies images
+        let base = std::env::var("PLIMSOLL_TEST_DOCKER_DIR").expect("scripts/test sets it");
+        let dir = tempfile::tempdir_in(base).expect("a directory");
+        Some(Podman { dir })
+    }
+    fn run(&self, args: &[&str]) -> String {
+        let out = Command::new("podman")
+            .arg("--root")
+            .arg(self.dir.path().join("root"))
+            .arg("--runroot")
+            .arg(self.dir.path().join("run"))
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
+            .args(["--runtime", "runc"])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("run podman");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "podman {args:?}: {said}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        for end in [
+            &["rm", "-f", "-t", "0", "--all"][..],
+            &["rmi", "-f", "--all"],
+        ] {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run(end)));
+        }
+    }
+}
+
+#[test]
+fn a_container_of_podman_has_name_image_and_digest_and_raises_alerts() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let Some(podman) = Podman::here() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let agent = Agent::start(docker);
+    let image = "plimsoll-test/busybox:1";
+    let tar = agent.dir.path().join("image.tar");
+    let tar = tar.to_str().expect("a path of ours");
+    agent.docker(&["save", "-o", tar, image]);
+    let id = agent.docker(&["image", "inspect", "-f", "{{.Id}}", image]);
+    podman.run(&["load", "-q", "-i", tar]);
+    let name = format!("pod-{}", std::process::id());
+    let limits = [
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1000:1000",
+    ];
+    let mut run = vec!["run", "-d", "--network", "none", "--name", &name];
+    run.extend(limits);
+    let work = "cp /bin/busybox /tmp/dropped; /tmp/dropped true; sleep 60";
+    run.extend([image, "sh", "-c", work]);
+    podman.run(&run);
+
+    agent.wait_until("the alert is there", || {
+        let all = agent.alerts(&name);
+        all.iter().any(|a| a.to_string().contains("/tmp/dropped"))
+    });
+    let container = named(&agent, &name).expect("its record");
+    assert_eq!(container["runtime"], "podman", "{container}");
+    assert_eq!(
+        container["image"],
+        format!("localhost/{image}"),
+        "{container}"
+    );
+    assert_eq!(container["image_digest"], id.trim(), "{container}");
+    assert_eq!(container["unknown_because"], Value::Null, "{container}");
+    podman.run(&["exec", &name, "sh", "-c", "echo in a session"]);
+    agent.wait_until("the session is told from the service", || {
+        let execs = agent
+            .plimsoll(&["events", "--kind", "exec", "--container", &name])
+            .unwrap_or_default();
+        execs.iter().any(|e| {
+            e.to_string().contains("in a session") && e.to_string().contains("exec_session")
+        })
+    });
+    podman.run(&["rm", "-f", "-t", "0", &name]);
+    agent.wait_until("it is known to be gone", || {
+        named(&agent, &name).is_some_and(|c| c["state"] == "gone")
+    });
+}
