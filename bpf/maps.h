@@ -160,6 +160,13 @@ struct {
 /* settings that stay */
 const volatile __u32 cgroup_v1_subsys = 0xffffffff; /* index in css_set, or all ones: v2 */
 const volatile __u32 hierarchy_id = 0;
+/*
+ * Hybrid machines: a v1 hierarchy beside v2, for runtimes that fill v1 only (0: none). Kernfs ids are
+ * unique in one hierarchy only; those of this one carry IN_SECOND.
+ */
+const volatile __u32 second_hierarchy_id = 0;
+const volatile __u32 second_v1_subsys = 0;
+#define IN_SECOND (1ULL << 63)
 const volatile __u32 host_mntns = 0;
 const volatile __u32 alert_quota = 4096;
 const volatile __u32 cpus = 1;

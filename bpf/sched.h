@@ -11,6 +11,16 @@ static __always_inline __u64 root_of_cgroup(__u64 id)
 	return root ? *root : 0;
 }
 
+/* Root cgroup of the container that a task's cgroups are in; the first hierarchy has the word. */
+static __always_inline __u64 root_of_task(struct task_struct *task)
+{
+	__u64 root = root_of_cgroup(cgroup_id_of(task));
+
+	if (!root && second_hierarchy_id)
+		root = root_of_cgroup(v1_cgroup_id_of(task, second_v1_subsys) | IN_SECOND);
+	return root;
+}
+
 static __always_inline __u8 entry_kind(struct container *c, bool by_runtime)
 {
 	if (!(c->flags & CONTAINER_STARTED))
@@ -53,7 +63,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	p = bpf_map_lookup_elem(&processes, &ptgid);
 	if (!p) {
 		/* clone3(CLONE_INTO_CGROUP) from outside */
-		root = root_of_cgroup(cgroup_id_of(child));
+		root = root_of_task(child);
 		if (root) {
 			char comm[16];
 			bpf_get_current_comm(comm, sizeof(comm));
@@ -178,7 +188,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	struct tty_struct *tty;
 
 	if (!known) {
-		root = root_of_cgroup(cgroup_id_of(task));
+		root = root_of_task(task);
 		if (!root)
 			return 0;
 		admit(task, root, false);
@@ -258,11 +268,11 @@ int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 	struct scratch *s;
 	long n;
 
-	if (!in_hierarchy(cgrp))
+	id = id_of_cgroup(cgrp);
+	if (!id)
 		return 0;
-	id = BPF_CORE_READ(cgrp, kn, id);
 	up = BPF_CORE_READ(cgrp, self.parent);
-	pid = BPF_CORE_READ(up, cgroup, kn, id);
+	pid = BPF_CORE_READ(up, cgroup, kn, id) | (id & IN_SECOND);
 	root = root_of_cgroup(pid);
 	parent = root ? bpf_map_lookup_elem(&containers, &root) : NULL;
 	if (parent && !(parent->flags & CONTAINER_PROVISIONAL)) {
@@ -299,9 +309,9 @@ int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgrp, const char *path)
 	struct scratch *s;
 	__u64 id, root;
 
-	if (!in_hierarchy(cgrp))
+	id = id_of_cgroup(cgrp);
+	if (!id)
 		return 0;
-	id = BPF_CORE_READ(cgrp, kn, id);
 	root = root_of_cgroup(id);
 	if (!root)
 		return 0;
@@ -331,11 +341,17 @@ int BPF_PROG(on_cgroup_attach, struct cgroup *dst, const char *path, struct task
 	__u64 id, root, was;
 	long n;
 
-	if (!in_hierarchy(dst))
+	id = id_of_cgroup(dst);
+	if (!id)
 		return 0;
-	id = BPF_CORE_READ(dst, kn, id);
 	root = root_of_cgroup(id);
 	p = bpf_map_lookup_elem(&processes, &tgid);
+	/*
+	 * A runtime that fills both hierarchies says the same twice, in either order: the first one
+	 * has the word, and no word of one takes a process away that the other one gave.
+	 */
+	if (p && ((p->cgroup ^ id) & IN_SECOND) && ((id & IN_SECOND) || !root))
+		return 0;
 	if (!p || (p->flags & PROCESS_SETUP)) {
 		if (root) {
 			bpf_get_current_comm(comm, sizeof(comm));
@@ -358,6 +374,8 @@ int BPF_PROG(on_cgroup_attach, struct cgroup *dst, const char *path, struct task
 			bpf_map_delete_elem(&processes, &tgid);
 		return 0;
 	}
+	if ((was ^ id) & IN_SECOND)
+		return 0;
 	s = scratch_of(SLOT_CGROUP);
 	if (!s)
 		return 0;

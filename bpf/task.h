@@ -5,24 +5,33 @@
 
 #include "maps.h"
 
-static __always_inline __u64 cgroup_id_of(struct task_struct *task)
+static __always_inline __u64 v1_cgroup_id_of(struct task_struct *task, __u32 subsys)
 {
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup *cgrp;
+	struct cgroup_subsys_state *css = NULL;
 
-	if (cgroup_v1_subsys == 0xffffffff) {
-		cgrp = BPF_CORE_READ(set, dfl_cgrp);
-	} else {
-		struct cgroup_subsys_state *css = NULL;
-		bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[cgroup_v1_subsys & 15]);
-		cgrp = BPF_CORE_READ(css, cgroup);
-	}
-	return BPF_CORE_READ(cgrp, kn, id);
+	bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[subsys & 15]);
+	return BPF_CORE_READ(css, cgroup, kn, id);
 }
 
-static __always_inline bool in_hierarchy(struct cgroup *cgrp)
+static __always_inline __u64 cgroup_id_of(struct task_struct *task)
 {
-	return BPF_CORE_READ(cgrp, root, hierarchy_id) == hierarchy_id;
+	if (cgroup_v1_subsys != 0xffffffff)
+		return v1_cgroup_id_of(task, cgroup_v1_subsys);
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+}
+
+/* Kernfs id of a cgroup, marked when it is of the second hierarchy; 0: of neither. */
+static __always_inline __u64 id_of_cgroup(struct cgroup *cgrp)
+{
+	__u32 hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id);
+	__u64 id = BPF_CORE_READ(cgrp, kn, id);
+
+	if (hierarchy == hierarchy_id)
+		return id;
+	if (second_hierarchy_id && hierarchy == second_hierarchy_id)
+		return id | IN_SECOND;
+	return 0;
 }
 
 static __always_inline __u32 mntns_of(struct task_struct *task)

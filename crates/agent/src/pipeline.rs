@@ -291,11 +291,14 @@ impl Pipeline {
                 cgroup_id,
                 instance,
             } => {
-                let root = self.live.get(&instance).and_then(|l| l.cgroup_id);
+                let live = self.live.get(&instance);
+                let root = live.and_then(|l| l.cgroup_id);
+                // a new root: the runtime filled the second hierarchy before the first
+                let is_root = live.is_some_and(|l| l.container.cgroup_id == cgroup_id);
                 self.parts.roots.insert(cgroup_id, instance.clone());
                 match root {
                     // a cgroup below it that the kernel did not know to be the container's
-                    Some(root) if root != cgroup_id => {
+                    Some(root) if root != cgroup_id && !is_root => {
                         let adopted = self.parts.kernel.adopt(cgroup_id, root);
                         self.tried(adopted);
                     }

@@ -97,16 +97,18 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
 
 /// The sensor's part of a configuration.
 pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
-    let mount = layout.identifying.mount.clone();
-    let hierarchy = match &layout.identifying.version {
-        Version::V2 => Hierarchy::V2 { mount },
+    let sensor_hierarchy = |h: &plimsoll_workload::Hierarchy| match &h.version {
+        Version::V2 => Hierarchy::V2 {
+            mount: h.mount.clone(),
+        },
         Version::V1 { controller } => Hierarchy::V1 {
             controller: controller.clone(),
-            mount,
+            mount: h.mount.clone(),
         },
     };
     SensorConfig {
-        hierarchy,
+        hierarchy: sensor_hierarchy(&layout.identifying),
+        second: layout.second.as_ref().map(sensor_hierarchy),
         bulk_ring_bytes: config.rings.bulk_bytes,
         alert_ring_bytes: config.rings.alert_bytes,
         l1_entries: config.rings.l1_entries,

@@ -76,6 +76,10 @@ name_id!(
     AlertId, "alert id", 64, word
 );
 
+/// On a hybrid machine containers are told apart in two cgroup hierarchies, and kernfs ids are unique
+/// in one of them only: this bit marks the ids of the second one (v1, beside v2).
+pub const IN_SECOND_HIERARCHY: u64 = 1 << 63;
+
 impl ContainerId {
     /// The first 12 characters, as people write it.
     pub fn short(&self) -> &str {

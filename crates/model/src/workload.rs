@@ -112,7 +112,8 @@ pub struct Container {
     /// All labels (bounded to 128 of at most 4 KiB each).
     #[n(8)]
     pub labels: BTreeMap<String, String>,
-    /// Kernfs id of its cgroup in the hierarchy that identifies it.
+    /// Kernfs id of its cgroup in the hierarchy that identifies it; marked with
+    /// [`crate::ids::IN_SECOND_HIERARCHY`] where that is the second one.
     #[n(9)]
     pub cgroup_id: u64,
     /// Path of that cgroup below the hierarchy's mount.

@@ -27,6 +27,9 @@ pub enum Hierarchy {
 pub struct SensorConfig {
     /// Where containers are told apart.
     pub hierarchy: Hierarchy,
+    /// A v1 hierarchy beside v2, for runtimes that fill only that. Ids of its cgroups carry
+    /// [`plimsoll_model::IN_SECOND_HIERARCHY`].
+    pub second: Option<Hierarchy>,
     /// Size of the bulk ring, bytes (a power of two of pages).
     pub bulk_ring_bytes: u32,
     /// Size of the ring of alert-class events, bytes.
@@ -46,6 +49,7 @@ impl SensorConfig {
     pub fn new(hierarchy: Hierarchy) -> Self {
         Self {
             hierarchy,
+            second: None,
             bulk_ring_bytes: 16 << 20,
             alert_ring_bytes: 4 << 20,
             l1_entries: 1 << 17,

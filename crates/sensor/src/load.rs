@@ -642,6 +642,9 @@ fn open(
     rodata.sip_k1 = key.1;
     rodata.hierarchy_id = hierarchy_id;
     rodata.cgroup_v1_subsys = subsys;
+    if let Some(second @ Hierarchy::V1 { .. }) = &config.second {
+        (rodata.second_hierarchy_id, rodata.second_v1_subsys) = hierarchy_numbers(second)?;
+    }
     rodata.alert_quota = config.alert_quota_per_second;
     rodata.host_mntns = std::fs::metadata("/proc/1/ns/mnt").map_or(0, |m| m.ino() as u32);
     rodata.cpus = libbpf_rs::num_possible_cpus().unwrap_or(1) as u32;

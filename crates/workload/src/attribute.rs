@@ -6,6 +6,7 @@ use crate::containers::{Containers, ContainersConfig, Life};
 use crate::facts::{Evidence, Facts, Verdict, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
 use crate::scan::{FoundContainer, Scan};
+use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
     Ancestor, BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap,
     GapScope, ImageRef, Instance, Observation, ProcessKey, Stage,
@@ -268,7 +269,9 @@ impl<E: Evidence> Attributor<E> {
     ) {
         match classify(&path) {
             Some(identity) if identity.root == path => {
-                // a cgroup of the same container in a second place is that container's as well
+                if self.is_second_place(id, &identity, out) {
+                    return;
+                }
                 let instance = Instance {
                     id: identity.id.clone(),
                     start: event.boot,
@@ -307,6 +310,31 @@ impl<E: Evidence> Attributor<E> {
                 self.decide(id, anchor, now, out);
             }
         }
+    }
+
+    /// A runtime that fills both hierarchies makes a container's cgroup twice. The one in the first
+    /// hierarchy is the container's root, whichever was made first; processes come to it in the end.
+    fn is_second_place(&mut self, id: u64, identity: &CgroupIdentity, out: &mut Vec<Out>) -> bool {
+        let Some(instance) = self.containers.live_by_id(&identity.id) else {
+            return false;
+        };
+        let Some(life) = self.containers.life_mut(&instance) else {
+            return false;
+        };
+        let other_hierarchy = (id ^ life.container.cgroup_id) & IN_SECOND_HIERARCHY != 0;
+        if !other_hierarchy || life.identity.root != identity.root {
+            return false;
+        }
+        if id & IN_SECOND_HIERARCHY == 0 {
+            life.container.cgroup_id = id;
+            out.push(Out::Container(life.container.clone()));
+            out.push(Out::Watch {
+                cgroup_id: id,
+                instance: instance.clone(),
+            });
+        }
+        self.containers.add_cgroup(id, &instance);
+        true
     }
 
     fn make_room(&mut self, out: &mut Vec<Out>) {
@@ -376,12 +404,14 @@ impl<E: Evidence> Attributor<E> {
             return;
         };
         self.counters.pending -= u.events.len();
-        let instance = Instance {
-            id: identity.id.clone(),
-            start: u.since,
-        };
-        let c = blank(instance, &identity, id, anchor, u.since);
-        self.settle(Life::new(c, identity, now), now, out);
+        if !self.is_second_place(id, &identity, out) {
+            let instance = Instance {
+                id: identity.id.clone(),
+                start: u.since,
+            };
+            let c = blank(instance, &identity, id, anchor, u.since);
+            self.settle(Life::new(c, identity, now), now, out);
+        }
         for event in u.events {
             self.happened(event, anchor, now, out);
         }
@@ -395,14 +425,14 @@ impl<E: Evidence> Attributor<E> {
         let Some(instance) = self.containers.remove_cgroup(id) else {
             return;
         };
-        let Some(life) = self
-            .containers
-            .life(&instance)
-            .filter(|l| l.container.cgroup_id == id)
-        else {
+        let is_root = |l: &Life| l.container.cgroup_id == id;
+        if !self.containers.life(&instance).is_some_and(is_root) {
+            // the kernel keeps an entry of its own for the one in the second hierarchy
+            if id & IN_SECOND_HIERARCHY != 0 {
+                out.push(Out::Unwatch { cgroup_id: id });
+            }
             return;
-        };
-        let _ = life;
+        }
         self.stop_waiting(&instance, "the container went before it was told", out);
         self.release(&instance, out);
         self.lineage.container_gone(id);

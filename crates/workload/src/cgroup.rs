@@ -9,6 +9,7 @@
 //! tree can make a sub-cgroup that is named like a nested container. So a nested identity always
 //! names its outer container, and nothing on the host's disk is read for it.
 
+use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{ContainerId, Runtime};
 use std::fs;
 use std::io::Read as _;
@@ -17,8 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes read of a `mountinfo`.
 const MAX_MOUNTINFO_BYTES: u64 = 16 << 20;
-/// Processes looked at to see whether cgroup v2 tells containers apart on a hybrid machine.
-const MAX_PROBED_PROCESSES: usize = 32_768;
 /// v1 controllers that every container manager fills, best first.
 const V1_CONTROLLERS: [&str; 9] = [
     "pids",
@@ -60,6 +59,9 @@ pub struct Hierarchy {
 pub struct Layout {
     /// The hierarchy that tells containers apart.
     pub identifying: Hierarchy,
+    /// On hybrid machines a v1 hierarchy beside it, for runtimes that fill only v1. Ids of its cgroups
+    /// are marked ([`IN_SECOND_HIERARCHY`]).
+    pub second: Option<Hierarchy>,
     /// All mounted hierarchies, that one included; the first mount of each.
     pub all: Vec<Hierarchy>,
 }
@@ -84,11 +86,10 @@ pub enum DetectLayoutError {
 }
 
 impl Layout {
-    /// Finds it out from `<proc_root>/self/mountinfo` and the cgroups of running processes.
+    /// Finds it out from `<proc_root>/self/mountinfo`.
     ///
-    /// With both versions mounted, v2 is taken when it has controllers, or when containers'
-    /// processes are found apart in it (systemd's hybrid layout with a runtime that fills both);
-    /// else a v1 controller.
+    /// With both versions mounted v2 has the word, and a v1 hierarchy is looked at beside it: there
+    /// are runtimes that fill both, only v1, and (where v2 has controllers) only v2.
     ///
     /// # Errors
     /// When mounts cannot be read or there is no cgroup hierarchy.
@@ -102,19 +103,28 @@ impl Layout {
                 source,
             })?;
         let all = hierarchies(&String::from_utf8_lossy(&text));
-        choose(&all, proc_root)
-            .map(|identifying| Self {
-                identifying,
-                all: all.clone(),
-            })
-            .ok_or(DetectLayoutError::NoHierarchy { path })
+        Self::of(all).ok_or(DetectLayoutError::NoHierarchy { path })
+    }
+
+    fn of(all: Vec<Hierarchy>) -> Option<Self> {
+        let v2 = all.iter().find(|h| h.version == Version::V2);
+        let v1 = V1_CONTROLLERS.iter().find_map(|c| {
+            all.iter()
+                .find(|h| matches!(&h.version, Version::V1 { controller } if controller == c))
+        });
+        // what systemd itself fills has no number in /proc/cgroups
+        let named = |h: &&Hierarchy| matches!(&h.version, Version::V1 { controller } if controller.contains('='));
+        Some(Self {
+            identifying: v2.or(v1)?.clone(),
+            second: v2.and(v1).filter(|h| !named(h)).cloned(),
+            all,
+        })
     }
 
     /// Directory of a cgroup, given its path in the identifying hierarchy; `None` for a path that
     /// would leave the mount.
     pub fn dir(&self, path: &str) -> Option<PathBuf> {
-        let below = path.trim_start_matches('/');
-        (!below.split('/').any(|s| s == "..")).then(|| self.identifying.mount.join(below))
+        dir_in(&self.identifying, path)
     }
 
     /// Kernfs id of a cgroup, given its path in the identifying hierarchy.
@@ -122,10 +132,27 @@ impl Layout {
         fs::symlink_metadata(self.dir(path)?).ok().map(|m| m.ino())
     }
 
+    /// Marked id of a cgroup, given its path in the second hierarchy.
+    pub fn id_in_second(&self, path: &str) -> Option<u64> {
+        let dir = dir_in(self.second.as_ref()?, path)?;
+        let id = fs::symlink_metadata(dir).ok()?.ino();
+        Some(id | IN_SECOND_HIERARCHY)
+    }
+
     /// A process's path in the identifying hierarchy, from the text of its `/proc/PID/cgroup`.
     pub fn path_in<'a>(&self, proc_cgroup: &'a str) -> Option<&'a str> {
         path_in(&self.identifying.version, proc_cgroup)
     }
+
+    /// The same in the second hierarchy.
+    pub fn path_in_second<'a>(&self, proc_cgroup: &'a str) -> Option<&'a str> {
+        path_in(&self.second.as_ref()?.version, proc_cgroup)
+    }
+}
+
+fn dir_in(hierarchy: &Hierarchy, path: &str) -> Option<PathBuf> {
+    let below = path.trim_start_matches('/');
+    (!below.split('/').any(|s| s == "..")).then(|| hierarchy.mount.join(below))
 }
 
 fn path_in<'a>(version: &Version, proc_cgroup: &'a str) -> Option<&'a str> {
@@ -187,43 +214,6 @@ fn unescape_mount(path: &str) -> String {
         .replace("\\011", "\t")
         .replace("\\012", "\n")
         .replace("\\134", "\\")
-}
-
-fn choose(all: &[Hierarchy], proc_root: &Path) -> Option<Hierarchy> {
-    let v2 = all.iter().find(|h| h.version == Version::V2);
-    let v1 = V1_CONTROLLERS.iter().find_map(|c| {
-        all.iter()
-            .find(|h| matches!(&h.version, Version::V1 { controller } if controller == c))
-    });
-    match (v2, v1) {
-        (Some(v2), None) => Some(v2.clone()),
-        (None, v1) => v1.cloned(),
-        (Some(v2), Some(_)) if has_controllers(v2) || tells_apart(v2, proc_root) => {
-            Some(v2.clone())
-        }
-        (Some(_), Some(v1)) => Some(v1.clone()),
-    }
-}
-
-fn has_controllers(v2: &Hierarchy) -> bool {
-    fs::read_to_string(v2.mount.join("cgroup.controllers")).is_ok_and(|s| !s.trim().is_empty())
-}
-
-fn tells_apart(v2: &Hierarchy, proc_root: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(proc_root) else {
-        return false;
-    };
-    entries
-        .flatten()
-        .filter(|e| {
-            e.file_name()
-                .as_encoded_bytes()
-                .first()
-                .is_some_and(u8::is_ascii_digit)
-        })
-        .take(MAX_PROBED_PROCESSES)
-        .filter_map(|e| fs::read_to_string(e.path().join("cgroup")).ok())
-        .any(|text| path_in(&v2.version, &text).is_some_and(|p| classify(p).is_some()))
 }
 
 /// What a cgroup path says about the container it belongs to.
@@ -804,8 +794,8 @@ mod tests {
         let cpu = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct";
         let unified = "41 31 0:38 / /no/such/unified rw - cgroup2 cgroup2 rw";
         let part = "50 31 0:36 /docker/x /mnt/part rw,relatime - cgroup cgroup rw,pids";
-        let nowhere = Path::new("/no/such/proc");
-        let chosen = |lines: &[&str]| choose(&mounts(lines), nowhere);
+        let layout = |lines: &[&str]| Layout::of(mounts(lines));
+        let chosen = |lines: &[&str]| layout(lines).map(|l| l.identifying);
 
         assert_eq!(chosen(&[v2]).unwrap().version, Version::V2);
         assert_eq!(
@@ -823,37 +813,18 @@ mod tests {
                 controller: "cpu".into()
             }
         );
-        // hybrid, v2 without controllers and without containers: v1 tells them apart
+        // hybrid: v2 has the word, v1 is looked at beside it
+        let hybrid = layout(&[unified, cpu, pids]).unwrap();
+        assert_eq!(hybrid.identifying.version, Version::V2);
         assert_eq!(
-            chosen(&[unified, pids]).unwrap().version,
-            Version::V1 {
-                controller: "pids".into()
-            }
+            hybrid.second.unwrap().mount,
+            Path::new("/sys/fs/cgroup/pids")
         );
+        assert_eq!(layout(&[v2]).unwrap().second, None);
+        assert_eq!(layout(&[cpu, pids]).unwrap().second, None);
+        let systemd = "41 31 0:38 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd";
+        assert_eq!(layout(&[unified, systemd]).unwrap().second, None);
         assert_eq!(chosen(&["garbage", "1 2 3 - "]), None);
-    }
-
-    #[test]
-    fn hybrid_uses_v2_when_it_has_controllers_or_holds_containers_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let unified = format!(
-            "41 31 0:38 / {} rw - cgroup2 cgroup2 rw",
-            dir.path().display()
-        );
-        let pids = "39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids";
-        let all = mounts(&[&unified, pids]);
-        fs::write(dir.path().join("cgroup.controllers"), "\n").unwrap();
-        assert_ne!(choose(&all, dir.path()).unwrap().version, Version::V2);
-        fs::create_dir(dir.path().join("77")).unwrap();
-        fs::write(
-            dir.path().join("77/cgroup"),
-            path("8:pids:/docker/{A}\n0::/docker/{A}\n"),
-        )
-        .unwrap();
-        assert_eq!(choose(&all, dir.path()).unwrap().version, Version::V2);
-        fs::remove_dir_all(dir.path().join("77")).unwrap();
-        fs::write(dir.path().join("cgroup.controllers"), "hugetlb\n").unwrap();
-        assert_eq!(choose(&all, dir.path()).unwrap().version, Version::V2);
     }
 
     #[test]

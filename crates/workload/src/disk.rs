@@ -15,6 +15,7 @@ use crate::facts::{
     Evidence, Facts, MAX_COMMAND_ARGS, MAX_LABELS, MAX_LIST, Verdict, bounded, hex, repository_of,
 };
 use crate::scan::{Seed, command_line, link, read_process};
+use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{BootNs, ContainerId, Digest, ImageRef, Runtime, Text};
 use serde_json::Value;
 use sha2::Digest as _;
@@ -626,11 +627,20 @@ impl Evidence for Disk {
     }
 
     fn cgroup_path(&mut self, cgroup_id: u64, tgid: u32) -> Option<String> {
-        let path = read_process(&self.proc_root, &self.layout, tgid)?.cgroup_path;
+        let process = read_process(&self.proc_root, &self.layout, tgid)?;
+        let second = cgroup_id & IN_SECOND_HIERARCHY != 0;
+        let path = match second {
+            false => process.cgroup_path,
+            true => process.second_path?,
+        };
         // the process may have moved: the path, or one above it, must have this id
         let mut at = path.as_str();
         loop {
-            if self.layout.id_of(at) == Some(cgroup_id) {
+            let id = match second {
+                false => self.layout.id_of(at),
+                true => self.layout.id_in_second(at),
+            };
+            if id == Some(cgroup_id) {
                 return Some(at.to_owned());
             }
             at = &at[..at.rfind('/').filter(|i| *i > 0)?];

@@ -43,6 +43,8 @@ pub struct Seed {
     pub argv: Vec<Text>,
     /// Path of its cgroup in the hierarchy that tells containers apart.
     pub cgroup_path: String,
+    /// Path of its cgroup in the second hierarchy, where there is one.
+    pub second_path: Option<String>,
     /// Kernfs id of the *root* cgroup of its container (0: in none).
     pub cgroup_id: u64,
     /// How it came in (always [`Entry::FoundRunning`] from a scan).
@@ -81,28 +83,37 @@ pub fn scan_proc(
     let (mut processes, truncated) = read_all(proc_root, layout);
     processes.sort_by_key(|p| (p.key.start, p.key.tgid));
 
-    let mut roots: HashMap<String, Option<(CgroupIdentity, u64)>> = HashMap::new();
-    let mut containers: Vec<FoundContainer> = Vec::new();
-    for process in &mut processes {
+    let mut roots: HashMap<(bool, String), Option<(CgroupIdentity, u64)>> = HashMap::new();
+    let mut root_of = |second: bool, path: &str| -> Option<(CgroupIdentity, u64)> {
         let root = roots
-            .entry(process.cgroup_path.clone())
-            .or_insert_with_key(|path| {
+            .entry((second, path.to_owned()))
+            .or_insert_with_key(|(second, path)| {
                 let identity = crate::cgroup::classify(path).or_else(|| match judge(path) {
                     Verdict::Container(identity) => Some(identity),
                     Verdict::NotContainer | Verdict::Undecided => None,
                 })?;
-                let id = layout.id_of(&identity.root)?;
+                let id = match second {
+                    false => layout.id_of(&identity.root)?,
+                    true => layout.id_in_second(&identity.root)?,
+                };
                 Some((identity, id))
             });
-        let Some((identity, cgroup_id)) = root else {
+        root.clone()
+    };
+    let mut containers: Vec<FoundContainer> = Vec::new();
+    for process in &mut processes {
+        let second = process.second_path.as_deref();
+        let Some((identity, cgroup_id)) =
+            root_of(false, &process.cgroup_path).or_else(|| root_of(true, second?))
+        else {
             continue;
         };
-        process.cgroup_id = *cgroup_id;
+        process.cgroup_id = cgroup_id;
         // oldest first, so the first one seen is the oldest of its container
-        if !containers.iter().any(|c| c.cgroup_id == *cgroup_id) {
+        if !containers.iter().any(|c| c.cgroup_id == cgroup_id) {
             containers.push(FoundContainer {
-                identity: identity.clone(),
-                cgroup_id: *cgroup_id,
+                identity,
+                cgroup_id,
                 first: process.key,
             });
         }
@@ -139,6 +150,7 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
     let exe = link_text(&dir.join("exe"));
     let argv = split_argv(&read_bounded(&dir.join("cmdline"), MAX_CMDLINE_BYTES)?);
     let cgroup = read_bounded(&dir.join("cgroup"), MAX_STATUS_BYTES)?;
+    let cgroup = String::from_utf8_lossy(&cgroup);
     let mut comm = read_bounded(&dir.join("comm"), 64).unwrap_or_default();
     comm.pop_if(|b| *b == b'\n');
     Some(Seed {
@@ -150,10 +162,8 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
         script: script_of(&exe, &argv),
         exe,
         argv,
-        cgroup_path: layout
-            .path_in(&String::from_utf8_lossy(&cgroup))
-            .unwrap_or("/")
-            .to_owned(),
+        cgroup_path: layout.path_in(&cgroup).unwrap_or("/").to_owned(),
+        second_path: layout.path_in_second(&cgroup).map(str::to_owned),
         cgroup_id: 0,
         entry: Entry::FoundRunning,
     })
@@ -277,6 +287,7 @@ mod tests {
             Self {
                 layout: Layout {
                     identifying: v2.clone(),
+                    second: None,
                     all: vec![v2],
                 },
                 dir,
@@ -351,6 +362,38 @@ mod tests {
         assert_eq!((worker.ppid, worker.uid, worker.gid), (1, 101, 102));
         assert_eq!(worker.comm, Text::from("a) S 9 (b"));
         assert_eq!(scan.processes[0].cgroup_id, 0);
+    }
+
+    #[test]
+    fn a_container_in_the_second_hierarchy_only_is_found_by_its_marked_id() {
+        let mut m = Machine::new();
+        m.layout.second = Some(Hierarchy {
+            version: Version::V1 {
+                controller: "pids".into(),
+            },
+            mount: m.dir.path().join("pids"),
+        });
+        m.process(40, 1, 400, "entry", &["/entry"], "/");
+        m.process(41, 1, 410, "both", &["/both"], &format!("/docker/{B}"));
+        fs::create_dir_all(m.dir.path().join("pids/docker").join(A)).unwrap();
+        let both = format!("8:pids:/docker/{B}\n0::/docker/{B}\n");
+        fs::write(m.dir.path().join("41/cgroup"), both).unwrap();
+        let v1_only = format!("8:pids:/docker/{A}\n0::/\n");
+        fs::write(m.dir.path().join("40/cgroup"), v1_only).unwrap();
+        let scan = m.scan();
+        let of = |id: &str| {
+            let mut all = scan.containers.iter();
+            all.find(|c| c.identity.id.as_str() == id)
+                .unwrap()
+                .cgroup_id
+        };
+        assert_eq!(
+            of(A),
+            m.layout.id_in_second(&format!("/docker/{A}")).unwrap()
+        );
+        assert_ne!(of(A) & plimsoll_model::ids::IN_SECOND_HIERARCHY, 0);
+        assert_eq!(of(B), m.layout.id_of(&format!("/docker/{B}")).unwrap());
+        assert_eq!(scan.containers.len(), 2);
     }
 
     #[test]

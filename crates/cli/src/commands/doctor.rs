@@ -194,11 +194,12 @@ fn cgroup(layout: &Result<Layout, impl std::fmt::Display>) -> DoctorRow {
                 Version::V2 => "version 2".to_owned(),
                 Version::V1 { controller } => format!("version 1, by controller {controller}"),
             };
-            let others = l.all.len().saturating_sub(1);
-            let more = if others > 0 {
-                format!("; {others} other hierarchies are mounted")
-            } else {
-                String::new()
+            let more = match l.second.as_ref().map(|h| (&h.version, &h.mount)) {
+                Some((Version::V1 { controller }, mount)) => {
+                    let at = mount.display();
+                    format!("; beside it version 1, by controller {controller} at {at}")
+                }
+                _ => String::new(),
             };
             row(
                 "cgroup",

@@ -254,3 +254,73 @@ fn a_container_of_podman_has_name_image_and_digest_and_raises_alerts() {
         named(&agent, &name).is_some_and(|c| c["state"] == "gone")
     });
 }
+
+/// A container of crun in one cgroup hierarchy only (`v1` or `v2`).
+fn crun(cgroups: &str, dir: &std::path::Path, name: &str, work: &str) {
+    let lib = std::env::var("PLIMSOLL_TEST_LIB").expect("scripts/test sets it");
+    let bundle = dir.join(name);
+    let made = Command::new(format!("{lib}/images"))
+        .arg("bundle")
+        .arg(&bundle)
+        .args(["sh", "-c", work])
+        .status()
+        .expect("make a bundle");
+    assert!(made.success());
+    let out = Command::new(std::env::var("PLIMSOLL_TEST_CRUN").expect("scripts/test sets it"))
+        .env("PLIMSOLL_TEST_CGROUPS", cgroups)
+        .arg("--root")
+        .arg(dir.join("crun"))
+        .args(["run", "--bundle"])
+        .arg(&bundle)
+        .arg(name)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run crun");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "crun {cgroups}: {said}");
+}
+
+#[test]
+fn a_runtime_that_fills_one_hierarchy_only_is_seen_whichever_it_is() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    if !std::path::Path::new("/sys/fs/cgroup/pids").exists() {
+        eprintln!("left out: this machine has no cgroup v1 hierarchy");
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let agent = Agent::start(docker);
+    let dir = tempfile::tempdir().expect("a directory");
+    let work = "cp /bin/busybox /tmp/dropped; /tmp/dropped true; sleep 0.3";
+    for cgroups in ["v1", "v2"] {
+        let name = format!("one-{cgroups}-{}", std::process::id());
+        crun(cgroups, dir.path(), &name, work);
+        agent.wait_until("it is alerted about", || {
+            let all = agent.alerts(&name);
+            all.iter().any(|a| a.to_string().contains("/tmp/dropped"))
+        });
+        let of = |c: &Value| c["container_id"] == name.as_str();
+        agent.wait_until("it is known and gone, once", || {
+            let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
+            let mine: Vec<&Value> = all.iter().filter(|c| of(c)).collect();
+            mine.len() == 1 && mine[0]["state"] == "gone"
+        });
+    }
+    // and one that fills both is one container
+    agent.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "host-both",
+        "plimsoll-test/busybox:1",
+        "true",
+    ]);
+    agent.wait_until("Docker's is known and gone, once", || {
+        let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
+        let mine: Vec<&Value> = all.iter().filter(|c| c["name"] == "host-both").collect();
+        mine.len() == 1 && mine[0]["state"] == "gone"
+    });
+}
