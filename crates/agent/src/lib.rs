@@ -17,6 +17,7 @@
 //! | [`attribution`], [`kernel`] | the seams to the stages before |
 //! | [`shelf`] | baselines on disk and as the kernel's sets |
 //! | [`ledger`], [`past`] | the journal as we write and as we find it |
+//! | [`respond`] | what is done about alerts, in which order |
 //! | [`gaps`] | losses until they are journalled |
 //! | [`server`], [`answers`] | the socket, and what it says |
 //! | [`clock`], [`dense`], [`quota`], [`latency`], [`opinion`], [`view`], [`files`], [`machine`] | small pure or plain parts |
@@ -47,6 +48,7 @@ pub mod output;
 pub mod past;
 pub mod pipeline;
 pub mod quota;
+pub mod respond;
 pub mod run;
 pub mod server;
 pub mod shelf;

@@ -26,7 +26,13 @@ pub fn retention_class(kind: RecordKind) -> u8 {
         RecordKind::Drift => 2,
         RecordKind::Observation | RecordKind::Presence => 3,
         RecordKind::Gap => 4,
-        RecordKind::Decision | RecordKind::Tombstone => 5,
+        RecordKind::Decision
+        | RecordKind::Tombstone
+        | RecordKind::Plan
+        | RecordKind::Step
+        | RecordKind::Delivery
+        | RecordKind::Policy
+        | RecordKind::PlanEnd => 5,
         RecordKind::Container
         | RecordKind::Clock
         | RecordKind::Baseline

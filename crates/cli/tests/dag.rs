@@ -8,6 +8,7 @@ const DOMAIN: &[&str] = &[
     "plimsoll-baseline",
     "plimsoll-rules",
     "plimsoll-evidence",
+    "plimsoll-respond",
 ];
 
 #[test]

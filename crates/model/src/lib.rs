@@ -18,6 +18,7 @@ pub mod gap;
 pub mod ids;
 pub mod observation;
 pub mod record;
+pub mod response;
 pub mod text;
 pub mod time;
 pub mod workload;
@@ -34,6 +35,7 @@ pub use ids::{
 };
 pub use observation::{Ancestor, Observation};
 pub use record::{Record, RecordKind};
+pub use response::{Plan, Step, StepClass, StepKind, StepOutcome};
 pub use text::Text;
 pub use time::{BootNs, ClockAnchor, Stamp, WallNs};
 pub use workload::{Container, ContainerState, ImageRef, Runtime};

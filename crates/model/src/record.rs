@@ -6,6 +6,7 @@
 use crate::alert::{Alert, Drift};
 use crate::gap::Gap;
 use crate::observation::Observation;
+use crate::response::{Delivery, Plan, PlanEnd, PolicyInForce, StepRecord};
 use crate::time::ClockAnchor;
 use crate::workload::Container;
 use minicbor::{Decode, Encode};
@@ -39,6 +40,16 @@ pub enum RecordKind {
     Presence = 10,
     /// Retention tombstone (owned by the `evidence` crate).
     Tombstone = 11,
+    /// [`Plan`] about an alert.
+    Plan = 40,
+    /// [`StepRecord`]: a step of a plan begins or ends.
+    Step = 41,
+    /// [`Delivery`] of a notification.
+    Delivery = 42,
+    /// [`PolicyInForce`].
+    Policy = 43,
+    /// [`PlanEnd`].
+    PlanEnd = 44,
 }
 
 impl RecordKind {
@@ -57,6 +68,11 @@ impl RecordKind {
             Decision,
             Presence,
             Tombstone,
+            Plan,
+            Step,
+            Delivery,
+            Policy,
+            PlanEnd,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -150,6 +166,16 @@ pub enum Record {
     Decision(Decision),
     /// See [`RecordKind::Presence`].
     Presence(Presence),
+    /// See [`RecordKind::Plan`].
+    Plan(Plan),
+    /// See [`RecordKind::Step`].
+    Step(StepRecord),
+    /// See [`RecordKind::Delivery`].
+    Delivery(Delivery),
+    /// See [`RecordKind::Policy`].
+    Policy(PolicyInForce),
+    /// See [`RecordKind::PlanEnd`].
+    PlanEnd(PlanEnd),
     /// A kind that this build does not know, or one whose bytes belong to another crate.
     Unknown(u16, Vec<u8>),
 }
@@ -182,6 +208,11 @@ impl Record {
             Record::Lifecycle(x) => (RecordKind::Lifecycle as u16, cbor(x)),
             Record::Decision(x) => (RecordKind::Decision as u16, cbor(x)),
             Record::Presence(x) => (RecordKind::Presence as u16, cbor(x)),
+            Record::Plan(x) => (RecordKind::Plan as u16, cbor(x)),
+            Record::Step(x) => (RecordKind::Step as u16, cbor(x)),
+            Record::Delivery(x) => (RecordKind::Delivery as u16, cbor(x)),
+            Record::Policy(x) => (RecordKind::Policy as u16, cbor(x)),
+            Record::PlanEnd(x) => (RecordKind::PlanEnd as u16, cbor(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -213,6 +244,13 @@ impl Record {
             Some(RecordKind::Presence) => {
                 Record::Presence(minicbor::decode(payload).map_err(wrap)?)
             }
+            Some(RecordKind::Plan) => Record::Plan(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::Step) => Record::Step(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::Delivery) => {
+                Record::Delivery(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Policy) => Record::Policy(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::PlanEnd) => Record::PlanEnd(minicbor::decode(payload).map_err(wrap)?),
             Some(RecordKind::Tombstone) | None => Record::Unknown(kind, payload.to_vec()),
         })
     }

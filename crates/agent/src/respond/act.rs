@@ -1,0 +1,164 @@
+//! The one boundary between deciding and acting: an [`Action`] goes in, a [`StepOutcome`] comes out.
+//!
+//! Promises: nothing is left to decide here; policy, command line and resumption all act through
+//! [`perform`], so that every effect is begun and ended in the journal by the same caller (the
+//! engine). A step that this build or this machine cannot do says so as its outcome and is never
+//! reported as done. Left out: order, guards and approvals (`plimsoll_respond`).
+
+use plimsoll_model::response::{Step, StepKind, StepOutcome};
+use plimsoll_model::{Container, ProcessKey};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is acted upon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// The container, as it was known when the plan was made.
+    pub container: Arc<Container>,
+    /// The process that gave cause, where it is known.
+    pub process: Option<ProcessKey>,
+    /// The plan, for names of bundles and blocks.
+    pub plan: String,
+}
+
+/// One effect on one container or on the node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Fast sweep of `/proc`.
+    Snapshot,
+    /// Full capture, sealed.
+    Capture {
+        /// Cheap and perishable things first, and no longer than this.
+        deadline: Duration,
+        /// Memory of the suspect processes too.
+        memory: bool,
+    },
+    /// Memory of suspect processes, sealed.
+    Memory {
+        /// Of every process.
+        all: bool,
+    },
+    /// Stops all processes; a watchdog outside the agent thaws them after `budget`.
+    Freeze {
+        /// At most this long.
+        budget: Duration,
+    },
+    /// Lets them go on.
+    Thaw,
+    /// Cuts the network, but for these addresses.
+    Isolate {
+        /// Addresses (with prefix length) that stay reachable.
+        allow: Vec<(IpAddr, u8)>,
+    },
+    /// Stops all processes until it is undone.
+    Pause,
+    /// Kills the process that gave cause, and its descendants.
+    KillTree,
+    /// Forbids a program on this node.
+    BlockProgram {
+        /// Its path; `None`: the program of the process that gave cause.
+        path: Option<String>,
+    },
+    /// Forbids an address on this node.
+    BlockAddress {
+        /// Address and prefix length.
+        address: (IpAddr, u8),
+    },
+    /// Stops the container.
+    Stop {
+        /// Between SIGTERM and SIGKILL.
+        grace: Duration,
+    },
+    /// Removes the container.
+    Remove,
+    /// An effect of an orchestrator that has no effector here.
+    Elsewhere(StepKind),
+    /// Takes a step back.
+    Undo {
+        /// Which.
+        kind: StepKind,
+        /// What its outcome said is needed for that.
+        notes: Vec<(String, String)>,
+    },
+    /// Looks whether a step that was interrupted had its effect; changes nothing.
+    Look(StepKind),
+}
+
+/// What the effects need to know of this machine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Machine {
+    /// Sockets of Docker or Podman.
+    pub docker_sockets: Vec<PathBuf>,
+    /// Where bundles are kept.
+    pub captures_dir: PathBuf,
+    /// Keys to which captures are encrypted (age recipients).
+    pub recipients: Vec<String>,
+}
+
+/// The action of a planned step; its parameters were checked when the policy was loaded.
+pub fn action_of(step: &Step) -> Action {
+    let get = |key: &str| {
+        let found = step.parameters.iter().find(|(k, _)| k == key);
+        found.map(|(_, v)| v.as_str())
+    };
+    let millis = |key: &str, default: u64| {
+        let ms = get(key).and_then(plimsoll_respond::parse_ms);
+        Duration::from_millis(ms.unwrap_or(default))
+    };
+    let prefixes = |key: &str| -> Vec<(IpAddr, u8)> {
+        let list = get(key).unwrap_or_default().split(',');
+        list.filter_map(|a| plimsoll_respond::parse_prefix(a.trim()))
+            .collect()
+    };
+    match step.kind {
+        StepKind::Snapshot => Action::Snapshot,
+        StepKind::Capture => Action::Capture {
+            deadline: millis("deadline", 60_000),
+            memory: get("memory") == Some("true"),
+        },
+        StepKind::Memory => Action::Memory {
+            all: get("all") == Some("true"),
+        },
+        StepKind::Freeze => Action::Freeze {
+            budget: millis("budget", 10_000),
+        },
+        StepKind::Thaw => Action::Thaw,
+        StepKind::Isolate => Action::Isolate {
+            allow: prefixes("allow"),
+        },
+        StepKind::Pause => Action::Pause,
+        StepKind::KillTree => Action::KillTree,
+        StepKind::BlockProgram => Action::BlockProgram {
+            path: get("path").map(str::to_owned),
+        },
+        StepKind::BlockAddress => match prefixes("address").first() {
+            Some(&address) => Action::BlockAddress { address },
+            None => Action::Elsewhere(step.kind),
+        },
+        StepKind::Stop => Action::Stop {
+            grace: millis("grace", 10_000),
+        },
+        StepKind::Remove => Action::Remove,
+        kind @ (StepKind::Notify
+        | StepKind::QuarantineLabel
+        | StepKind::DenyPolicy
+        | StepKind::Cordon
+        | StepKind::Scale
+        | StepKind::Rotate) => Action::Elsewhere(kind),
+    }
+}
+
+/// Acts, and looks whether that had its effect. May take as long as its action says.
+pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutcome {
+    let _ = (machine, target);
+    let why = match action {
+        Action::Elsewhere(kind) => format!(
+            "{} is not available here: it needs an orchestrator's effector",
+            kind.as_str()
+        ),
+        _ => "not available in this build".to_owned(),
+    };
+    StepOutcome::Unavailable { why }
+}

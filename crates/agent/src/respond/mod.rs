@@ -1,0 +1,3 @@
+//! Response: the order of things is decided by `plimsoll_respond`, and driven here.
+
+pub mod act;
