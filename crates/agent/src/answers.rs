@@ -307,7 +307,7 @@ fn journal(shared: &Shared, writer: &plimsoll_evidence::WriterStatus) -> Journal
             } else {
                 "failing"
             };
-            (state, Some(format!("{reason:?}")))
+            (state, Some(crate::ledger::in_words(reason)))
         }
     };
     JournalStatus {

@@ -378,21 +378,26 @@ fn durable_after(act: BootNs, latency: &Arc<Latency>) -> plimsoll_evidence::Ack 
     })
 }
 
+/// Why the journal does not keep records, for people.
+pub(crate) fn in_words(reason: &plimsoll_evidence::LossReason) -> String {
+    use plimsoll_evidence::LossReason;
+    match reason {
+        LossReason::DiskFull => "no space left for the journal".to_owned(),
+        LossReason::Disk { what, .. } => format!("the journal's disk refused: {what}"),
+        LossReason::BeforeRestart => "lost before the agent restarted".to_owned(),
+    }
+}
+
 /// The gap record of a loss that the journal counted. Its containers are known by key only, so
 /// the gap is the node's.
 fn gap_of_loss(loss: &plimsoll_evidence::Loss) -> Stored {
-    use plimsoll_evidence::LossReason;
     let stamp = |boot, wall| Stamp {
         boot: BootNs(boot),
         wall: WallNs(wall),
         uncertainty_ns: 0,
     };
     let to = stamp(loss.until_boot_ns, loss.until_wall_ns);
-    let reason = match &loss.reason {
-        LossReason::DiskFull => "no space left for the journal".to_owned(),
-        LossReason::Disk { what, .. } => format!("the journal's disk refused: {what}"),
-        LossReason::BeforeRestart => "lost before the agent restarted".to_owned(),
-    };
+    let reason = in_words(&loss.reason);
     let containers = match loss.by_container.len() {
         0 => String::new(),
         n => format!(" (of {n} containers)"),

@@ -1,6 +1,8 @@
 //! The whole spine on real containers and real eBPF: needs root and the environment that
 //! `scripts/test` makes; left out (and said so there) without it.
 
+#[path = "host/faults.rs"]
+mod faults;
 #[path = "host/runtimes.rs"]
 mod runtimes;
 
@@ -28,7 +30,11 @@ struct Agent {
 
 impl Agent {
     fn start(docker: String) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        Self::start_in(tempfile::tempdir().expect("a directory"), docker)
+    }
+
+    /// In a directory that may hold a `config.yaml` and a `data` already.
+    fn start_in(dir: tempfile::TempDir, docker: String) -> Self {
         let child = spawn(dir.path());
         let agent = Agent { dir, child, docker };
         agent.wait_until("the agent answers", || agent.answers());
@@ -128,8 +134,10 @@ fn command(dir: &Path) -> Command {
 
 fn spawn(dir: &Path) -> Child {
     let config: PathBuf = dir.join("config.yaml");
-    std::fs::write(&config, "version: 1\nlearning:\n  slot_seconds: 1\n")
-        .expect("write the configuration");
+    if !config.exists() {
+        std::fs::write(&config, "version: 1\nlearning:\n  slot_seconds: 1\n")
+            .expect("write the configuration");
+    }
     command(dir)
         .arg("--config")
         .arg(&config)
