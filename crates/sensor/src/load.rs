@@ -19,8 +19,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What failed when loading or talking to the kernel side.
 #[derive(Debug, thiserror::Error)]
@@ -959,6 +959,18 @@ pub struct Control {
     maps: Arc<Maps>,
 }
 
+/// Cgroups whose processes are still to be forgotten.
+#[derive(Default)]
+struct Sweep {
+    last: Option<Instant>,
+    cgroups: HashSet<u64>,
+}
+
+/// The process table is looked through at most this often …
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// … or when this many cgroups wait for it.
+const SWEEP_MOST: usize = 1024;
+
 struct Maps {
     key: Key,
     l1: MapHandle,
@@ -968,6 +980,7 @@ struct Maps {
     containers: MapHandle,
     epochs: MapHandle,
     processes: MapHandle,
+    sweep: Mutex<Sweep>,
     scripts: MapHandle,
     dense: Dense,
     cpu_states: MapHandle,
@@ -1080,6 +1093,7 @@ impl Control {
                 containers: MapHandle::try_from(&m.containers)?,
                 epochs: MapHandle::try_from(&m.epochs)?,
                 processes: MapHandle::try_from(&m.processes)?,
+                sweep: Mutex::default(),
                 scripts: MapHandle::try_from(&m.scripts)?,
                 dense,
                 cpu_states: MapHandle::try_from(&m.cpu_states)?,
@@ -1169,15 +1183,30 @@ impl Control {
         Ok(())
     }
 
+    /// Forgets the processes of a cgroup that is no container's (any more). The whole table has to
+    /// be looked through for that, so it is done for many cgroups at a time: without their
+    /// container's entry such processes are silent, and each is forgotten at its exit anyway.
     fn drop_processes(&self, cgroup_id: u64) {
-        let gone: Vec<Vec<u8>> = self
+        let mut sweep = self
             .maps
-            .processes
+            .sweep
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        sweep.cgroups.insert(cgroup_id);
+        let due = sweep.last.is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
+        if !due && sweep.cgroups.len() < SWEEP_MOST {
+            return;
+        }
+        sweep.last = Some(Instant::now());
+        let cgroups = std::mem::take(&mut sweep.cgroups);
+        drop(sweep);
+        let processes = &self.maps.processes;
+        let gone: Vec<Vec<u8>> = processes
             .keys()
-            .filter(|k| matches!(self.maps.processes.lookup(k, MapFlags::ANY), Ok(Some(p)) if word(&p, 0) == cgroup_id))
+            .filter(|k| matches!(processes.lookup(k, MapFlags::ANY), Ok(Some(p)) if cgroups.contains(&word(&p, 0))))
             .collect();
         for key in gone {
-            let _ = self.maps.processes.delete(&key);
+            let _ = processes.delete(&key);
         }
     }
 

@@ -7,7 +7,7 @@
 use crate::cgroup::{CgroupIdentity, Layout};
 use crate::facts::Verdict;
 use plimsoll_model::{BootNs, Entry, ProcessKey, Text};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -19,6 +19,8 @@ pub const MAX_PROCESSES: usize = 131_072;
 const MAX_CMDLINE_BYTES: u64 = 4096;
 /// Bytes read of the small text files of a process.
 const MAX_STATUS_BYTES: u64 = 16 << 10;
+/// Depth of pid namespaces looked at (the kernel allows 32).
+const MAX_NAMESPACES: usize = 33;
 /// Clock ticks a second in everything `/proc` shows (`USER_HZ`, the same on all architectures we run on).
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -47,7 +49,10 @@ pub struct Seed {
     pub second_path: Option<String>,
     /// Kernfs id of the *root* cgroup of its container (0: in none).
     pub cgroup_id: u64,
-    /// How it came in (always [`Entry::FoundRunning`] from a scan).
+    /// Its id in each pid namespace that it is in, the outermost (this `/proc`'s) first.
+    pub ns_pids: Vec<u32>,
+    /// How it came in: [`Entry::FoundRunning`], or [`Entry::ExecSession`] where its parent (or an
+    /// ancestor's in the container) is outside the container's pid namespace.
     pub entry: Entry,
 }
 
@@ -118,6 +123,7 @@ pub fn scan_proc(
             });
         }
     }
+    tell_sessions(&mut processes);
     containers.sort_by_key(|c| c.identity.root.len());
     Scan {
         containers,
@@ -165,6 +171,7 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
         cgroup_path: layout.path_in(&cgroup).unwrap_or("/").to_owned(),
         second_path: layout.path_in_second(&cgroup).map(str::to_owned),
         cgroup_id: 0,
+        ns_pids: ns_pids(&status),
         entry: Entry::FoundRunning,
     })
 }
@@ -200,6 +207,39 @@ fn parse_stat(stat: &[u8]) -> Option<(u32, BootNs)> {
 fn status_id(status: &str, field: &str) -> Option<u32> {
     let line = status.lines().find_map(|l| l.strip_prefix(field))?;
     line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The `NSpid:` line: ids in this namespace and those below it.
+fn ns_pids(status: &str) -> Vec<u32> {
+    let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"));
+    line.unwrap_or_default()
+        .split_ascii_whitespace()
+        .map_while(|id| id.parse().ok())
+        .take(MAX_NAMESPACES)
+        .collect()
+}
+
+/// Tells exec sessions from the container's own processes. What the runtime puts into a running
+/// container has a parent outside the container's pid namespace, and so has the container's first
+/// process, which is number 1 there. Orphans never leave a namespace: they come to its number 1. A
+/// container without a pid namespace of its own shows nothing of this.
+fn tell_sessions(processes: &mut [Seed]) {
+    let mut seen: HashMap<u32, (usize, u64, Entry)> = HashMap::new();
+    let mut begun = HashSet::new();
+    for process in processes {
+        let depth = process.ns_pids.len();
+        // where a pod shares its pid namespace, a container's first process is not number 1
+        let first = begun.insert(process.cgroup_id);
+        let may_tell = depth > 1 && process.ns_pids.last() != Some(&1);
+        if process.cgroup_id != 0 && !first && may_tell {
+            process.entry = match seen.get(&process.ppid) {
+                Some((_, cgroup, entry)) if *cgroup == process.cgroup_id => *entry,
+                Some((outside, _, _)) if *outside < depth => Entry::ExecSession,
+                _ => process.entry,
+            };
+        }
+        seen.insert(process.key.tgid, (depth, process.cgroup_id, process.entry));
+    }
 }
 
 fn link_text(path: &Path) -> Text {
@@ -394,6 +434,45 @@ mod tests {
         assert_ne!(of(A) & plimsoll_model::ids::IN_SECOND_HIERARCHY, 0);
         assert_eq!(of(B), m.layout.id_of(&format!("/docker/{B}")).unwrap());
         assert_eq!(scan.containers.len(), 2);
+    }
+
+    #[test]
+    fn exec_sessions_are_told_by_a_parent_outside_the_pid_namespace() {
+        let m = Machine::new();
+        let inside = format!("/docker/{A}");
+        let ids = |pid: u32, line: &str| {
+            let status = m.dir.path().join(pid.to_string()).join("status");
+            let text = fs::read_to_string(&status).unwrap();
+            fs::write(status, format!("{text}NSpid:\t{line}\n")).unwrap();
+        };
+        m.process(30, 1, 300, "shim", &["/shim"], "/");
+        ids(30, "30");
+        for (pid, ppid, ns) in [
+            (40, 30, "40 1"),  // the container's first process
+            (41, 40, "41 7"),  // its child
+            (42, 40, "42 9"),  // an orphan, come to number 1
+            (50, 30, "50 12"), // docker exec
+            (51, 50, "51 13"), // its child
+        ] {
+            m.process(pid, ppid, u64::from(pid) * 10, "x", &["/x"], &inside);
+            ids(pid, ns);
+        }
+        // with the host's pid namespace nothing can be told
+        m.process(60, 30, 600, "x", &["/x"], &format!("/docker/{B}"));
+        m.process(61, 30, 610, "x", &["/x"], &format!("/docker/{B}"));
+        ids(60, "60");
+        ids(61, "61");
+        let scan = m.scan();
+        let entry = |pid| {
+            let found = scan.processes.iter().find(|p| p.key.tgid == pid);
+            found.unwrap().entry
+        };
+        for own in [40, 41, 42, 60, 61] {
+            assert_eq!(entry(own), Entry::FoundRunning, "{own}");
+        }
+        for session in [50, 51] {
+            assert_eq!(entry(session), Entry::ExecSession, "{session}");
+        }
     }
 
     #[test]

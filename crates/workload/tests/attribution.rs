@@ -1,0 +1,554 @@
+//! Identity under every delay: what waits, what is said when it comes too late, what stays known of
+//! containers that have gone, and that no event is lost or told twice on the way.
+
+use plimsoll_model::event::Exec;
+use plimsoll_model::event::{Actor, ProcessInfo, Trust};
+use plimsoll_model::ids::IN_SECOND_HIERARCHY;
+use plimsoll_model::{
+    BootNs, ClockAnchor, Container, ContainerState, Digest, Entry, Event, EventKind, ImageRef,
+    Observation, ProcessKey, Runtime, Text, WallNs,
+};
+use plimsoll_workload::scan::Seed;
+use plimsoll_workload::{
+    Attributor, AttributorConfig, CgroupIdentity, ContainersConfig, Evidence, Facts,
+    FoundContainer, Out, Scan, Verdict, classify,
+};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+const MS: u64 = 1_000_000;
+const A: &str = "9527ff5be3a91ef805f13edb15e208dbc58b397dcf5614296509d7b55020a24d";
+const B: &str = "00ff5be3a91ef805f13edb15e208dbc58b397dcf5614296509d7b55020a24dab";
+const ANCHOR: ClockAnchor = ClockAnchor {
+    boot: BootNs(0),
+    wall: WallNs(1_000_000_000_000),
+    uncertainty_ns: 0,
+    step_ns: 0,
+};
+
+/// What is on disk, to be changed while the test goes on.
+#[derive(Clone, Default)]
+struct Paper(Rc<RefCell<HashMap<String, Facts>>>);
+
+impl Paper {
+    fn write(&self, id: &str, facts: Facts) {
+        self.0.borrow_mut().insert(id.to_owned(), facts);
+    }
+}
+
+impl Evidence for Paper {
+    fn judge(&mut self, _: &str, _: BootNs) -> Verdict {
+        Verdict::Undecided
+    }
+    fn facts(&mut self, identity: &CgroupIdentity, _: BootNs) -> Result<Facts, String> {
+        let known = self.0.borrow().get(identity.id.as_str()).cloned();
+        known.ok_or_else(|| "nothing is on disk".to_owned())
+    }
+    fn process(&mut self, _: u32) -> Option<Seed> {
+        None
+    }
+    fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
+        None
+    }
+}
+
+struct Desk {
+    paper: Paper,
+    attributor: Attributor<Paper>,
+}
+
+impl Desk {
+    fn new(config: AttributorConfig) -> Self {
+        let paper = Paper::default();
+        let attributor = Attributor::new(config, paper.clone());
+        Desk { paper, attributor }
+    }
+    fn take(&mut self, at: u64, event: Event) -> Vec<Out> {
+        self.attributor.attribute(event, &ANCHOR, BootNs(at))
+    }
+    fn tick(&mut self, at: u64) -> Vec<Out> {
+        self.attributor.tick(&ANCHOR, BootNs(at))
+    }
+}
+
+fn digest(text: &str) -> Option<Digest> {
+    Some(Digest::parse(text).unwrap())
+}
+
+fn whole(name: &str) -> Facts {
+    Facts {
+        runtime: Some(Runtime::Docker),
+        name: name.to_owned(),
+        image: ImageRef {
+            name: "shop/web:1".to_owned(),
+            config_digest: digest("sha256:0011"),
+            ..ImageRef::default()
+        },
+        command: vec![Text::from("nginx")],
+        ..Facts::default()
+    }
+}
+
+/// A bundle of containerd: everything but the image's digest.
+fn bundle() -> Facts {
+    Facts {
+        runtime: Some(Runtime::Containerd),
+        command: vec![Text::from("nginx")],
+        missing: "the image's digest is not on disk".to_owned(),
+        stand_in: Some(ImageRef {
+            name: "shop/web:1".to_owned(),
+            config_digest: digest("ref:77"),
+            ..ImageRef::default()
+        }),
+        ..Facts::default()
+    }
+}
+
+fn event(at: u64, cgroup_id: u64, tgid: u32, kind: EventKind) -> Event {
+    let key = ProcessKey {
+        tgid,
+        start: BootNs(at.min(100 * MS)),
+    };
+    Event {
+        boot: BootNs(at),
+        seq: 0,
+        cpu: 0,
+        alert_class: false,
+        cgroup_id,
+        process: ProcessInfo {
+            key,
+            entry: Entry::Init,
+            ..ProcessInfo::default()
+        },
+        actor: Actor(0),
+        trust: Trust::Object,
+        tampered: false,
+        kind,
+        dense: 0,
+        dict: None,
+    }
+}
+fn made(at: u64, id: u64, path: &str) -> Event {
+    let kind = EventKind::CgroupMkdir {
+        id,
+        parent: 1,
+        path: path.into(),
+    };
+    event(at, id, 1, kind)
+}
+fn removed(at: u64, id: u64) -> Event {
+    event(at, id, 1, EventKind::CgroupRmdir { id })
+}
+fn ran(at: u64, id: u64, first: bool) -> Event {
+    let exec = Exec {
+        exe: "/usr/sbin/nginx".into(),
+        first,
+        ..Exec::default()
+    };
+    event(at, id, 40, EventKind::Exec(exec))
+}
+fn did(at: u64, id: u64) -> Event {
+    let name = Text::default();
+    event(at, id, 40, EventKind::Memfd { name })
+}
+
+fn observations(outs: &[Out]) -> Vec<&Observation> {
+    let of = |o| match o {
+        &Out::Observation(ref o) => Some(o),
+        _ => None,
+    };
+    outs.iter().filter_map(of).collect()
+}
+fn last_container(outs: &[Out]) -> Option<&Container> {
+    let of = |o| match o {
+        &Out::Container(ref c) => Some(c),
+        _ => None,
+    };
+    outs.iter().rev().find_map(of)
+}
+fn gaps(outs: &[Out]) -> usize {
+    outs.iter().filter(|o| matches!(o, Out::Gap(_))).count()
+}
+
+fn docker(id: &str) -> String {
+    format!("/docker/{id}")
+}
+
+#[test]
+fn with_its_papers_on_disk_a_container_waits_for_nothing() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, whole("web"));
+    let outs = desk.take(MS, made(MS, 7, &docker(A)));
+    let c = last_container(&outs).unwrap();
+    assert_eq!(
+        (c.name.as_str(), c.state),
+        ("web", ContainerState::Starting)
+    );
+    let outs = desk.take(2 * MS, ran(2 * MS, 7, true));
+    assert_eq!(observations(&outs).len(), 1);
+    assert_eq!(
+        last_container(&outs).unwrap().state,
+        ContainerState::Running
+    );
+    assert_eq!(desk.attributor.counters().pending, 0);
+}
+
+#[test]
+fn what_waits_for_identity_is_let_go_in_its_order_when_the_papers_come() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.take(MS, made(MS, 7, &docker(A)));
+    for at in [2, 3, 4] {
+        let outs = desk.take(at * MS, did(at * MS, 7));
+        assert!(observations(&outs).is_empty());
+    }
+    assert_eq!(desk.attributor.counters().pending, 3);
+    desk.paper.write(A, whole("web"));
+    let outs = desk.tick(60 * MS);
+    let times: Vec<u64> = observations(&outs)
+        .iter()
+        .map(|o| o.event.boot.0 / MS)
+        .collect();
+    assert_eq!(times, [2, 3, 4]);
+    assert!(
+        observations(&outs)
+            .iter()
+            .all(|o| o.unknown_because.is_empty())
+    );
+    assert_eq!(gaps(&outs), 0);
+    // the name comes before what its bearer did
+    assert!(matches!(outs[0], Out::Container(_)));
+    assert_eq!(desk.attributor.counters().pending, 0);
+}
+
+#[test]
+fn after_two_seconds_it_is_unknown_because_and_a_gap_says_so_once() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.take(MS, made(MS, 7, &docker(A)));
+    desk.take(2 * MS, did(2 * MS, 7));
+    assert!(observations(&desk.tick(1_900 * MS)).is_empty());
+    let outs = desk.tick(2_100 * MS);
+    let seen = observations(&outs);
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].unknown_because, "nothing is on disk");
+    assert!(
+        seen[0].instance.is_some(),
+        "which container is known, only not what it is"
+    );
+    assert_eq!(gaps(&outs), 1);
+    let outs = desk.take(2_200 * MS, did(2_200 * MS, 7));
+    assert_eq!((observations(&outs).len(), gaps(&outs)), (1, 0));
+    assert_eq!(desk.attributor.counters().released_unknown, 1);
+}
+
+#[test]
+fn a_container_that_waits_too_full_is_let_go_at_once() {
+    let config = AttributorConfig {
+        max_pending_per_container: 3,
+        ..AttributorConfig::default()
+    };
+    let mut desk = Desk::new(config);
+    desk.take(MS, made(MS, 7, &docker(A)));
+    let outs: Vec<Out> = (2..7)
+        .flat_map(|at| desk.take(at * MS, did(at * MS, 7)))
+        .collect();
+    assert_eq!(observations(&outs).len(), 5, "none is lost");
+    assert_eq!(gaps(&outs), 1);
+    assert_eq!(desk.attributor.counters().pending, 0);
+}
+
+#[test]
+fn containerd_is_waited_for_and_its_digest_taken() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, bundle());
+    let path = format!("/k8s.io/{A}");
+    let outs = desk.take(MS, made(MS, 7, &path));
+    let asked = outs.iter().find_map(|o| match o {
+        Out::Ask(q) => Some(q.clone()),
+        _ => None,
+    });
+    let asked = asked.expect("containerd is asked");
+    assert_eq!(
+        (asked.runtime, asked.cgroup_path),
+        (Runtime::Containerd, path)
+    );
+    assert!(observations(&desk.take(2 * MS, ran(2 * MS, 7, true))).is_empty());
+    let said = Facts {
+        image: ImageRef {
+            name: "docker.io/shop/web:1".to_owned(),
+            config_digest: digest("sha256:0022"),
+            ..ImageRef::default()
+        },
+        ..bundle()
+    };
+    let outs = desk.attributor.confirmed(&asked.instance, &said);
+    assert_eq!(observations(&outs).len(), 1);
+    let c = last_container(&outs).unwrap();
+    assert_eq!(c.image.config_digest, digest("sha256:0022"));
+    assert_eq!(c.image.name, "docker.io/shop/web:1");
+    assert_eq!(c.unknown_because, "");
+    // what a baseline is keyed on never changes again
+    let other = Facts {
+        image: whole("x").image,
+        ..said
+    };
+    desk.attributor.confirmed(&asked.instance, &other);
+    let c = desk.attributor.container(&asked.instance).unwrap();
+    assert_eq!(c.image.config_digest, digest("sha256:0022"));
+}
+
+#[test]
+fn a_stand_in_is_taken_when_nobody_tells_and_gives_way_to_a_late_answer() {
+    for late in [false, true] {
+        let mut desk = Desk::new(AttributorConfig::default());
+        desk.paper.write(A, bundle());
+        let outs = desk.take(MS, made(MS, 7, &format!("/k8s.io/{A}")));
+        let instance = last_container(&outs).unwrap().instance.clone();
+        desk.take(2 * MS, ran(2 * MS, 7, true));
+        let outs = match late {
+            false => desk.attributor.unanswered(&instance, "no socket was found"),
+            true => desk.tick(2_100 * MS),
+        };
+        let c = last_container(&outs).unwrap();
+        assert_eq!(c.image.config_digest, digest("ref:77"));
+        assert!(
+            c.unknown_because.starts_with("the image's digest: "),
+            "{}",
+            c.unknown_because
+        );
+        assert_eq!(
+            (observations(&outs).len(), gaps(&outs)),
+            (1, 0),
+            "it has a baseline"
+        );
+        let said = Facts {
+            image: whole("x").image,
+            ..bundle()
+        };
+        let outs = desk.attributor.confirmed(&instance, &said);
+        let c = last_container(&outs).unwrap();
+        assert_eq!(c.image.config_digest, digest("sha256:0011"));
+        assert_eq!(c.unknown_because, "");
+    }
+}
+
+#[test]
+fn an_answer_after_the_end_still_completes_the_tombstone() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, bundle());
+    let outs = desk.take(MS, made(MS, 7, &format!("/k8s.io/{A}")));
+    let instance = last_container(&outs).unwrap().instance.clone();
+    desk.take(2 * MS, ran(2 * MS, 7, true));
+    let outs = desk.take(3 * MS, removed(3 * MS, 7));
+    assert_eq!(observations(&outs).len(), 1, "it waits no longer");
+    let said = Facts {
+        image: whole("x").image,
+        ..bundle()
+    };
+    let outs = desk.attributor.confirmed(&instance, &said);
+    let c = last_container(&outs).unwrap();
+    assert_eq!(
+        (c.state, &c.image.config_digest),
+        (ContainerState::Gone, &digest("sha256:0011"))
+    );
+}
+
+#[test]
+fn a_restart_of_the_same_id_is_another_instance_and_the_first_stays_known() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, whole("web"));
+    desk.take(MS, made(MS, 7, &docker(A)));
+    desk.take(2 * MS, ran(2 * MS, 7, true));
+    desk.take(3 * MS, removed(3 * MS, 7));
+    desk.take(10 * MS, made(10 * MS, 8, &docker(A)));
+    let outs = desk.take(11 * MS, ran(11 * MS, 8, true));
+    let second = observations(&outs)[0].instance.clone().unwrap();
+    assert_eq!(second.start, BootNs(10 * MS));
+    let lives: Vec<(u64, ContainerState)> = desk
+        .attributor
+        .containers()
+        .map(|c| (c.instance.start.0 / MS, c.state))
+        .collect();
+    assert!(lives.contains(&(1, ContainerState::Gone)));
+    assert!(lives.contains(&(10, ContainerState::Running)));
+}
+
+#[test]
+fn tombstones_end_by_age_and_by_number() {
+    let config = AttributorConfig {
+        containers: ContainersConfig {
+            max_gone: 2,
+            keep_gone_ns: 1000 * MS,
+            ..ContainersConfig::default()
+        },
+        ..AttributorConfig::default()
+    };
+    let mut desk = Desk::new(config);
+    for i in 0..3 {
+        let at = (1 + i) * MS;
+        desk.take(at, made(at, 7 + i, &docker(A)));
+        desk.take(at, removed(at, 7 + i));
+    }
+    assert_eq!(desk.attributor.counters().container_tombstones, 2);
+    desk.tick(500 * MS);
+    assert_eq!(desk.attributor.counters().container_tombstones, 2);
+    desk.tick(2_000 * MS);
+    assert_eq!(desk.attributor.counters().container_tombstones, 0);
+}
+
+#[test]
+fn a_runtime_that_fills_both_hierarchies_makes_one_container_in_either_order() {
+    for first_in_second in [false, true] {
+        let mut desk = Desk::new(AttributorConfig::default());
+        desk.paper.write(A, whole("web"));
+        let marked = 7 | IN_SECOND_HIERARCHY;
+        let order = if first_in_second {
+            [marked, 8]
+        } else {
+            [8, marked]
+        };
+        for (i, id) in order.into_iter().enumerate() {
+            let at = (1 + i as u64) * MS;
+            desk.take(at, made(at, id, &docker(A)));
+        }
+        assert_eq!(desk.attributor.counters().containers, 1);
+        let root = desk.attributor.container_of_cgroup(8).unwrap();
+        assert_eq!(root.cgroup_id, 8, "the first hierarchy has the word");
+        for id in [8, marked] {
+            assert_eq!(observations(&desk.take(5 * MS, did(5 * MS, id))).len(), 1);
+        }
+        // the second place goes first: nothing ends
+        desk.take(6 * MS, removed(6 * MS, marked));
+        assert_eq!(desk.attributor.counters().containers, 1);
+        desk.take(7 * MS, removed(7 * MS, 8));
+        assert_eq!(desk.attributor.counters().containers, 0);
+    }
+}
+
+#[test]
+fn after_a_restart_of_the_agent_a_running_container_keeps_its_instance() {
+    let mut before = Desk::new(AttributorConfig::default());
+    before.paper.write(A, whole("web"));
+    before.take(MS, made(MS, 7, &docker(A)));
+    let outs = before.take(2 * MS, ran(2 * MS, 7, true));
+    let remembered = last_container(&outs).unwrap().clone();
+    let gone = Container {
+        instance: plimsoll_model::Instance {
+            start: BootNs(5),
+            ..remembered.instance.clone()
+        },
+        cgroup_id: 6,
+        ..remembered.clone()
+    };
+    let mut after = Desk::new(AttributorConfig::default());
+    after.paper.write(A, whole("web"));
+    let found = FoundContainer {
+        identity: classify(&docker(A)).unwrap(),
+        cgroup_id: 7,
+        first: ProcessKey {
+            tgid: 40,
+            start: BootNs(2 * MS),
+        },
+    };
+    let scan = Scan {
+        containers: vec![found],
+        ..Scan::default()
+    };
+    let known = vec![remembered.clone(), gone.clone()];
+    after
+        .attributor
+        .seed(scan, known, &ANCHOR, BootNs(900 * MS));
+    let state = |c: &Container| after.attributor.container(&c.instance).unwrap().state;
+    assert_eq!(state(&remembered), ContainerState::Running);
+    assert_eq!(
+        state(&gone),
+        ContainerState::Gone,
+        "its cgroup's number is another's now"
+    );
+    assert!(
+        !after
+            .attributor
+            .container(&remembered.instance)
+            .unwrap()
+            .found_running
+    );
+}
+
+/// What a step of the property test does.
+#[derive(Clone, Debug)]
+enum Step {
+    Make(u64),
+    Act(u64),
+    Remove(u64),
+    Papers(usize),
+    Confirm(usize),
+    Unanswered(usize),
+    Wait(u64),
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    use proptest::prelude::*;
+    let cgroup = prop_oneof![Just(7u64), Just(8), Just(7 | IN_SECOND_HIERARCHY), Just(9)];
+    let step = prop_oneof![
+        3 => cgroup.clone().prop_map(Step::Make),
+        8 => cgroup.clone().prop_map(Step::Act),
+        2 => cgroup.prop_map(Step::Remove),
+        1 => (0..2usize).prop_map(Step::Papers),
+        1 => (0..2usize).prop_map(Step::Confirm),
+        1 => (0..2usize).prop_map(Step::Unanswered),
+        2 => (1..3000u64).prop_map(Step::Wait),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+proptest::proptest! {
+    /// Whatever comes in whatever order: each event of a known container comes out exactly once and,
+    /// of one container, in its order; nothing waits for ever.
+    #[test]
+    fn no_event_is_lost_told_twice_or_reordered(steps in steps()) {
+        let config = AttributorConfig { max_pending_per_container: 5, ..AttributorConfig::default() };
+        let mut desk = Desk::new(config);
+        let ids = [A, B];
+        let path_of = |cgroup: u64| docker(if cgroup & 0xff == 9 { B } else { A });
+        let (mut now, mut sent) = (MS, Vec::new());
+        let mut outs = Vec::new();
+        for step in steps {
+            now += MS;
+            match step {
+                Step::Make(id) => outs.extend(desk.take(now, made(now, id, &path_of(id)))),
+                Step::Remove(id) => outs.extend(desk.take(now, removed(now, id))),
+                Step::Act(id) => {
+                    let known = desk.attributor.container_of_cgroup(id).is_some();
+                    if known { sent.push(now); }
+                    let came = desk.take(now, did(now, id));
+                    outs.extend(came);
+                }
+                Step::Papers(i) => desk.paper.write(ids[i], if i == 0 { whole("web") } else { bundle() }),
+                Step::Confirm(i) | Step::Unanswered(i) => {
+                    let live = desk.attributor.containers()
+                        .find(|c| c.id().as_str() == ids[i] && c.state != ContainerState::Gone)
+                        .map(|c| c.instance.clone());
+                    let Some(instance) = live else { continue };
+                    let came = match step {
+                        Step::Confirm(_) => desk.attributor.confirmed(&instance, &whole("said")),
+                        _ => desk.attributor.unanswered(&instance, "nobody"),
+                    };
+                    outs.extend(came);
+                }
+                Step::Wait(ms) => { now += ms * MS; outs.extend(desk.tick(now)); }
+            }
+        }
+        now += 3_000 * MS;
+        outs.extend(desk.tick(now));
+        proptest::prop_assert_eq!(desk.attributor.counters().pending, 0);
+        let seen = observations(&outs);
+        let mut times: Vec<u64> = seen.iter().map(|o| o.event.boot.0).collect();
+        let mut last: HashMap<_, u64> = HashMap::new();
+        for o in &seen {
+            let before = last.insert(o.instance.clone(), o.event.boot.0);
+            proptest::prop_assert!(before.is_none_or(|b| b < o.event.boot.0));
+        }
+        times.sort_unstable();
+        proptest::prop_assert_eq!(times, sent);
+    }
+}
