@@ -230,6 +230,12 @@ impl Answers {
         );
         queues.insert("events_judged".into(), totals.observations);
         problems.extend(recent_losses(shared));
+        problems.extend(
+            shared
+                .rules
+                .problem()
+                .map(|why| format!("changed rules are not in force: {why}")),
+        );
         let now = shared.clocks.boot();
         Ok(api::Status {
             running: true,

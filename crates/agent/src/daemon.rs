@@ -7,6 +7,7 @@
 //! | `journal` (`evidence`) | group commit, alerts at once | its queue |
 //! | `keeper` | writes baseline files | its queue |
 //! | `timer` | clock anchors, gaps, retention | the clock |
+//! | `rules` | looks for changed rule files, loads them | the clock |
 //! | `alerts` | shows alerts | its queue |
 //! | `socket`, `connection` | answers | the socket |
 //! | `runtimes` (`workload`) | asks Docker and its kin | their sockets |
@@ -28,6 +29,9 @@ use crate::machine;
 use crate::output::{Outputs, Sink};
 use crate::past::{Past, down_gap, look_back, recovery_gaps};
 use crate::pipeline::{Ask, BATCH, Parts, Pipeline, Roots, SAVES_MAX};
+use crate::rules::capabilities::refused;
+use crate::rules::watcher::{Health, Watcher, at_start};
+use crate::rules::{RulesError, files as rule_files};
 use crate::server::{Access, ServeError, Server, group_id};
 use crate::shelf::Shelf;
 use plimsoll_baseline::PathPattern;
@@ -87,6 +91,8 @@ pub struct Shared {
     pub started: Stamp,
     /// Where the journal lies.
     pub journal_dir: PathBuf,
+    /// Whether the rule files are in force as they are.
+    pub rules: Health,
     roots: Arc<Roots>,
     jobs: crossbeam_channel::Sender<Job>,
 }
@@ -121,6 +127,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// Rules that were named do not load.
+    #[error("rules do not load: {0}")]
+    Rules(#[from] RulesError),
     /// The group of the socket does not exist.
     #[error("there is no group \"{0}\" (socket_group)")]
     NoGroup(String),
@@ -184,6 +193,8 @@ pub struct Surroundings {
     pub ask: Box<dyn FnOnce(News) -> io::Result<Ask>>,
     /// Where alerts are shown.
     pub sinks: Vec<Sink>,
+    /// Set when rule files are to be read again at once (SIGHUP).
+    pub reload_rules: Arc<AtomicBool>,
 }
 
 /// The running agent.
@@ -193,6 +204,8 @@ pub struct Agent {
     keeper: JoinHandle<()>,
     timer: JoinHandle<()>,
     timer_stop: crossbeam_channel::Sender<()>,
+    rules: JoinHandle<()>,
+    rules_stop: crossbeam_channel::Sender<()>,
     server: Server,
 }
 
@@ -216,6 +229,10 @@ impl Agent {
             clocks,
         } = opened;
         let access = access(config)?;
+        // before anything is written: rules that a person named have to load
+        let rule_options =
+            rule_files::options(config.rules.match_mode, &refused(&around.side.hooks));
+        let (rules, rules_problem) = at_start(&config.rules, &rule_options)?;
         let gaps = Arc::new(Mutex::new(GapBook::default()));
         let ledger = Ledger::start(
             journal,
@@ -242,6 +259,7 @@ impl Agent {
             outputs: Arc::new(outputs),
             started,
             journal_dir: config.journal_dir(),
+            rules: Health::default(),
             roots: Arc::default(),
             jobs,
         });
@@ -263,6 +281,14 @@ impl Agent {
             roots: shared.roots.clone(),
             slot_seconds: config.learning.slot_seconds,
         });
+        let watcher = Watcher::new(
+            config.rules.clone(),
+            rule_options,
+            shared.clone(),
+            around.reload_rules,
+            (&rules, rules_problem),
+        );
+        pipeline.set_rules(Arc::new(rules));
         prime_kernel(&shared, &mut pipeline, around.scan, past, down.as_ref());
         let server = Server::start(&config.socket, access, Arc::new(Answers(shared.clone())))?;
         let (keep, files) = crossbeam_channel::bounded(FILES_MAX);
@@ -280,12 +306,16 @@ impl Agent {
             let policy = retention(config.journal.max_age, config.journal.max_bytes);
             move || run_timer(&shared, &stopped, &policy)
         })?;
+        let (rules_stop, stopped) = crossbeam_channel::bounded(1);
+        let rules = spawn("rules", move || watcher.run(&stopped))?;
         Ok(Self {
             shared,
             pipeline,
             keeper,
             timer,
             timer_stop,
+            rules,
+            rules_stop,
             server,
         })
     }
@@ -314,6 +344,8 @@ impl Agent {
     /// Ends: empties the queues and says so in the journal. `why` is for people.
     pub fn stop(self, why: &str) {
         self.server.close();
+        let _ = self.rules_stop.send(());
+        let _ = self.rules.join();
         self.shared.inbox.close();
         let _ = self.pipeline.join();
         let _ = self.keeper.join();

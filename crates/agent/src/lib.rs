@@ -16,6 +16,7 @@
 //! | [`pipeline`] | attribute, judge, record: the one order of things |
 //! | [`attribution`], [`kernel`] | the seams to the stages before |
 //! | [`shelf`] | baselines on disk and as the kernel's sets |
+//! | [`rules`] | rules in the Falco language: loaded, reloaded, judged |
 //! | [`ledger`], [`past`] | the journal as we write and as we find it |
 //! | [`respond`] | what is done about alerts, in which order |
 //! | [`gaps`] | losses until they are journalled |
@@ -49,6 +50,7 @@ pub mod past;
 pub mod pipeline;
 pub mod quota;
 pub mod respond;
+pub mod rules;
 pub mod run;
 pub mod server;
 pub mod shelf;

@@ -19,14 +19,15 @@ use crate::ledger::{Finding, Ledger};
 use crate::opinion::AlertIds;
 use crate::output::{Outputs, Shown};
 use crate::quota::{Kind, Quota};
+use crate::rules::{Engine, Fired, Loaded, Surroundings};
 use crate::shelf::{Shelf, set_of};
 use plimsoll_baseline::{
-    Burst, BurstConfig, Change, Key, Offer, ResolvedNames, State, behaviours, judge,
+    Burst, BurstConfig, BurstKey, Change, Key, Offer, ResolvedNames, State, behaviours, judge,
 };
 use plimsoll_model::record::{Decision, Presence};
 use plimsoll_model::{
-    Alert, BaselineId, BaselineRef, BehaviourId, BootNs, Container, ContainerState, Drift, Event,
-    EventKind, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
+    Alert, BaselineId, BaselineRef, Behaviour, BehaviourId, BootNs, Container, ContainerState,
+    Drift, Event, EventKind, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
 };
 use plimsoll_sensor::api::Watch;
 use plimsoll_workload::{ApiNews, Out, Question, Scan};
@@ -171,6 +172,7 @@ pub struct Pipeline {
     slot_from: BootNs,
     totals: Totals,
     problems: Vec<String>,
+    rules: Engine,
 }
 
 /// A record that waits for the alerts of its batch.
@@ -200,6 +202,7 @@ impl Pipeline {
             slot_from: now,
             totals: Totals::default(),
             problems: Vec::new(),
+            rules: Engine::default(),
         }
     }
 
@@ -334,7 +337,8 @@ impl Pipeline {
             .as_ref()
             .and_then(|i| self.live.get_mut(i))
         else {
-            return self.keep(observation);
+            let fired = self.judge_rules(&observation, None);
+            return self.raise(observation, None, Vec::new(), fired, &[]);
         };
         // everything is judged; what is known may be too much to keep
         let kept = quota_kind(&observation.event.kind)
@@ -363,22 +367,34 @@ impl Pipeline {
             }
             None => judge(&observation, &container, None, &all).drifts,
         };
-        if drifts.is_empty() {
-            return match kept {
-                true => self.keep(observation),
-                false => self.sampled(&observation),
-            };
+        let fired = self.judge_rules(&observation, Some(&container));
+        if drifts.is_empty() && fired.is_empty() && !kept {
+            return self.sampled(&observation);
         }
-        self.drifted(observation, &container, drifts);
+        self.raise(observation, Some(&container), drifts, fired, &all);
+    }
+
+    /// The rules that fire, by the names known so far.
+    fn judge_rules(&mut self, obs: &Observation, container: Option<&Container>) -> Vec<Fired> {
+        let around = Surroundings {
+            names: &self.names,
+            node: self.parts.ledger.origin().as_str(),
+        };
+        self.rules.judge(obs, container, around)
     }
 
     /// The first of a burst is raised with its observation; repeats are kept and counted.
-    fn drifted(
+    fn raise(
         &mut self,
         observation: Observation,
-        container: &Arc<Container>,
+        container: Option<&Arc<Container>>,
         drifts: Vec<Drift>,
+        fired: Vec<Fired>,
+        all: &[Behaviour],
     ) {
+        if drifts.is_empty() && fired.is_empty() {
+            return self.keep(observation);
+        }
         self.totals.drifts += drifts.len() as u64;
         let mut finding = Finding {
             observation,
@@ -390,7 +406,7 @@ impl Pipeline {
             let observation = &finding.observation;
             let shelf = &self.parts.shelf;
             let offer = self.burst.offer_drift(&drift, || {
-                crate::opinion::alert_of(ids, &drift, observation, container, shelf)
+                crate::opinion::alert_of(ids, &drift, observation, container?, shelf)
             });
             match offer {
                 Offer::New(alert) => {
@@ -402,11 +418,62 @@ impl Pipeline {
                 Offer::Held => {}
             }
         }
-        if finding.drifts.is_empty() {
+        for fired in fired {
+            let obs = &finding.observation;
+            match self.offer_rule(fired, obs, container.map(|c| &**c), all) {
+                Offer::New(alert) => finding.alerts.push(alert),
+                Offer::Update(alert) => self.repeat(alert),
+                Offer::Held | Offer::Nothing => {}
+            }
+        }
+        if finding.drifts.is_empty() && finding.alerts.is_empty() {
             return self.keep(finding.observation);
         }
         self.totals.alerts += finding.alerts.len() as u64;
         self.findings.push(finding);
+    }
+
+    /// Equal acts by the same rule in the same instance are one burst.
+    fn offer_rule(
+        &mut self,
+        fired: Fired,
+        obs: &Observation,
+        container: Option<&Container>,
+        all: &[Behaviour],
+    ) -> Offer {
+        let Some(loaded) = self.rules.loaded() else {
+            return Offer::Nothing;
+        };
+        let name = &loaded.set.rule(fired.rule).name;
+        let act = match all.first() {
+            Some(behaviour) => behaviour.id().to_string(),
+            None => format!("{} {}", fired.kind, obs.program()),
+        };
+        let key = BurstKey::of_rule(obs.instance.as_ref(), name, &act);
+        let (ids, rules) = (&mut self.ids, &self.rules);
+        let around = Surroundings {
+            names: &self.names,
+            node: self.parts.ledger.origin().as_str(),
+        };
+        self.burst.offer(key, obs.at, obs.count.max(1), || {
+            rules.alert(fired, ids.next(obs.at), obs, container, around)
+        })
+    }
+
+    /// Puts a set of rules in force; the journal has it before the first verdict by it.
+    pub fn set_rules(&mut self, loaded: Arc<Loaded>) {
+        let at = self.parts.anchor.stamp(self.parts.clocks.boot());
+        let replaced = self.rules.loaded().map_or("", |l| l.id.as_str());
+        let record = Record::RuleSet(loaded.record(at, replaced));
+        // what was judged by the set before goes first
+        self.flush();
+        self.parts.ledger.record_urgent(&record, at, None);
+        self.rules.replace(loaded);
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Engine {
+        &self.rules
     }
 
     fn keep(&mut self, observation: Observation) {
@@ -952,6 +1019,7 @@ impl Pipeline {
             ("baselines_in_memory", awake as u64),
             ("baselines_on_disk", asleep as u64),
             ("kernel_numbered", self.numbered.len() as u64),
+            ("rule_matches", self.rules.matches()),
         ];
         let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();
         let shelf = self.parts.shelf.problems().iter().cloned();

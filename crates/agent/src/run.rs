@@ -31,7 +31,7 @@ pub enum RunError {
     #[error(transparent)]
     Sensor(#[from] SensorError),
     /// Signals could not be caught.
-    #[error("cannot catch SIGINT and SIGTERM")]
+    #[error("cannot catch SIGINT, SIGTERM and SIGHUP")]
     Signals(#[source] io::Error),
     /// The file for alerts could not be opened.
     #[error("cannot open {path} (alerts.file)")]
@@ -55,6 +55,9 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, stop.clone()).map_err(RunError::Signals)?;
     }
+    let reload_rules = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, reload_rules.clone())
+        .map_err(RunError::Signals)?;
     let proc_root = Path::new("/proc");
     let clocks = Arc::new(SystemClocks);
     let layout = Layout::detect(proc_root)?;
@@ -83,6 +86,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
             Ok(Box::new(move |question| confirmer.ask(question)))
         }),
         sinks,
+        reload_rules,
     };
     let agent = Agent::start(config, opened, around)?;
     started(&agent);

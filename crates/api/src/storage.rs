@@ -36,6 +36,7 @@ pub fn retention_class(kind: RecordKind) -> u8 {
         RecordKind::Container
         | RecordKind::Clock
         | RecordKind::Baseline
+        | RecordKind::RuleSet
         | RecordKind::Lifecycle => 6,
     }
 }

@@ -266,7 +266,7 @@ fn container_fields(out: &mut Fields, c: &Container) {
 }
 
 /// `registry:5000/a/nginx:1.27@sha256:…` → (`registry:5000/a/nginx`, `1.27`).
-fn image_parts(name: &str) -> (&str, &str) {
+pub fn image_parts(name: &str) -> (&str, &str) {
     let name = name.split('@').next().unwrap_or_default();
     let slash = name.rfind('/').map_or(0, |i| i + 1);
     match name[slash..].find(':') {

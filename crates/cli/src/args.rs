@@ -136,6 +136,16 @@ Examples:
   plimsoll gaps --since 1d
   plimsoll gaps --container web --json")]
     Gaps(GapsArgs),
+    /// Rules in the Falco language: check files, list, explain, try them on a recording
+    #[command(after_help = "\
+Examples:
+  plimsoll rules check my-rules.yaml       errors and warnings with line, column and item
+  plimsoll rules list                      every rule, and why one is off here
+  plimsoll rules explain 'Terminal shell in container'")]
+    Rules {
+        #[command(subcommand)]
+        command: RulesCommand,
+    },
     /// Answer a standard question from evidence
     #[command(after_help = ask_help())]
     Ask(AskArgs),
@@ -175,6 +185,40 @@ pub(crate) struct RunArgs {
     /// Watch processes outside containers too
     #[arg(long)]
     pub(crate) host: bool,
+    /// Falco rules: a file, or a directory of files; may be given more than once, later ones
+    /// override [default: /etc/plimsoll/rules.d]
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) rules: Vec<PathBuf>,
+}
+
+/// Which rules.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RuleFiles {
+    /// Rule files, or directories of them [default: those of the configuration]
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) rules: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Load files and say what is wrong with them; exit status 1 when there is an error
+    #[command(after_help = "\
+With --json: Falco's own result shape (falco_load_results).")]
+    Check {
+        /// Rule files, or directories of them, in the order in which they are loaded
+        #[arg(required = true, value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+    },
+    /// Every rule with its priority, ATT&CK techniques, and why it is off
+    List(RuleFiles),
+    /// What a rule means: macros and lists expanded, what it needs, what is not observed here
+    Explain {
+        /// Name of the rule
+        #[arg(value_name = "RULE")]
+        rule: String,
+        #[command(flatten)]
+        files: RuleFiles,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -65,6 +65,7 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Alerts(args) => commands::alerts::alerts(global, args, out),
         Command::Events(args) => commands::events::events(global, args, out),
         Command::Gaps(args) => commands::gaps::gaps(global, args, out),
+        Command::Rules { command } => commands::rules::rules(global, command, out),
         Command::Ask(args) => commands::ask::ask(global, args, out),
     }
 }

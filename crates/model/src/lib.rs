@@ -19,6 +19,7 @@ pub mod ids;
 pub mod observation;
 pub mod record;
 pub mod response;
+pub mod ruleset;
 pub mod text;
 pub mod time;
 pub mod workload;
@@ -33,9 +34,10 @@ pub use ids::{
     AlertId, BaselineId, BaselineRef, BootId, ContainerId, Digest, Instance, NodeId, ProcessKey,
     RecordId,
 };
-pub use observation::{Ancestor, Observation};
+pub use observation::{Ancestor, ExecFacts, Observation};
 pub use record::{Record, RecordKind};
 pub use response::{Plan, Step, StepClass, StepKind, StepOutcome};
+pub use ruleset::{RuleEntry, RuleFile, RuleSet};
 pub use text::Text;
 pub use time::{BootNs, ClockAnchor, Stamp, WallNs};
 pub use workload::{Container, ContainerState, ImageRef, Runtime};

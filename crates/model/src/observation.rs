@@ -1,6 +1,6 @@
 //! An event with its workload and its lineage attached.
 
-use crate::event::{Entry, Event};
+use crate::event::{Entry, Event, Exec, Origin};
 use crate::ids::{Instance, ProcessKey};
 use crate::text::Text;
 use crate::time::Stamp;
@@ -34,6 +34,57 @@ pub struct Ancestor {
     /// When the process executed this program (boot clock; 0 unknown).
     #[n(7)]
     pub exec_boot: crate::time::BootNs,
+    /// Its `comm` when it executed this program: what it was called as, whatever it named itself
+    /// since. Empty where that was not observed.
+    #[n(8)]
+    #[cbor(default)]
+    pub comm: Text,
+    /// What else its exec showed. Only of the acting process, and only where the event is not that
+    /// exec itself.
+    #[n(9)]
+    pub facts: Option<ExecFacts>,
+}
+
+/// What an exec showed beyond names, for judging what the process does later.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ExecFacts {
+    /// Working directory at the exec.
+    #[n(0)]
+    pub cwd: Text,
+    /// Where the executable lives.
+    #[n(1)]
+    pub origin: Origin,
+    /// The executable had no name any more.
+    #[n(2)]
+    pub deleted: bool,
+    /// Effective capabilities at the exec.
+    #[n(3)]
+    pub caps: u64,
+    /// Device number of the controlling terminal (0: none).
+    #[n(4)]
+    pub tty: u32,
+    /// Inode of the executable.
+    #[n(5)]
+    pub ino: u64,
+    /// The first program of the container instance.
+    #[n(6)]
+    pub first: bool,
+}
+
+impl ExecFacts {
+    /// The facts of an exec.
+    pub fn of(exec: &Exec) -> Self {
+        Self {
+            cwd: exec.cwd.clone(),
+            origin: exec.origin,
+            deleted: exec.deleted,
+            caps: exec.caps,
+            tty: exec.tty,
+            ino: exec.ino,
+            first: exec.first,
+        }
+    }
 }
 
 /// An event with its workload and lineage. This is what is judged and what is stored.

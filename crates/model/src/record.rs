@@ -7,6 +7,7 @@ use crate::alert::{Alert, Drift};
 use crate::gap::Gap;
 use crate::observation::Observation;
 use crate::response::{Delivery, Plan, PlanEnd, PolicyInForce, StepRecord};
+use crate::ruleset::RuleSet;
 use crate::time::ClockAnchor;
 use crate::workload::Container;
 use minicbor::{Decode, Encode};
@@ -50,6 +51,8 @@ pub enum RecordKind {
     Policy = 43,
     /// [`PlanEnd`].
     PlanEnd = 44,
+    /// [`RuleSet`]: the rules in force from here on.
+    RuleSet = 20,
 }
 
 impl RecordKind {
@@ -73,6 +76,7 @@ impl RecordKind {
             Delivery,
             Policy,
             PlanEnd,
+            RuleSet,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -176,6 +180,8 @@ pub enum Record {
     Policy(PolicyInForce),
     /// See [`RecordKind::PlanEnd`].
     PlanEnd(PlanEnd),
+    /// See [`RecordKind::RuleSet`].
+    RuleSet(RuleSet),
     /// A kind that this build does not know, or one whose bytes belong to another crate.
     Unknown(u16, Vec<u8>),
 }
@@ -213,6 +219,7 @@ impl Record {
             Record::Delivery(x) => (RecordKind::Delivery as u16, cbor(x)),
             Record::Policy(x) => (RecordKind::Policy as u16, cbor(x)),
             Record::PlanEnd(x) => (RecordKind::PlanEnd as u16, cbor(x)),
+            Record::RuleSet(x) => (RecordKind::RuleSet as u16, cbor(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -251,6 +258,7 @@ impl Record {
             }
             Some(RecordKind::Policy) => Record::Policy(minicbor::decode(payload).map_err(wrap)?),
             Some(RecordKind::PlanEnd) => Record::PlanEnd(minicbor::decode(payload).map_err(wrap)?),
+            Some(RecordKind::RuleSet) => Record::RuleSet(minicbor::decode(payload).map_err(wrap)?),
             Some(RecordKind::Tombstone) | None => Record::Unknown(kind, payload.to_vec()),
         })
     }

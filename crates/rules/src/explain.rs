@@ -17,9 +17,10 @@ use crate::{Rule, RuleId, Ruleset, Source};
 pub enum RuleStatus {
     /// It judges all the kinds of event it is for.
     Active,
-    /// It judges only some of the kinds it is for; the reasons name the others.
+    /// It judges, but not all that it is for: kinds of event or fields that are not observed, or
+    /// in part only, are named.
     Partial {
-        /// e.g. `needs evt.type bpf: not observed`
+        /// e.g. `needs evt.type bpf: not observed`, `proc.tty in part: …`
         reasons: Vec<String>,
     },
     /// Its author, or a later file, has disabled it.
@@ -59,32 +60,51 @@ pub(crate) fn status(
         return RuleStatus::Disabled;
     }
     let mut reasons: Vec<String> = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
     for field in graph.fields_under(root) {
+        let name = field.field.name();
         if let Some(why) = capabilities.missing_field(field.field) {
-            reasons.push(format!("needs {}: {why}", field.field.name()));
+            reasons.push(format!("needs {name}: {why}"));
+        } else if let Some(which) = capabilities.part_of_field(field.field) {
+            parts.push(format!("{name} in part: {which}"));
         }
     }
     reasons.dedup();
+    parts.dedup();
+    let mut kinds = *kinds;
     if !reasons.is_empty() {
-        return RuleStatus::Inactive { reasons };
+        // what hangs on a field that is missing is never known to be true
+        kinds = graph.kinds_told(root, capabilities);
+        if kinds.is_empty() {
+            return RuleStatus::Inactive { reasons };
+        }
     }
-    if source != Source::Syscall {
-        return RuleStatus::Active;
+    if source == Source::Syscall {
+        let missing: Vec<String> = kinds
+            .iter()
+            .filter_map(|k| {
+                let why = capabilities.missing_kind(k)?;
+                Some(format!("needs evt.type {k}: {why}"))
+            })
+            .collect();
+        if !missing.is_empty() && missing.len() == kinds.len() {
+            reasons.extend(missing);
+            return RuleStatus::Inactive { reasons };
+        }
+        // a rule for any kind of event is not told that some kinds are not observed
+        if kinds.len() <= MANY_KINDS {
+            reasons.extend(missing);
+        }
     }
-    let missing: Vec<String> = kinds
-        .iter()
-        .filter_map(|k| {
-            capabilities
-                .missing_kind(k)
-                .map(|w| format!("needs evt.type {k}: {w}"))
-        })
-        .collect();
-    match missing.len() {
-        0 => RuleStatus::Active,
-        n if n == kinds.len() => RuleStatus::Inactive { reasons: missing },
-        _ => RuleStatus::Partial { reasons: missing },
+    reasons.extend(parts);
+    match reasons.is_empty() {
+        true => RuleStatus::Active,
+        false => RuleStatus::Partial { reasons },
     }
 }
+
+/// A rule for more kinds of event is meant for whatever there is.
+const MANY_KINDS: usize = 100;
 
 /// Everything `rules explain` tells.
 #[derive(Clone, Debug, Serialize)]
@@ -122,6 +142,8 @@ pub struct FieldNeed {
     pub name: String,
     /// Why it is not observed here, if it is not.
     pub missing: Option<String>,
+    /// Of which events it is observed, where not of all.
+    pub in_part: Option<String>,
 }
 
 impl Ruleset {
@@ -154,6 +176,7 @@ impl Ruleset {
                 .map(|f| FieldNeed {
                     name: f.to_string(),
                     missing: self.capabilities.missing_field(f.field).map(str::to_owned),
+                    in_part: self.capabilities.part_of_field(f.field).map(str::to_owned),
                 })
                 .collect(),
             comparisons,
@@ -170,6 +193,12 @@ impl Ruleset {
             .filter(|(r, _)| r.source == source && r.status.is_active())
             .map(|(_, c)| self.graph.kinds_of(c.root, &mut memo))
             .fold(KindSet::EMPTY, |all, kinds| all.union(&kinds))
+    }
+
+    /// The kinds of event for which a rule can be true.
+    pub fn kinds(&self, id: RuleId) -> KindSet {
+        let root = self.compiled[id.index()].root;
+        self.graph.kinds_of(root, &mut KindMemo::default())
     }
 
     fn macros_under(&self, root: NodeId) -> Vec<String> {

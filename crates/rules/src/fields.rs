@@ -807,6 +807,7 @@ pub enum FieldError {
 #[derive(Clone, Debug, Default)]
 pub struct NodeCapabilities {
     fields: BTreeMap<Field, String>,
+    parts: BTreeMap<Field, String>,
     kinds: BTreeMap<EventKind, String>,
 }
 
@@ -822,6 +823,13 @@ impl NodeCapabilities {
         self
     }
 
+    /// The same node, with that field for some events only, or roughly; `which` is what people
+    /// read. Rules that need it stay active and say so.
+    pub fn with_part_of_field(mut self, field: Field, which: impl Into<String>) -> Self {
+        self.parts.insert(field, which.into());
+        self
+    }
+
     /// The same node, without that kind of event.
     pub fn without_kind(mut self, kind: EventKind, reason: impl Into<String>) -> Self {
         self.kinds.insert(kind, reason.into());
@@ -831,6 +839,11 @@ impl NodeCapabilities {
     /// Why the field is not observed, if it is not.
     pub fn missing_field(&self, field: Field) -> Option<&str> {
         self.fields.get(&field).map(String::as_str)
+    }
+
+    /// Of which events the field is observed, where not of all.
+    pub fn part_of_field(&self, field: Field) -> Option<&str> {
+        self.parts.get(&field).map(String::as_str)
     }
 
     /// Why the kind is not observed, if it is not.

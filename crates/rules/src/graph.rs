@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use rustc_hash::FxHashMap;
 
 use crate::events::{EventKind, KindSet};
-use crate::fields::{Field, FieldArg, FieldRef, FieldType, Shape};
+use crate::fields::{Field, FieldArg, FieldRef, FieldType, NodeCapabilities, Shape};
 use crate::matcher::Test;
 use crate::syntax::{Op, Quantifier};
 use crate::value::{Tri, Value};
@@ -291,6 +291,10 @@ impl Graph {
 
     /// Visits each comparison under a node once.
     pub(crate) fn leaves_under<'g>(&'g self, root: NodeId, mut visit: impl FnMut(&'g Leaf)) {
+        self.leaves_and_ids_under(root, |_, leaf| visit(leaf));
+    }
+
+    fn leaves_and_ids_under<'g>(&'g self, root: NodeId, mut visit: impl FnMut(NodeId, &'g Leaf)) {
         let mut seen = rustc_hash::FxHashSet::default();
         let mut stack = vec![root];
         while let Some(id) = stack.pop() {
@@ -300,7 +304,7 @@ impl Graph {
             match self.node(id) {
                 Node::And(c) | Node::Or(c) => stack.extend(c.iter().copied()),
                 Node::Not(c) => stack.push(*c),
-                Node::Leaf(leaf) => visit(self.leaf(*leaf)),
+                Node::Leaf(leaf) => visit(id, self.leaf(*leaf)),
             }
         }
     }
@@ -318,6 +322,23 @@ impl Graph {
     /// The kinds of event for which a condition can be true.
     pub(crate) fn kinds_of(&self, root: NodeId, memo: &mut KindMemo) -> KindSet {
         self.kind_sets(root, memo).0
+    }
+
+    /// The kinds of event for which a condition can be known to be true on a node that does not
+    /// have all fields.
+    pub(crate) fn kinds_told(&self, root: NodeId, told: &NodeCapabilities) -> KindSet {
+        let mut memo = KindMemo::default();
+        self.leaves_and_ids_under(root, |id, leaf| {
+            let mut fields = Vec::new();
+            self.fields_of(leaf.operand, &mut fields);
+            if let Side::Operand(other) = leaf.side {
+                self.fields_of(other, &mut fields);
+            }
+            if fields.iter().any(|f| told.missing_field(f.field).is_some()) {
+                memo.0.insert(id, (KindSet::EMPTY, KindSet::EMPTY));
+            }
+        });
+        self.kind_sets(root, &mut memo).0
     }
 
     /// Kinds for which a node can be true, and for which it can be false.

@@ -9,7 +9,9 @@
 
 use crate::scan::Seed;
 use plimsoll_model::event::Exec;
-use plimsoll_model::{Ancestor, BootNs, Entry, Event, EventKind, ProcessInfo, ProcessKey, Text};
+use plimsoll_model::{
+    Ancestor, BootNs, Entry, Event, EventKind, ExecFacts, ProcessInfo, ProcessKey, Text,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -52,6 +54,9 @@ struct Program {
     argv: Vec<Text>,
     exec_boot: BootNs,
     from_proc: bool,
+    comm: Text,
+    /// `None` where the exec was not observed.
+    facts: Option<ExecFacts>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +230,9 @@ impl Lineage {
             let process = &self.processes[&key];
             let program = process.program_at(at);
             line.push(ancestor(key, process, program));
+            if let ([own], false, Some(program)) = (line.as_mut_slice(), is_exec, program) {
+                own.facts.clone_from(&program.facts);
+            }
             let parent = self.parent_of(key, process);
             if line.len() == 1 && is_exec && process.parent != Parent::Entry {
                 // who executed it: usually a fork of the parent, which then is in the line anyway
@@ -373,6 +381,8 @@ impl Lineage {
             argv: bounded_argv(&exec.argv),
             exec_boot: event.boot,
             from_proc: false,
+            comm: event.process.comm.clone(),
+            facts: Some(ExecFacts::of(exec)),
         }));
     }
 
@@ -475,6 +485,8 @@ fn ancestor(key: ProcessKey, process: &Process, program: Option<&Arc<Program>>) 
         uid: process.uid,
         from_proc: program.is_some_and(|p| p.from_proc),
         exec_boot: program.map(|p| p.exec_boot).unwrap_or_default(),
+        comm: program.map(|p| p.comm.clone()).unwrap_or_default(),
+        facts: None,
     }
 }
 
@@ -485,6 +497,8 @@ fn program_of_seed(seed: &Seed) -> Arc<Program> {
         argv: bounded_argv(&seed.argv),
         exec_boot: BootNs(0),
         from_proc: true,
+        comm: seed.comm.clone(),
+        facts: None,
     })
 }
 

@@ -10,8 +10,10 @@ mod read;
 mod yaml;
 
 use crate::inbox;
+use crate::rules::RuleSources;
 use plimsoll_baseline::LearnConfig;
 use plimsoll_model::NodeId;
+use plimsoll_rules::MatchMode;
 use read::Section;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +49,8 @@ pub struct Config {
     pub alerts: AlertOutputs,
     /// Where runtimes are asked.
     pub runtimes: Runtimes,
+    /// Where rules come from.
+    pub rules: RuleSources,
 }
 
 /// Sizes on the kernel side.
@@ -123,6 +127,8 @@ pub struct Overrides {
     pub host: bool,
     /// `--json`, or what the command needs.
     pub stdout: Option<Stdout>,
+    /// `--rules`; empty: as the file says.
+    pub rules: Vec<PathBuf>,
 }
 
 /// Why there is no configuration.
@@ -182,6 +188,7 @@ impl Default for Config {
                 containerd_sockets: Vec::new(),
                 discover: true,
             },
+            rules: RuleSources::default(),
         }
     }
 }
@@ -226,6 +233,10 @@ impl Config {
         self.socket = o.socket.unwrap_or(self.socket);
         self.host |= o.host;
         self.alerts.stdout = o.stdout.unwrap_or(self.alerts.stdout);
+        if !o.rules.is_empty() {
+            self.rules.paths = o.rules;
+            self.rules.named = true;
+        }
         self
     }
 
@@ -269,6 +280,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "journal",
             "alerts",
             "runtimes",
+            "rules",
         ],
     )?;
     file.must_be("version", "1", Mark { line: 1, column: 1 })?;
@@ -295,6 +307,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         journal: journal(&file, default.journal)?,
         alerts: alerts(&file, &default.alerts)?,
         runtimes: runtimes(&file, &default.runtimes)?,
+        rules: rules(&file, default.rules)?,
     })
 }
 
@@ -428,6 +441,21 @@ fn runtimes(file: &Section<'_>, default: &Runtimes) -> Result<Runtimes, Fault> {
     })
 }
 
+fn rules(file: &Section<'_>, default: RuleSources) -> Result<RuleSources, Fault> {
+    let s = file.section("rules", &["builtin", "paths", "match"])?;
+    let words = [("all", MatchMode::All), ("first", MatchMode::First)];
+    let paths = s.paths("paths")?;
+    Ok(RuleSources {
+        builtin: s.flag("builtin", default.builtin)?,
+        paths: match paths.is_empty() {
+            true => default.paths,
+            false => paths,
+        },
+        named: false,
+        match_mode: s.word("match", &words, default.match_mode)?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,6 +489,7 @@ learning: { slot_seconds: 10, startup_seconds: 5, ready_coverage: 0.95, min_star
 journal: { group_commit_ms: 5, emergency_bytes: 1MiB, max_age: never, max_bytes: 1GiB }
 alerts: { stdout: json, file: /var/log/alerts.json }
 runtimes: { docker_sockets: [/run/d.sock], containerd_sockets: [/run/c.sock], discover: false }
+rules: { builtin: false, paths: [/srv/rules], match: first }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
         assert_eq!(c.node, NodeId::parse("web-7").ok());
@@ -469,6 +498,11 @@ runtimes: { docker_sockets: [/run/d.sock], containerd_sockets: [/run/c.sock], di
         assert_eq!(c.journal.max_age, None);
         assert_eq!(c.alerts.stdout, Stdout::Json);
         assert_eq!(c.runtimes.docker_sockets, [PathBuf::from("/run/d.sock")]);
+        assert_eq!(c.rules.paths, [PathBuf::from("/srv/rules")]);
+        assert_eq!(
+            (c.rules.builtin, c.rules.match_mode),
+            (false, MatchMode::First)
+        );
         assert!(c.host && !c.rings.syscalls_used && !c.runtimes.discover);
     }
 

@@ -8,6 +8,7 @@ use plimsoll_agent::clock::{Clocks, Reading};
 use plimsoll_agent::config::Config;
 use plimsoll_agent::daemon::{self, Agent, Surroundings};
 use plimsoll_agent::kernel::{Kernel, KernelError, KernelSide};
+use plimsoll_agent::rules::RuleSources;
 use plimsoll_evidence::{Filter, Reader};
 use plimsoll_model::event::{Exec, FileEvent};
 use plimsoll_model::*;
@@ -381,6 +382,12 @@ impl Rig {
             socket: dir.join("agent.sock"),
             ..Config::default()
         };
+        // what this machine has in its default directory is no part of a test
+        config.rules = RuleSources {
+            builtin: false,
+            paths: Vec::new(),
+            ..RuleSources::default()
+        };
         config.journal.group_commit = Duration::from_millis(2);
         config.journal.emergency_bytes = 64 << 10;
         config
@@ -401,6 +408,7 @@ impl Rig {
             scan: Scan::default(),
             ask: Box::new(|_| Ok(Box::new(|_| true))),
             sinks: Vec::new(),
+            reload_rules: Arc::default(),
         };
         let agent = Agent::start(config, opened, around).unwrap();
         Self {

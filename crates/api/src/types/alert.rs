@@ -101,17 +101,46 @@ impl Alert {
     }
 }
 
-/// Falco prints numeric fields as JSON numbers, everything else as strings.
+/// Falco prints numbers and truth values as such, a value that is missing as `null`, everything
+/// else as strings.
 fn field(name: &str, value: &model::Text) -> Value {
+    if value.is_empty() {
+        return Value::Null;
+    }
     let text = value.to_str_lossy();
-    match text.parse::<i64>() {
-        Ok(number) if is_numeric(name) => number.into(),
+    match (&*text, text.parse::<i64>()) {
+        ("true", _) if is_truth(name) => true.into(),
+        ("false", _) if is_truth(name) => false.into(),
+        (_, Ok(number)) if is_numeric(name) => number.into(),
         _ => text.into_owned().into(),
     }
 }
 
+fn is_truth(name: &str) -> bool {
+    const SUFFIXES: [&str; 7] = [
+        ".privileged",
+        ".failed",
+        ".connected",
+        ".name_changed",
+        ".host_pid",
+        ".host_network",
+        ".host_ipc",
+    ];
+    name.contains(".is_") || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
 fn is_numeric(name: &str) -> bool {
-    const SUFFIXES: [&str; 17] = [
+    const SUFFIXES: [&str; 27] = [
+        ".rawtime",
+        ".rawres",
+        ".count",
+        ".duration",
+        ".ts",
+        ".start_ts",
+        ".vpgid",
+        ".sid",
+        ".cmdnargs",
+        ".cmdlenargs",
         ".pid",
         ".ppid",
         ".vpid",

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod drift;
 pub(crate) mod events;
 pub(crate) mod gaps;
+pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod select;
 pub(crate) mod status;

@@ -15,6 +15,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs) -> Result<Verdict, Failure> {
         node: args.node.clone(),
         host: args.host,
         stdout: global.json.then_some(Stdout::Json),
+        rules: args.rules.clone(),
         ..Overrides::default()
     };
     let config = config(global, more)?;

@@ -1,0 +1,401 @@
+//! What this node cannot tell rules, so that rules which need it are visibly inactive.
+//!
+//! Promises: a field or kind of event that is not named as observed here is declared missing, with
+//! the reason that people read; a rule that cannot become true without it is inactive, never
+//! silent. What is observed only in part leaves a rule active and says so.
+
+use super::kinds;
+use plimsoll_rules::{EventKind, Field, KindSet, NodeCapabilities};
+use plimsoll_sensor::api::HookStatus;
+
+/// Fields that are told of every event they fit.
+const OBSERVED: &[&str] = &[
+    "evt.num",
+    "evt.time",
+    "evt.time.s",
+    "evt.time.iso8601",
+    "evt.datetime",
+    "evt.datetime.s",
+    "evt.rawtime",
+    "evt.rawtime.s",
+    "evt.rawtime.ns",
+    "evt.source",
+    "evt.is_async",
+    "evt.hostname",
+    "evt.dir",
+    "evt.type",
+    "evt.type.is",
+    "syscall.type",
+    "evt.category",
+    "evt.cpu",
+    "evt.args",
+    "evt.info",
+    "evt.arg",
+    "evt.count",
+    "evt.count.error",
+    "evt.is_io",
+    "evt.is_io_read",
+    "evt.is_io_write",
+    "evt.is_wait",
+    "evt.is_syslog",
+    "evt.abspath",
+    "evt.is_open_read",
+    "evt.is_open_write",
+    "evt.is_open_create",
+    "proc.exe",
+    "proc.pexe",
+    "proc.aexe",
+    "proc.exepath",
+    "proc.pexepath",
+    "proc.aexepath",
+    "proc.name",
+    "proc.pname",
+    "proc.aname",
+    "proc.args",
+    "proc.aargs",
+    "proc.cmdline",
+    "proc.pcmdline",
+    "proc.acmdline",
+    "proc.cmdnargs",
+    "proc.cmdlenargs",
+    "proc.exeline",
+    "proc.loginshellid",
+    "proc.pid",
+    "proc.ppid",
+    "proc.apid",
+    "proc.duration",
+    "proc.ppid.duration",
+    "proc.pid.ts",
+    "proc.ppid.ts",
+    "thread.tid",
+    "thread.ismain",
+    "fd.type",
+    "fd.typechar",
+    "fd.types",
+    "fd.name",
+    "fd.directory",
+    "fd.filename",
+    "fd.ip",
+    "fd.cip",
+    "fd.sip",
+    "fd.lip",
+    "fd.rip",
+    "fd.port",
+    "fd.cport",
+    "fd.sport",
+    "fd.lport",
+    "fd.rport",
+    "fd.l4proto",
+    "fd.sockfamily",
+    "fd.is_server",
+    "fd.containername",
+    "fd.containerdirectory",
+    "fd.proto",
+    "fd.cproto",
+    "fd.sproto",
+    "fd.lproto",
+    "fd.rproto",
+    "fd.net",
+    "fd.cnet",
+    "fd.snet",
+    "fd.lnet",
+    "fd.rnet",
+    "fd.is_upper_layer",
+    "fd.is_lower_layer",
+    "user.uid",
+    "group.gid",
+    "fs.path.name",
+    "fs.path.source",
+    "fs.path.target",
+    "container.id",
+    "container.full_id",
+    "container.name",
+    "container.image",
+    "container.image.id",
+    "container.image.repository",
+    "container.image.tag",
+    "container.image.digest",
+    "container.type",
+    "container.privileged",
+    "container.start_ts",
+    "container.duration",
+    "container.ip",
+    "container.label",
+    "container.labels",
+    "k8s.pod.name",
+    "k8s.ns.name",
+    "k8s.pod.id",
+    "k8s.pod.uid",
+];
+
+/// Fields that are told of some events only, or roughly: which, in the words that people read.
+const IN_PART: &[(&str, &str)] = &[
+    (
+        "evt.res",
+        "only of calls whose result is recorded (files, connections, rare calls)",
+    ),
+    (
+        "evt.rawres",
+        "only of calls whose result is recorded; a descriptor's number is not",
+    ),
+    ("evt.failed", "only of calls whose result is recorded"),
+    (
+        "fd.num",
+        "only standard streams and failed opens; other descriptors count as 3",
+    ),
+    (
+        "fd.connected",
+        "that a TCP connection was started, not that it was accepted",
+    ),
+    (
+        "fd.name_changed",
+        "every socket event counts as a change of its name",
+    ),
+    (
+        "fd.cip.name",
+        "names that the container itself resolved, and services on this node",
+    ),
+    (
+        "fd.sip.name",
+        "names that the container itself resolved, and services on this node",
+    ),
+    (
+        "fd.lip.name",
+        "names that the container itself resolved, and services on this node",
+    ),
+    (
+        "fd.rip.name",
+        "names that the container itself resolved, and services on this node",
+    ),
+    ("user.name", "only root has a name; other users have none"),
+    ("group.name", "only root has a name; other groups have none"),
+    ("proc.tty", "only of processes whose exec was observed"),
+    (
+        "proc.cwd",
+        "as of the exec, of processes whose exec was observed",
+    ),
+    ("proc.exe_ino", "only of processes whose exec was observed"),
+    (
+        "proc.is_exe_upper_layer",
+        "only of processes whose exec was observed",
+    ),
+    (
+        "proc.is_exe_lower_layer",
+        "only of processes whose exec was observed",
+    ),
+    (
+        "proc.is_exe_from_memfd",
+        "only of processes whose exec was observed",
+    ),
+    ("proc.vpid", "only of a container's first process"),
+    (
+        "thread.cap_effective",
+        "as of the exec, of processes whose exec was observed",
+    ),
+    ("container.mounts", "destinations only"),
+];
+
+/// Why some fields are missing, where more can be said than that they are not collected.
+const WHY: &[(&str, &str)] = &[
+    ("fd.nameraw", "paths are kept as the kernel resolved them"),
+    (
+        "evt.buffer",
+        "data that is read and written is not collected",
+    ),
+    (
+        "evt.buflen",
+        "data that is read and written is not collected",
+    ),
+    (
+        "evt.is_open_exec",
+        "the mode of a created file is not collected",
+    ),
+    (
+        "proc.env",
+        "environments are not collected: they hold secrets",
+    ),
+    (
+        "proc.aenv",
+        "environments are not collected: they hold secrets",
+    ),
+    ("container.mount", "sources of mounts are not kept"),
+    ("container.mount.source", "sources of mounts are not kept"),
+    ("container.mount.dest", "sources of mounts are not kept"),
+    ("container.mount.mode", "sources of mounts are not kept"),
+    ("container.mount.rdwr", "sources of mounts are not kept"),
+    (
+        "container.mount.propagation",
+        "sources of mounts are not kept",
+    ),
+];
+
+/// Which kinds of event a refused hook costs, by the names that the sensor has for its hooks.
+const HOOKS: &[(&str, &[&str])] = &[
+    ("exec", &["execve", "execveat", "container"]),
+    ("fork, exit", &["fork", "vfork", "procexit"]),
+    ("file open", &["open", "openat", "openat2", "creat"]),
+    (
+        "file create, rename, link, unlink, chmod, chown, mkdir, rmdir",
+        &[
+            "unlink",
+            "unlinkat",
+            "rmdir",
+            "mkdir",
+            "mkdirat",
+            "chmod",
+            "fchmod",
+            "fchmodat",
+            "fchmodat2",
+            "chown",
+            "fchown",
+            "fchownat",
+            "lchown",
+            "rename",
+            "renameat",
+            "renameat2",
+            "link",
+            "linkat",
+            "symlink",
+            "symlinkat",
+        ],
+    ),
+    ("library load", &["mmap"]),
+    ("TCP connect and listen", &["listen"]),
+    (
+        "accept, bind, socket",
+        &["accept", "accept4", "bind", "socket"],
+    ),
+    ("UDP peers", &["sendto", "sendmsg", "sendmmsg"]),
+    ("redirected standard streams", &["dup", "dup2", "dup3"]),
+    ("setns, unshare, clone flags", &["setns", "unshare"]),
+    (
+        "mount, umount, pivot_root, chroot",
+        &[
+            "mount",
+            "umount",
+            "umount2",
+            "pivot_root",
+            "chroot",
+            "move_mount",
+        ],
+    ),
+    (
+        "ptrace, process_vm_writev",
+        &["ptrace", "process_vm_readv", "process_vm_writev"],
+    ),
+    (
+        "kernel modules",
+        &["init_module", "finit_module", "delete_module"],
+    ),
+    ("bpf", &["bpf"]),
+    (
+        "uid and capability changes",
+        &[
+            "setuid",
+            "setreuid",
+            "setresuid",
+            "setgid",
+            "setregid",
+            "setresgid",
+            "capset",
+        ],
+    ),
+    ("memory files", &["memfd_create"]),
+    ("signals to others", &["kill", "tgkill"]),
+    ("other rare calls", &kinds::RARE),
+];
+
+/// Fields of other sources than the kernel: they are judged where those events are.
+fn is_elsewhere(name: &str) -> bool {
+    ["ka.", "jevt.", "json."]
+        .iter()
+        .any(|p| name.starts_with(p))
+}
+
+/// The names of the hooks that the kernel refused.
+pub fn refused(hooks: &[HookStatus]) -> Vec<String> {
+    let refused = hooks.iter().filter(|h| h.mechanism.is_none());
+    refused.map(|h| h.kind.to_owned()).collect()
+}
+
+/// What this sensor tells rules where the kernel refused the hooks of these names.
+pub fn capabilities(refused: &[String]) -> NodeCapabilities {
+    let mut told = NodeCapabilities::all();
+    for field in Field::all() {
+        let name = field.name();
+        if is_elsewhere(name) || OBSERVED.contains(&name) {
+            continue;
+        }
+        let said = |list: &[(&str, &'static str)]| {
+            list.iter().find(|(n, _)| *n == name).map(|(_, why)| *why)
+        };
+        told = match said(IN_PART) {
+            Some(which) => told.with_part_of_field(field, which),
+            None => told.without_field(field, said(WHY).unwrap_or("not collected")),
+        };
+    }
+    let seen: KindSet = kinds::families().flatten().copied().collect();
+    for kind in EventKind::all().filter(|k| !seen.contains(*k)) {
+        told = told.without_kind(kind, "not observed by this sensor");
+    }
+    for hook in refused {
+        let lost = HOOKS.iter().filter(|(name, _)| name == hook);
+        for kind in lost.flat_map(|(_, kinds)| kinds.iter()) {
+            if let Some(kind) = EventKind::from_name(kind) {
+                told = told.without_kind(kind, "this kernel refused the hook (plimsoll doctor)");
+            }
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_in_the_tables_is_a_field_or_a_kind() {
+        let fields = OBSERVED
+            .iter()
+            .copied()
+            .chain(IN_PART.iter().chain(WHY).map(|(n, _)| *n));
+        for name in fields {
+            assert!(Field::from_name(name).is_some(), "{name}");
+        }
+        for kind in HOOKS.iter().flat_map(|(_, kinds)| kinds.iter()) {
+            assert!(EventKind::from_name(kind).is_some(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_collected_is_missing_with_a_reason() {
+        let told = capabilities(&[]);
+        let env = Field::from_name("proc.env").unwrap();
+        assert!(told.missing_field(env).unwrap().contains("secrets"));
+        assert!(
+            told.missing_field(Field::from_name("proc.name").unwrap())
+                .is_none()
+        );
+        assert!(
+            told.missing_kind(EventKind::from_name("chdir").unwrap())
+                .is_some()
+        );
+        assert!(
+            told.missing_kind(EventKind::from_name("openat2").unwrap())
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_refused_hook_costs_its_kinds() {
+        let told = capabilities(&["bpf".to_owned()]);
+        assert!(
+            told.missing_kind(EventKind::from_name("bpf").unwrap())
+                .is_some()
+        );
+        assert!(
+            told.missing_kind(EventKind::from_name("execve").unwrap())
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! `container.*` and `k8s.*`.
+//!
+//! Promises: what was not found out about a container is absent, as in Falco; the id is there for
+//! every event of a container, whether or not the rest is.
+
+use super::view::View;
+use plimsoll_baseline::alert::image_parts;
+use plimsoll_model::Container;
+use plimsoll_rules::{Field, FieldArg, FieldRef, Value};
+
+fn text(value: &str) -> Value<'_> {
+    Value::text((!value.is_empty()).then_some(value.as_bytes()))
+}
+
+/// One of `container.*` or `k8s.*`.
+pub(super) fn field<'v>(view: &'v View<'_>, field: &FieldRef) -> Value<'v> {
+    use Field as F;
+    match field.field {
+        F::ContainerId => return Value::Text(view.container_id().as_bytes()),
+        F::ContainerFullId => {
+            return match &view.obs.instance {
+                Some(instance) => Value::Text(instance.id.as_str().as_bytes()),
+                None => Value::Text(view.container_id().as_bytes()),
+            };
+        }
+        F::ContainerName if view.container_id() == "host" => return Value::Text(b"host"),
+        F::ContainerType if view.container_id() == "host" => return Value::Text(b"host"),
+        F::ContainerDuration => {
+            return match &view.obs.instance {
+                Some(i) => Value::UInt(view.obs.event.boot.0.saturating_sub(i.start.0)),
+                None => Value::Absent,
+            };
+        }
+        _ => {}
+    }
+    match view.container {
+        Some(container) => of(view, container, field),
+        None => Value::Absent,
+    }
+}
+
+fn of<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
+    use Field as F;
+    let (name_repository, tag) = image_parts(&c.image.name);
+    match field.field {
+        F::ContainerName => text(&c.name),
+        F::ContainerType => Value::Text(c.runtime.as_str().as_bytes()),
+        F::ContainerImage => text(&c.image.name),
+        F::ContainerImageRepository => {
+            text(c.image.repository.as_deref().unwrap_or(name_repository))
+        }
+        F::ContainerImageTag => text(tag),
+        F::ContainerImageDigest => {
+            text(c.image.manifest_digest.as_ref().map_or("", |d| d.as_str()))
+        }
+        F::ContainerImageId => text(c.image.config_digest.as_ref().map_or("", |d| d.as_str())),
+        F::ContainerPrivileged => Value::Bool(c.privileged),
+        F::ContainerMounts => match c.mounts.is_empty() {
+            true => Value::Absent,
+            false => view.text(c.mounts.join(",")),
+        },
+        F::ContainerStartTs => Value::UInt(c.first_seen.wall.0.max(0) as u64),
+        F::ContainerIp => text(c.addresses.first().map_or("", String::as_str)),
+        F::ContainerLabel => label(c, &field.arg),
+        F::ContainerLabels => match c.labels.is_empty() {
+            true => Value::Absent,
+            false => {
+                let pairs: Vec<String> = c.labels.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+                view.text(pairs.join(", "))
+            }
+        },
+        F::K8sPodName => text(c.pod.as_deref().unwrap_or_default()),
+        F::K8sNsName => text(c.namespace.as_deref().unwrap_or_default()),
+        F::K8sPodId | F::K8sPodUid => text(named(c, "io.kubernetes.pod.uid")),
+        _ => Value::Unknown,
+    }
+}
+
+fn named<'c>(c: &'c Container, label: &str) -> &'c str {
+    c.labels.get(label).map_or("", String::as_str)
+}
+
+fn label<'v>(c: &'v Container, arg: &FieldArg) -> Value<'v> {
+    match arg {
+        FieldArg::Key(key) => Value::text(c.labels.get(&**key).map(|v| v.as_bytes())),
+        FieldArg::Index(i) => Value::text(c.labels.get(&i.to_string()).map(|v| v.as_bytes())),
+        FieldArg::None => Value::Absent,
+    }
+}

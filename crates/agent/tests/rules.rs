@@ -1,0 +1,268 @@
+//! Rules in the agent, without root: files in a directory, events in, alerts and records out.
+
+mod common;
+
+use common::*;
+use plimsoll_agent::rules::RuleSources;
+use plimsoll_model::event::{Connection, FileEvent};
+use plimsoll_model::*;
+use std::path::Path;
+
+const SHADOW: &str = r#"
+- rule: Shadow read
+  desc: somebody reads the password hashes
+  condition: >
+    evt.type in (open, openat, openat2) and evt.is_open_read = true and fd.num >= 0
+    and fd.name = /etc/shadow and container.id != host
+  output: read (file=%fd.name process=%proc.name parent=%proc.pname tty=%proc.tty num=%fd.num user=%user.uid)
+  priority: WARNING
+  tags: [container, T1003.008]
+"#;
+
+fn write(dir: &Path, name: &str, text: &str) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join(name), text).unwrap();
+}
+
+fn with_rules(dir: &Path, text: &str) -> plimsoll_agent::Config {
+    let rules = dir.join("rules");
+    write(&rules, "a.yaml", text);
+    let mut config = Rig::config(dir);
+    config.rules = RuleSources {
+        builtin: false,
+        paths: vec![rules],
+        ..RuleSources::default()
+    };
+    config
+}
+
+fn of_rules(records: &[(u64, Record)]) -> Vec<&Alert> {
+    let all = alerts(records).into_iter();
+    all.filter(|a| matches!(a.source, AlertSource::Rule(_)))
+        .collect()
+}
+
+fn field<'a>(alert: &'a Alert, name: &str) -> Option<&'a Text> {
+    alert.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+}
+
+fn nginx_starts(rig: &Rig) -> BootNs {
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.deliver(event(at, 7, 11, 10, exec("/usr/bin/cat")));
+    at
+}
+
+#[test]
+fn a_rule_alerts_with_its_output_behind_the_set_that_it_is_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), SHADOW);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    rig.deliver(event(at, 7, 11, 10, read("/etc/shadow")));
+    // the quiet twin
+    rig.deliver(event(at, 7, 11, 10, read("/etc/passwd")));
+    rig.settle();
+    let records = records(&config);
+    let fired = of_rules(&records);
+    let [alert] = fired[..] else {
+        panic!("one alert of a rule, not {fired:?}");
+    };
+    assert_eq!(alert.rule, "Shadow read");
+    assert_eq!(alert.priority, Priority::Warning);
+    assert_eq!(alert.tags, ["T1003.008", "container"]);
+    let output = alert.output.to_string();
+    assert!(
+        output.starts_with(
+            "read (file=/etc/shadow process=cat parent=nginx tty=<NA> num=<NA> user=33"
+        ),
+        "{output}"
+    );
+    assert_eq!(field(alert, "fd.name"), Some(&"/etc/shadow".into()));
+    assert_eq!(
+        field(alert, "fd.num"),
+        Some(&"".into()),
+        "not recorded, not made up"
+    );
+    let [evidence] = &alert.evidence[..] else {
+        panic!("one observation shows it");
+    };
+    assert!(
+        matches!(&records[evidence.leaf as usize].1, Record::Observation(o)
+        if matches!(&o.event.kind, EventKind::File(f) if f.path == "/etc/shadow".into()))
+    );
+    let set = records.iter().find_map(|(leaf, r)| match r {
+        Record::RuleSet(set) => Some((*leaf, set)),
+        _ => None,
+    });
+    let (leaf, set) = set.expect("the set is journalled");
+    assert!(leaf < evidence.leaf, "before what is judged by it");
+    assert_eq!(
+        field(alert, "plimsoll.rule_set"),
+        Some(&set.id.as_str().into())
+    );
+    let text = set.files[0].text.as_ref().expect("small enough to be kept");
+    assert_eq!(text.as_bytes(), SHADOW.as_bytes());
+    assert_eq!(set.count("partial"), 1, "fd.num is known in part");
+    rig.agent.stop("test");
+}
+
+#[test]
+fn repeats_of_a_rule_are_one_alert_with_a_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), SHADOW);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    for n in 0..50 {
+        rig.deliver(event(BootNs(at.0 + n), 7, 11, 10, read("/etc/shadow")));
+    }
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let fired = of_rules(&records);
+    assert!(fired.iter().all(|a| a.id == fired[0].id));
+    assert_eq!(fired.last().unwrap().count, 50);
+}
+
+#[test]
+fn a_threshold_alerts_with_the_match_that_reaches_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("{SHADOW}  threshold: {{count: 3, within: 10s, per: container}}\n");
+    let config = with_rules(dir.path(), &text);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    for n in 0..2 {
+        rig.deliver(event(BootNs(at.0 + n), 7, 11, 10, read("/etc/shadow")));
+    }
+    rig.settle();
+    assert!(of_rules(&records(&config)).is_empty());
+    rig.deliver(event(BootNs(at.0 + 2), 7, 11, 10, read("/etc/shadow")));
+    rig.settle();
+    assert_eq!(of_rules(&records(&config)).len(), 1);
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_changed_file_is_picked_up_and_a_broken_one_leaves_the_old_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), SHADOW);
+    let rules = dir.path().join("rules");
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    write(
+        &rules,
+        "b.yaml",
+        "- rule: Broken\n  condition: evt.type = exceve\n",
+    );
+    let shared = rig.agent.shared().clone();
+    until("the broken file is told", || {
+        shared.rules.problem().is_some()
+    });
+    let why = shared.rules.problem().unwrap();
+    assert!(why.contains("b.yaml:"), "{why}");
+    rig.deliver(event(at, 7, 11, 10, read("/etc/shadow")));
+    rig.settle();
+    assert_eq!(of_rules(&records(&config)).len(), 1, "the old set judges");
+    // repaired: both files are in force
+    write(
+        &rules,
+        "b.yaml",
+        &SHADOW
+            .replace("Shadow", "Hosts")
+            .replace("/etc/shadow", "/etc/hosts"),
+    );
+    until("the repaired file is in force", || {
+        shared.rules.problem().is_none()
+    });
+    rig.settle();
+    rig.deliver(event(at, 7, 11, 10, read("/etc/hosts")));
+    rig.settle();
+    let records = records(&config);
+    let names: Vec<&str> = of_rules(&records).iter().map(|a| a.rule.as_str()).collect();
+    assert_eq!(names, ["Shadow read", "Hosts read"]);
+    let sets: Vec<&RuleSet> = records
+        .iter()
+        .filter_map(|(_, r)| match r {
+            Record::RuleSet(set) => Some(set),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sets.len(), 2);
+    assert_eq!(sets[1].replaced, sets[0].id);
+    let refused = records.iter().filter_map(|(_, r)| match r {
+        Record::Lifecycle(l) if l.what == "rules" => Some(&l.details),
+        _ => None,
+    });
+    let refused: Vec<_> = refused.collect();
+    assert_eq!(refused.len(), 1, "told once");
+    assert_eq!(refused[0][1], ("in_force".to_owned(), sets[0].id.clone()));
+    rig.agent.stop("test");
+}
+
+#[test]
+fn one_act_is_judged_under_each_name_that_it_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"
+- rule: Only openat2
+  desc: d
+  condition: evt.type = openat2 and fd.name startswith /etc
+  output: "%evt.type"
+  priority: NOTICE
+- rule: Made by creat
+  desc: d
+  condition: evt.type = creat and fd.name startswith /etc
+  output: "%evt.type"
+  priority: NOTICE
+- rule: Talks to a port
+  desc: d
+  condition: evt.type = connect and fd.sport = 4444 and fd.snet = "10.0.0.0/8"
+  output: "%fd.name"
+  priority: NOTICE
+"#;
+    let config = with_rules(dir.path(), text);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    let made = |flags| {
+        EventKind::File(FileEvent {
+            op: FileOp::Create,
+            path: "/etc/x".into(),
+            target: "".into(),
+            origin: Origin::Upper,
+            flags,
+            result: 0,
+        })
+    };
+    rig.deliver(event(at, 7, 11, 10, read("/etc/passwd")));
+    rig.deliver(event(at, 7, 11, 10, made(0)));
+    let peer = SockAddr::Inet([10, 1, 2, 3].into(), 4444);
+    let connection = Connection {
+        proto: Proto::Tcp,
+        peer,
+        local: Some(SockAddr::Inet([172, 17, 0, 2].into(), 50000)),
+        result: 0,
+    };
+    rig.deliver(event(at, 7, 11, 10, EventKind::Connect(connection)));
+    rig.settle();
+    let records = records(&config);
+    let fired: Vec<String> = of_rules(&records)
+        .iter()
+        .map(|a| {
+            format!(
+                "{}: {}",
+                a.rule,
+                a.output.to_string().split(" container").next().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        fired,
+        [
+            "Only openat2: openat2",
+            "Only openat2: openat2",
+            "Made by creat: creat",
+            "Talks to a port: 172.17.0.2:50000->10.1.2.3:4444",
+        ]
+    );
+    rig.agent.stop("test");
+}
