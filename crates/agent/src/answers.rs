@@ -8,7 +8,7 @@ use crate::daemon::Shared;
 use crate::pipeline::Pipeline;
 use crate::server::{Answer, Peer};
 use crate::shelf::{DOCUMENT_BYTES_MAX, ShelfError};
-use crate::{machine, view};
+use crate::{machine, past, view};
 use plimsoll_api::protocol::BaselineSelector;
 use plimsoll_api::types::{
     BaselineCounts, DoctorState, JournalStatus, Refusal, SensorStatus, time,
@@ -16,6 +16,7 @@ use plimsoll_api::types::{
 use plimsoll_api::{self as api, DoctorRow, Failure, FailureCode, Item, Request};
 use plimsoll_baseline::baseline::{Approval, DecideError};
 use plimsoll_baseline::{Baseline, Change, Select};
+use plimsoll_evidence::Reader;
 use plimsoll_model::record::Decision;
 use plimsoll_model::{BaselineId, BehaviourId, Stamp};
 use plimsoll_sensor::api::HookStatus;
@@ -86,6 +87,19 @@ impl Answer for Answers {
             Request::BaselineLock { id, reason } => {
                 self.decide("baseline.lock", id, reason, peer, Baseline::lock)
             }
+            Request::BaselineUnlock { id, reason } => {
+                self.decide("baseline.unlock", id, reason, peer, Baseline::unlock)
+            }
+            Request::BaselineRemove {
+                id,
+                behaviours,
+                reason,
+            } => {
+                let ids = behaviour_ids(&behaviours)?;
+                self.decide("baseline.remove", id, reason, peer, move |b, approval| {
+                    b.remove(&ids, approval)
+                })
+            }
             Request::BaselineReset { id, reason } => {
                 self.decide("baseline.reset", id, reason, peer, Baseline::reset)
             }
@@ -125,21 +139,27 @@ impl Answers {
         answer.recv_timeout(PATIENCE).map_err(busy)
     }
 
+    /// A baseline as it is, or as it was at an older version (read back from the journal on this
+    /// connection's thread).
     fn baseline(&self, id: String, version: Option<u64>) -> Result<Baseline, Failure> {
         let found = self
             .ask(move |p| p.shelf().find(&id).map(|s| s.baseline.clone()))?
             .map_err(refused)?;
-        match version {
-            Some(v) if v != found.version() => Err(Failure::new(
+        let Some(version) = version.filter(|v| *v != found.version()) else {
+            return Ok(found);
+        };
+        let reader = Reader::open(&self.0.journal_dir)
+            .map_err(|e| Failure::new(FailureCode::Failed, e.to_string()))?;
+        past::baseline_at(&reader, found.id(), version).ok_or_else(|| {
+            let now = found.version();
+            Failure::new(
                 FailureCode::NotFound,
                 format!(
-                    "{} is at version {} now; older versions are in the journal",
-                    found.id(),
-                    found.version()
+                    "{} is at version {now} now; version {version} is not (or no longer) in the journal",
+                    found.id()
                 ),
-            )),
-            _ => Ok(found),
-        }
+            )
+        })
     }
 
     fn decide(
@@ -369,9 +389,12 @@ fn selection(behaviours: &[String]) -> Result<Select, Failure> {
     if behaviours.is_empty() {
         return Ok(Select::AllPending);
     }
+    behaviour_ids(behaviours).map(Select::Ids)
+}
+
+fn behaviour_ids(behaviours: &[String]) -> Result<Vec<BehaviourId>, Failure> {
     let ids: Option<Vec<BehaviourId>> = behaviours.iter().map(|b| behaviour_id(b)).collect();
-    ids.map(Select::Ids)
-        .ok_or_else(|| Failure::new(FailureCode::BadRequest, "a behaviour id has 32 hex digits"))
+    ids.ok_or_else(|| Failure::new(FailureCode::BadRequest, "a behaviour id has 32 hex digits"))
 }
 
 fn behaviour_id(hex: &str) -> Option<BehaviourId> {

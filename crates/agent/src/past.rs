@@ -4,10 +4,11 @@
 //! becomes a gap; so does the time in which no agent ran, for the node and for every container
 //! that kept running. Left out: the recovery itself (`evidence`).
 
+use plimsoll_baseline::Baseline;
 use plimsoll_evidence::{Damage, Filter, Leaf, Reader, Recovery};
 use plimsoll_model::{
-    BootId, BootNs, Container, ContainerState, Gap, GapScope, Instance, Record, RecordKind, Stage,
-    Stamp, WallNs,
+    BaselineId, BootId, BootNs, Container, ContainerState, Gap, GapScope, Instance, Record,
+    RecordKind, Stage, Stamp, WallNs,
 };
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ const CONTAINER_RECORDS_MAX: usize = 50_000;
 const LIFECYCLE_RECORDS_MAX: usize = 100;
 /// Gaps that one recovery makes at most; the last one counts the rest.
 const RECOVERY_GAPS_MAX: usize = 100;
+
+/// Versions of baselines looked through to find an older one.
+const BASELINE_RECORDS_MAX: usize = 2000;
 
 /// The time before this start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,6 +121,17 @@ fn remembered(reader: &Reader, now: Stamp) -> Vec<Container> {
         .into_values()
         .filter(|c| c.state != ContainerState::Gone)
         .collect()
+}
+
+/// A baseline as it was at a version that is not in force any more.
+pub fn baseline_at(reader: &Reader, id: &BaselineId, version: u64) -> Option<Baseline> {
+    newest_first(reader, RecordKind::Baseline, None)
+        .take(BASELINE_RECORDS_MAX)
+        .filter_map(|record| match record {
+            Record::Baseline(bytes) => Baseline::decode(&bytes).ok(),
+            _ => None,
+        })
+        .find(|b| b.id() == id && b.version() == version)
 }
 
 /// The gap of the time in which no agent ran (`None`: first start).

@@ -461,6 +461,79 @@ fn a_decision_is_journalled_with_who_made_it_and_survives_a_restart() {
 }
 
 #[test]
+fn a_lock_is_undone_a_behaviour_taken_out_and_every_version_can_be_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    web_is_attacked(&rig);
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let Some(Item::Baseline(baseline)) = items.first() else {
+        panic!("{items:?}");
+    };
+    let id = baseline.id.clone();
+    let show = |client: &mut Client, version| {
+        let id = id.clone();
+        let (items, _) = client.ask(&Request::BaselineShow { id, version })?;
+        match items.into_iter().next() {
+            Some(Item::BaselineDetail(d)) => Ok::<_, plimsoll_api::ClientError>(d),
+            other => panic!("{other:?}"),
+        }
+    };
+    let of = |reason: &str| (id.clone(), reason.to_owned());
+    let (lock, why) = of("final");
+    client
+        .ask(&Request::BaselineLock {
+            id: lock,
+            reason: why,
+        })
+        .unwrap();
+    let waiting = show(&mut client, None).unwrap().quarantine;
+    let one = waiting[0].behaviour.id.clone();
+    let remove = |behaviours: Vec<String>| {
+        let (id, reason) = of("an attack");
+        Request::BaselineRemove {
+            id,
+            behaviours,
+            reason,
+        }
+    };
+    let locked = client.ask(&remove(vec![one.clone()]));
+    assert!(locked.unwrap_err().to_string().contains("unlock it first"));
+    let (unlock, why) = of("a new release");
+    client
+        .ask(&Request::BaselineUnlock {
+            id: unlock,
+            reason: why,
+        })
+        .unwrap();
+    assert!(client.ask(&remove(vec![])).is_err(), "nothing is named");
+    assert!(client.ask(&remove(vec!["x".into()])).is_err());
+    client.ask(&remove(vec![one.clone()])).unwrap();
+
+    let now = show(&mut client, None).unwrap();
+    assert_eq!(
+        (now.baseline.version, now.baseline.state.as_str()),
+        (4, "learning")
+    );
+    assert!(now.quarantine.iter().all(|k| k.behaviour.id != one));
+    client.ask(&Request::Flush {}).unwrap();
+    let then = show(&mut client, Some(2)).unwrap();
+    assert_eq!(
+        (then.baseline.version, then.baseline.state.as_str()),
+        (2, "locked")
+    );
+    assert!(then.quarantine.iter().any(|k| k.behaviour.id == one));
+    let never = show(&mut client, Some(99)).unwrap_err().to_string();
+    assert!(
+        never.contains("version 4 now") && never.contains("version 99"),
+        "{never}"
+    );
+    rig.agent.stop("test");
+}
+
+#[test]
 fn status_and_flush_answer() {
     let dir = tempfile::tempdir().unwrap();
     let config = Rig::config(dir.path());

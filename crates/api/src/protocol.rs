@@ -84,6 +84,22 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Undoes a lock.
+    BaselineUnlock {
+        /// Which baseline.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// Takes behaviours out, expected or waiting: the next one is drift.
+    BaselineRemove {
+        /// Which baseline.
+        id: String,
+        /// Behaviour ids (hex), at least one.
+        behaviours: Vec<String>,
+        /// Why.
+        reason: String,
+    },
     /// Starts learning anew.
     BaselineReset {
         /// Which baseline.
@@ -132,6 +148,8 @@ impl Request {
             Request::BaselineDiff { .. } => "baseline.diff",
             Request::BaselineApprove { .. } => "baseline.approve",
             Request::BaselineLock { .. } => "baseline.lock",
+            Request::BaselineUnlock { .. } => "baseline.unlock",
+            Request::BaselineRemove { .. } => "baseline.remove",
             Request::BaselineReset { .. } => "baseline.reset",
             Request::BaselineExport { .. } => "baseline.export",
             Request::BaselineImport { .. } => "baseline.import",
@@ -145,6 +163,8 @@ impl Request {
             self,
             Request::BaselineApprove { .. }
                 | Request::BaselineLock { .. }
+                | Request::BaselineUnlock { .. }
+                | Request::BaselineRemove { .. }
                 | Request::BaselineReset { .. }
                 | Request::BaselineImport { .. }
         )
@@ -155,6 +175,8 @@ impl Request {
         match self {
             Request::BaselineApprove { reason, .. }
             | Request::BaselineLock { reason, .. }
+            | Request::BaselineUnlock { reason, .. }
+            | Request::BaselineRemove { reason, .. }
             | Request::BaselineReset { reason, .. }
             | Request::BaselineImport { reason, .. } => Some(reason),
             _ => None,
@@ -174,6 +196,12 @@ impl Request {
         match self {
             Request::BaselineApprove { behaviours, .. } if behaviours.len() > APPROVE_MAX => {
                 bad("more than 4096 behaviours in one approval")
+            }
+            Request::BaselineRemove { behaviours, .. } if behaviours.is_empty() => {
+                bad("name the behaviours to take out")
+            }
+            Request::BaselineRemove { behaviours, .. } if behaviours.len() > APPROVE_MAX => {
+                bad("more than 4096 behaviours at a time")
             }
             _ => Ok(()),
         }

@@ -237,6 +237,9 @@ pub(crate) enum BaselineCommand {
         /// Id or its beginning (ID@VERSION for an older one), container name, role or image
         #[arg(value_name = "BASELINE", value_parser = selector)]
         baseline: String,
+        /// As it was at this version
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
     },
     /// What changed from one baseline (or version) to another; exit status 1 when something did
     Diff {
@@ -264,6 +267,27 @@ pub(crate) enum BaselineCommand {
         /// Id or its beginning, container name, role or image
         #[arg(value_name = "BASELINE", value_parser = selector)]
         baseline: String,
+        /// Why; it is kept with your uid
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Undo a lock: learning (or being ready) goes on
+    Unlock {
+        /// Id or its beginning, container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+        /// Why; it is kept with your uid
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Take behaviours out, expected or waiting: the next one is drift
+    Remove {
+        /// Id or its beginning, container name, role or image
+        #[arg(value_name = "BASELINE", value_parser = selector)]
+        baseline: String,
+        /// These behaviours, by their ids (`baseline show` has them)
+        #[arg(long = "behaviour", value_name = "ID", value_parser = behaviour, required = true)]
+        behaviours: Vec<String>,
         /// Why; it is kept with your uid
         #[arg(long, value_parser = reason)]
         reason: String,

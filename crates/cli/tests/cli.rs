@@ -472,6 +472,8 @@ fn a_running_agent_is_asked_for_live_state_and_for_decisions() {
                 ..Default::default()
             })],
             Request::BaselineLock { id, reason } if id == "b1f0" && reason == "final" => vec![],
+            Request::BaselineUnlock { id, reason } if id == "b1f0" && reason == "again" => vec![],
+            Request::BaselineRemove { behaviours, .. } if behaviours.len() == 1 => vec![],
             Request::BaselineReset { .. } => {
                 return Err(Failure::new(FailureCode::Denied, "only root may reset"));
             }
@@ -499,6 +501,28 @@ fn a_running_agent_is_asked_for_live_state_and_for_decisions() {
         (Some(0), "done \\x1b[31m\n"),
         "{}",
         err(&o)
+    );
+    let behaviour = "0123456789abcdef0123456789abcdef";
+    for args in [
+        &["baseline", "unlock", "web", "--reason", "again"][..],
+        &[
+            "baseline",
+            "remove",
+            "web",
+            "--behaviour",
+            behaviour,
+            "--reason",
+            "r",
+        ],
+    ] {
+        let o = run(data.path(), args);
+        assert_eq!(o.status.code(), Some(0), "{args:?}: {}", err(&o));
+    }
+    let o = run(data.path(), &["baseline", "remove", "web", "--reason", "r"]);
+    assert_eq!(
+        o.status.code(),
+        Some(2),
+        "a removal names what it takes out"
     );
     let o = run(data.path(), &["baseline", "reset", "web", "--reason", "r"]);
     assert_eq!(

@@ -153,19 +153,23 @@ fn did(at: u64, id: u64) -> Event {
     event(at, id, 40, EventKind::Memfd { name })
 }
 
-fn observations(outs: &[Out]) -> Vec<&Observation> {
-    let of = |o| match o {
-        &Out::Observation(ref o) => Some(o),
+fn observation(out: &Out) -> Option<&Observation> {
+    match out {
+        Out::Observation(o) => Some(o),
         _ => None,
-    };
-    outs.iter().filter_map(of).collect()
+    }
+}
+fn container(out: &Out) -> Option<&Container> {
+    match out {
+        Out::Container(c) => Some(c),
+        _ => None,
+    }
+}
+fn observations(outs: &[Out]) -> Vec<&Observation> {
+    outs.iter().filter_map(observation).collect()
 }
 fn last_container(outs: &[Out]) -> Option<&Container> {
-    let of = |o| match o {
-        &Out::Container(ref c) => Some(c),
-        _ => None,
-    };
-    outs.iter().rev().find_map(of)
+    outs.iter().rev().find_map(container)
 }
 fn gaps(outs: &[Out]) -> usize {
     outs.iter().filter(|o| matches!(o, Out::Gap(_))).count()

@@ -30,7 +30,7 @@ pub(crate) fn baseline(
     let mut source = Source::find(global)?;
     match command {
         BaselineCommand::List => list(&mut source, out),
-        BaselineCommand::Show { baseline } => show(&mut source, baseline, out),
+        BaselineCommand::Show { baseline, version } => show(&mut source, baseline, *version, out),
         BaselineCommand::Diff { from, to } => compare(&mut source, from, to, out),
         BaselineCommand::Approve {
             baseline,
@@ -51,6 +51,30 @@ pub(crate) fn baseline(
             decide(&mut source, baseline, "locking", out, |id| {
                 Request::BaselineLock { id, reason }
             })
+        }
+        BaselineCommand::Unlock { baseline, reason } => {
+            let reason = reason.clone();
+            decide(&mut source, baseline, "unlocking", out, |id| {
+                Request::BaselineUnlock { id, reason }
+            })
+        }
+        BaselineCommand::Remove {
+            baseline,
+            behaviours,
+            reason,
+        } => {
+            let (behaviours, reason) = (behaviours.clone(), reason.clone());
+            decide(
+                &mut source,
+                baseline,
+                "taking behaviours out of",
+                out,
+                |id| Request::BaselineRemove {
+                    id,
+                    behaviours,
+                    reason,
+                },
+            )
         }
         BaselineCommand::Reset { baseline, reason } => {
             let reason = reason.clone();
@@ -232,8 +256,14 @@ fn at(kept: &Kept<'_>, of: &BaselineSelector) -> Result<plimsoll_baseline::Basel
         .ok_or_else(|| Failure::Failed(format!("no baseline {}{version} is kept", of.id)))
 }
 
-fn show(source: &mut Source, text: &str, out: &mut Out) -> Result<Verdict, Failure> {
-    let selector = resolve(source, text)?;
+fn show(
+    source: &mut Source,
+    text: &str,
+    version: Option<u64>,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
+    let mut selector = resolve(source, text)?;
+    selector.version = version.or(selector.version);
     let d = detail(source, &selector)?;
     if out.json {
         out.object(&d)?;
