@@ -35,7 +35,7 @@ use crate::rules::{RulesError, files as rule_files};
 use crate::server::{Access, ServeError, Server, group_id};
 use crate::shelf::Shelf;
 use plimsoll_baseline::PathPattern;
-use plimsoll_evidence::{Journal, OpenError, Options, Recovery};
+use plimsoll_evidence::{Journal, OpenError, Options, Recovery, Sealing};
 use plimsoll_model::record::Lifecycle;
 use plimsoll_model::{BootId, Gap, GapScope, NodeId, Record, Stage, Stamp};
 use plimsoll_sensor::api::{
@@ -165,6 +165,7 @@ pub fn open(config: &Config, clocks: Arc<dyn Clocks>) -> Result<Opened, StartErr
     options.emergency_bytes = config.journal.emergency_bytes;
     options.batch_bytes = 1 << 20;
     options.boot_id = machine::boot_bytes(&boot_id);
+    options.sealing = Some(Sealing::new(config.keys_dir()));
     let (journal, recovery) = Journal::open(config.journal_dir(), options)?;
     let reading = clocks.read();
     let anchor = Arc::new(Anchor::new(&reading));

@@ -15,7 +15,7 @@ use crate::latency::Latency;
 use plimsoll_api::storage;
 use plimsoll_evidence::{
     AppendError, Durable, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds, Record as Stored,
-    RetentionClass, RetentionPolicy, RetentionRule, WriterStatus,
+    RetentionClass, RetentionPolicy, RetentionRule, Tombstone, WriterStatus,
 };
 use plimsoll_model::record::SCHEMA_VERSION;
 use plimsoll_model::{
@@ -251,7 +251,10 @@ impl Ledger {
             };
             for prune in plan.iter().take(most) {
                 let tombstone = stored(
-                    &Record::Unknown(RecordKind::Tombstone as u16, tombstone_payload(prune)),
+                    &Record::Unknown(
+                        RecordKind::Tombstone as u16,
+                        Tombstone::of(prune, "retention", &policy_text(&policy, prune)).encode(),
+                    ),
                     now,
                     None,
                 );
@@ -309,6 +312,19 @@ impl Ledger {
             .take();
         writer.ok_or(AppendError::Stopped)?.close()?.close()
     }
+}
+
+/// The rule behind a removal, for its tombstone.
+fn policy_text(policy: &RetentionPolicy, prune: &plimsoll_evidence::Prune) -> String {
+    let rule = policy.rules.iter().find(|rule| rule.class == prune.class);
+    let days = |ms: u64| format!("{} h", ms / 3_600_000);
+    rule.map_or(String::new(), |rule| {
+        format!(
+            "max age {}, max bytes {}",
+            rule.max_age_ms.map_or("none".to_owned(), days),
+            rule.max_bytes.map_or("none".to_owned(), |n| n.to_string())
+        )
+    })
 }
 
 fn write_findings(
@@ -411,25 +427,4 @@ fn gap_of_loss(loss: &plimsoll_evidence::Loss) -> Stored {
         reason: reason + &containers,
     };
     stored(&Record::Gap(gap), to, None)
-}
-
-/// What a tombstone says: a CBOR map of class, range, root and reason (docs/formats/journal.md).
-fn tombstone_payload(prune: &plimsoll_evidence::Prune) -> Vec<u8> {
-    let mut e = minicbor::Encoder::new(Vec::new());
-    let reason = match prune.reason {
-        plimsoll_evidence::PruneReason::Age => "age",
-        plimsoll_evidence::PruneReason::Size => "size",
-    };
-    e.map(6)
-        .and_then(|e| e.u8(0)?.u8(prune.class.number()))
-        .and_then(|e| e.u8(1)?.u64(prune.first))
-        .and_then(|e| e.u8(2)?.u64(prune.end))
-        .and_then(|e| e.u8(3)?.u64(prune.payload_bytes))
-        .and_then(|e| match &prune.root {
-            Some(root) => e.u8(4)?.bytes(root),
-            None => e.u8(4)?.null(),
-        })
-        .and_then(|e| e.u8(5)?.str(reason))
-        .expect("writing to memory cannot fail");
-    e.into_writer()
 }

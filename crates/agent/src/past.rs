@@ -73,7 +73,9 @@ fn last_record(reader: &Reader) -> Option<Stamp> {
     let end = reader.end().ok()?;
     let last = (0..8_u64).find_map(|back| {
         let leaf = end.0.checked_sub(1 + back)?;
-        reader.get(Leaf(leaf)).ok().flatten()
+        let entry = reader.get(Leaf(leaf)).ok().flatten()?;
+        // The journal certifies its keys by itself, before any agent has said a word.
+        (entry.header.kind != RecordKind::EpochKey as u16).then_some(entry)
     })?;
     Some(Stamp {
         boot: BootNs(last.header.boot_ns),
@@ -198,7 +200,8 @@ pub fn recovery_gaps(recovery: &Recovery, now: Stamp) -> Vec<Gap> {
         .unavailable
         .iter()
         .map(|why| gap(format!("alerts cannot survive a full disk: {why}"), None));
-    let mut gaps: Vec<Gap> = torn.chain(damage).chain(emergency).collect();
+    let sealing = recovery.sealing.iter().map(|what| gap(what.clone(), None));
+    let mut gaps: Vec<Gap> = torn.chain(damage).chain(emergency).chain(sealing).collect();
     let beyond = gaps.len().saturating_sub(RECOVERY_GAPS_MAX) as u64 + recovery.damage_omitted;
     gaps.truncate(RECOVERY_GAPS_MAX);
     if beyond > 0 {

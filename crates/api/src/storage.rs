@@ -11,6 +11,12 @@ pub fn journal_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("journal")
 }
 
+/// The directory of the node's secret keys, outside of what is copied as evidence; the public key
+/// that leads to all of them is `root.pub` in it.
+pub fn keys_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("keys")
+}
+
 /// The key under which the journal files records about a container instance: the 64-bit key of
 /// the instance, big endian, then zeros.
 pub fn container_key(instance: &Instance) -> [u8; 16] {
@@ -32,7 +38,9 @@ pub fn retention_class(kind: RecordKind) -> u8 {
         | RecordKind::Step
         | RecordKind::Delivery
         | RecordKind::Policy
-        | RecordKind::PlanEnd => 5,
+        | RecordKind::PlanEnd
+        | RecordKind::Anchored => 5,
+        RecordKind::EpochKey => 7,
         RecordKind::Container
         | RecordKind::Clock
         | RecordKind::Baseline

@@ -136,6 +136,14 @@ pub enum ReadError {
         /// The last one missing.
         last: u64,
     },
+    /// The hashes that there are do not lead to the root that was asked for.
+    #[error(
+        "tree and records do not match the checkpoint of {size} records: `plimsoll evidence verify` says where"
+    )]
+    NoProof {
+        /// Size of the tree.
+        size: u64,
+    },
     /// The disk refused.
     #[error("cannot read {path}", path = path.display())]
     Io {

@@ -23,6 +23,7 @@ pub(crate) const HEAD_MAGIC: [u8; 8] = *b"PLIMHEAD";
 pub(crate) const EMERGENCY_MAGIC: [u8; 8] = *b"PLIMEMRG";
 pub(crate) const LOSS_MAGIC: [u8; 8] = *b"PLIMLOSS";
 pub(crate) const INDEX_MAGIC: [u8; 8] = *b"PLIMINDX";
+pub(crate) const KEY_MAGIC: [u8; 8] = *b"PLIMEKEY";
 
 const FLAG_CONTAINER: u8 = 1;
 const FLAG_URGENT: u8 = 2;
@@ -282,49 +283,6 @@ fn payload_crc(seed: FrameSeed, index: u64, len: [u8; 4], salt: &Salt, payload: 
     crc32c::crc32c_append(crc32c::crc32c_append(crc, salt), payload)
 }
 
-/// Root of the RFC 6962 tree over leaves pushed in order.
-#[derive(Default)]
-pub(crate) struct SubtreeRoot {
-    /// (level, hash) of perfect subtrees, largest first.
-    peaks: Vec<(u32, [u8; 32])>,
-}
-
-impl SubtreeRoot {
-    pub(crate) fn push(&mut self, leaf: &LeafBytes) {
-        let mut hash: [u8; 32] = Sha256::new()
-            .chain_update([0])
-            .chain_update(leaf)
-            .finalize()
-            .into();
-        let mut level = 0;
-        while let Some((_, left)) = self.peaks.pop_if(|(peak, _)| *peak == level) {
-            hash = node_hash(&left, &hash);
-            level += 1;
-        }
-        self.peaks.push((level, hash));
-    }
-
-    /// The root; of no leaves, the hash of nothing.
-    pub(crate) fn finish(mut self) -> [u8; 32] {
-        let Some((_, mut root)) = self.peaks.pop() else {
-            return Sha256::digest([]).into();
-        };
-        while let Some((_, left)) = self.peaks.pop() {
-            root = node_hash(&left, &root);
-        }
-        root
-    }
-}
-
-fn node_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update([1])
-        .chain_update(left)
-        .chain_update(right)
-        .finalize()
-        .into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -377,31 +335,6 @@ mod tests {
             leaf_bytes(&record(), true, &[2; 16]),
         );
         assert_ne!(hash_of(&one), hash_of(&two));
-    }
-
-    #[test]
-    fn subtree_root_is_rfc_6962() {
-        let leaf = |n: u8| [n; LEAF_BYTES];
-        let hash = |n: u8| -> [u8; 32] {
-            Sha256::new()
-                .chain_update([0])
-                .chain_update(leaf(n))
-                .finalize()
-                .into()
-        };
-        let mut tree = SubtreeRoot::default();
-        (1..=3).for_each(|n| tree.push(&leaf(n)));
-        assert_eq!(
-            tree.finish(),
-            node_hash(&node_hash(&hash(1), &hash(2)), &hash(3))
-        );
-        let mut tree = SubtreeRoot::default();
-        (1..=4).for_each(|n| tree.push(&leaf(n)));
-        let right = node_hash(&hash(3), &hash(4));
-        assert_eq!(
-            tree.finish(),
-            node_hash(&node_hash(&hash(1), &hash(2)), &right)
-        );
     }
 
     #[test]

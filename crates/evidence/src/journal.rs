@@ -19,6 +19,7 @@ use crate::loss::{Loss, LossBook, LossReason};
 use crate::reader::{Reader, Tail};
 use crate::record::{Leaf, Record, RecordId};
 use crate::recover::{self, Recovery};
+use crate::seal::{SealStatus, Sealer, Sealing};
 use crate::store::{Store, WriteFault};
 
 /// The largest payload of one record, in bytes.
@@ -78,6 +79,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Where salts come from.
     pub entropy: Entropy,
+    /// Whether and how the journal is sealed: hash tree, checkpoints, keys.
+    pub sealing: Option<Sealing>,
 }
 
 impl Options {
@@ -93,6 +96,7 @@ impl Options {
             disk: Arc::new(RealDisk::default()),
             clock: Arc::new(SystemClock),
             entropy: Box::new(|buf| getrandom::fill(buf).map_err(|e| e.to_string())),
+            sealing: None,
         }
     }
 }
@@ -110,6 +114,8 @@ pub struct Health {
     pub emergency_room_bytes: u64,
     /// Records lost at this stage since the opening, those found at it included.
     pub lost: u64,
+    /// How sealing is doing; `None` for a journal without keys.
+    pub seal: Option<SealStatus>,
 }
 
 struct Trouble {
@@ -129,7 +135,10 @@ pub struct Journal {
     /// The first loss of the last commit.
     commit_failure: Option<AppendError>,
     salts: Vec<u8>,
-    entropy: Entropy,
+    pub(crate) entropy: Entropy,
+    pub(crate) sealer: Option<Sealer>,
+    /// Why there is no sealer although one was asked for.
+    pub(crate) seal_refused: Option<String>,
     batch_bytes: usize,
     retry_ns: u64,
     _lock: Box<dyn Send>,
@@ -142,6 +151,7 @@ impl Journal {
     /// When another writer holds it, when the directory or a file in it is foreign or of a
     /// newer format, or when the disk refuses. Nothing is overwritten in these cases.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Self, Recovery), OpenError> {
+        let sealing = options.sealing.clone();
         let opened = recover::open(dir.as_ref(), options)?;
         let mut journal = Self {
             batch: Batch::starting_at(opened.store.durable),
@@ -153,6 +163,8 @@ impl Journal {
             commit_failure: None,
             salts: Vec::new(),
             entropy: opened.entropy,
+            sealer: None,
+            seal_refused: None,
             batch_bytes: opened.batch_bytes,
             retry_ns: opened.retry_ms.saturating_mul(1_000_000),
             _lock: opened.lock,
@@ -162,6 +174,9 @@ impl Journal {
             journal.losses.restore(loss);
         }
         journal.take_over_at_open(&mut recovery);
+        if let Some(sealing) = sealing {
+            journal.begin_sealing(sealing, &mut recovery.sealing);
+        }
         Ok((journal, recovery))
     }
 
@@ -270,6 +285,7 @@ impl Journal {
             emergency_used_bytes: self.emergency.used_bytes(),
             emergency_room_bytes: self.emergency.room_bytes(),
             lost: self.losses.total,
+            seal: self.seal_status(),
         }
     }
 
@@ -289,12 +305,26 @@ impl Journal {
         self.batch.entries.len()
     }
 
-    /// Commits and ends.
+    /// Commits, seals and ends.
     ///
     /// # Errors
     /// When records of the last batch were lost.
     pub fn close(mut self) -> Result<Leaf, AppendError> {
-        self.sync()
+        let synced = self.sync();
+        self.seal_last();
+        synced
+    }
+
+    fn seal_last(&mut self) {
+        if self.sealer.is_some() && self.trouble.is_none() {
+            // A failure is found at the next opening, which seals what is unsealed.
+            let sealed = self.checkpoint();
+            drop(sealed);
+        }
+    }
+
+    pub(crate) fn health_is_bad(&self) -> bool {
+        self.trouble.is_some()
     }
 
     /// One past the last leaf that anybody was promised.
@@ -397,6 +427,7 @@ impl Journal {
             Ok(()) => {
                 self.leave_trouble();
                 self.acknowledge();
+                self.tick();
             }
             Err(fault) => {
                 self.enter_trouble(&fault);
@@ -407,6 +438,9 @@ impl Journal {
 
     fn acknowledge(&mut self) {
         let (boot_ns, wall_ns) = (self.clock.boot_ns(), self.clock.wall_ns());
+        if self.batch.entries.iter().any(|entry| entry.urgent) {
+            self.note_urgent();
+        }
         for (entry, index) in self.batch.entries.iter_mut().zip(self.batch.first..) {
             if let Some(ack) = entry.ack.take() {
                 ack(Ok(Durable {
@@ -581,6 +615,7 @@ impl Drop for Journal {
     /// What was accepted is not thrown away silently.
     fn drop(&mut self) {
         self.commit();
+        self.seal_last();
     }
 }
 

@@ -35,22 +35,34 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod beside;
+mod checkpoint;
 mod clock;
 mod disk;
 mod emergency;
+mod epoch;
 mod error;
 mod format;
 mod index;
 mod journal;
 mod loss;
+pub mod merkle;
+pub mod note;
 mod paths;
+mod proof;
 mod reader;
 mod record;
 mod recover;
 mod retain;
+mod seal;
 mod store;
+mod tiles;
+mod tlog;
+mod tombstone;
+mod verify;
 mod writer;
 
+pub use checkpoint::{Certificate, Checkpoint, KeyChain};
 pub use clock::{Clock, SystemClock};
 pub use disk::{DirItem, Disk, DiskFile, OpenMode, RealDisk};
 pub use error::{AppendError, OpenError, ReadError, RetainError};
@@ -62,4 +74,7 @@ pub use reader::{Entry, Filter, Follow, Payload, Reader, Scan, ScrubReport, Tail
 pub use record::{Header, InstanceKey, LEAF_BYTES, Leaf, Record, RecordId, RetentionClass};
 pub use recover::{Damage, EmergencyReport, Preserved, Recovery, Torn};
 pub use retain::{Prune, PruneReason, Pruned, RetentionPolicy, RetentionRule};
+pub use seal::{EPOCH_KEY_KIND, SealStatus, Sealing, exported_key, key_name};
+pub use tombstone::Tombstone;
+pub use verify::{Fault, Problem, VerifyOptions, VerifyReport, verify, verify_on};
 pub use writer::{JournalWriter, QueueBounds, SubmitError, WriterStatus};

@@ -23,6 +23,7 @@ use crate::paths::{self, Name, Paths};
 use crate::record::{Header, InstanceKey, LEAF_BYTES, Leaf, RecordId, RetentionClass};
 use crate::recover::{payload_frame_bytes, read_frames, read_head, read_meta};
 use crate::store::Meta;
+use crate::tlog::TlogPaths;
 
 const OPEN_PAYLOADS_MAX: usize = 32;
 const READ_AHEAD_BYTES: usize = 128 << 10;
@@ -153,6 +154,7 @@ pub struct Reader {
     paths: Paths,
     meta: Meta,
     tail: Tail,
+    tlog: TlogPaths,
 }
 
 impl Reader {
@@ -180,6 +182,7 @@ impl Reader {
         })?;
         Ok(Self {
             disk,
+            tlog: TlogPaths::new(&paths.root),
             paths,
             meta,
             tail,
@@ -189,10 +192,24 @@ impl Reader {
     pub(crate) fn over(disk: Arc<dyn Disk>, paths: Paths, meta: Meta, tail: Tail) -> Self {
         Self {
             disk,
+            tlog: TlogPaths::new(&paths.root),
             paths,
             meta,
             tail,
         }
+    }
+
+    pub(crate) fn parts(&self) -> (&Arc<dyn Disk>, &Paths, &Meta) {
+        (&self.disk, &self.paths, &self.meta)
+    }
+
+    pub(crate) fn tlog_paths(&self) -> &TlogPaths {
+        &self.tlog
+    }
+
+    /// Where the tiles lie.
+    pub(crate) fn tlog(&self) -> (&Arc<dyn Disk>, &Path) {
+        (&self.disk, &self.tlog.dir)
     }
 
     /// The node this journal belongs to.
@@ -437,14 +454,21 @@ impl Scan {
         })
     }
 
-    pub(crate) fn leaf_bytes(mut self) -> impl Iterator<Item = Result<LeafBytes, ReadError>> {
+    pub(crate) fn leaf_bytes(self) -> impl Iterator<Item = Result<LeafBytes, ReadError>> {
+        self.numbered_leaf_bytes()
+            .map(|next| next.map(|(_, leaf)| leaf))
+    }
+
+    pub(crate) fn numbered_leaf_bytes(
+        mut self,
+    ) -> impl Iterator<Item = Result<(u64, LeafBytes), ReadError>> {
         std::iter::from_fn(move || {
             while self.ready.is_empty() && !self.rest.is_empty() {
                 self.fill();
             }
             self.ready
                 .pop_front()
-                .map(|next| next.map(|(_, frame)| frame.leaf))
+                .map(|next| next.map(|(leaf, frame)| (leaf, frame.leaf)))
         })
     }
 
@@ -819,6 +843,6 @@ fn end_of(item: &Result<Entry, ReadError>, next: Leaf) -> u64 {
         Ok(entry) => entry.leaf.0 + 1,
         Err(ReadError::DamagedLeaf { leaf, .. }) => leaf + 1,
         Err(ReadError::MissingLeaves { last, .. }) => last + 1,
-        Err(ReadError::Io { .. }) => next.0,
+        Err(ReadError::Io { .. } | ReadError::NoProof { .. }) => next.0,
     }
 }

@@ -51,6 +51,8 @@ impl RetentionClass {
     pub const CUSTODY: Self = Self(5);
     /// Everything that influences a verdict: baselines, reloads, clock anchors.
     pub const SYSTEM: Self = Self(6);
+    /// Certificates of epoch keys: kept for ever, or older checkpoints could not be verified.
+    pub const KEY: Self = Self(7);
     /// The largest number a class can have.
     pub const MAX: u8 = 15;
 
@@ -82,6 +84,7 @@ impl fmt::Display for RetentionClass {
             Self::GAP => f.write_str("gap"),
             Self::CUSTODY => f.write_str("custody"),
             Self::SYSTEM => f.write_str("system"),
+            Self::KEY => f.write_str("key"),
             Self(other) => write!(f, "class-{other}"),
         }
     }

@@ -13,10 +13,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::emergency::{EMERGENCY_BYTES_MIN, Emergency, Found, Kept, OpenFault};
-use crate::error::OpenError;
+use crate::error::{OpenError, ReadError};
 use crate::format::{
     self, FILE_HEADER_BYTES, FORMAT_VERSION, FRAME_BYTES, FileHeader, Frame, HEAD_MAGIC,
     HeaderFault, LEAF_MAGIC, META_MAGIC, PAYLOAD_MAGIC, PAYLOAD_PREFIX_BYTES,
@@ -25,12 +26,17 @@ use crate::index::IndexBuilder;
 use crate::journal::{Entropy, MAX_PAYLOAD_BYTES, Options};
 use crate::loss::Loss;
 use crate::paths::{self, Name, Paths, TORN_MARK};
+use crate::reader::{Reader, Tail};
 use crate::record::RetentionClass;
 use crate::store::{Grow, Meta, Store, frame_at};
+use crate::tiles::{Hashes, Prefer, Tree};
+use crate::tlog::{self, TlogPaths};
 
 const META_BYTES_MAX: usize = FILE_HEADER_BYTES + 255 + 4;
 const REPORTED_MAX: usize = 1000;
 const SCAN_FRAMES: u64 = 4096;
+/// Leaves hashed at a time when the tree is made again.
+const PUSH_LEAVES: u64 = 16_384;
 
 /// What the opening found and did.
 #[derive(Debug, Default)]
@@ -51,6 +57,8 @@ pub struct Recovery {
     pub loss: Option<Loss>,
     /// Files that are not ours; left alone.
     pub foreign: Vec<PathBuf>,
+    /// What was found about the tree, its checkpoints and keys, in words.
+    pub sealing: Vec<String>,
 }
 
 impl Recovery {
@@ -63,6 +71,7 @@ impl Recovery {
             && self.emergency.unavailable.is_none()
             && self.loss.is_none()
             && self.foreign.is_empty()
+            && self.sealing.is_empty()
     }
 
     fn damaged(&mut self, damage: Damage) {
@@ -179,9 +188,17 @@ pub(crate) fn open(dir: &Path, mut options: Options) -> Result<Opened, OpenError
     let (emergency, found) = Emergency::open(disk.clone(), &paths, &meta, options.emergency_bytes)
         .map_err(|fault| emergency_error(&paths, fault))?;
     let mut store = Store::new(disk, paths, meta, options.boot_id);
-    Recover::new(&store, &mut recovery, &found)?
+    let sealed = match &options.sealing {
+        Some(_) => last_checkpoint(&store, &mut recovery),
+        None => None,
+    };
+    let sealed_leaves = sealed.as_ref().map_or(0, |checkpoint| checkpoint.size);
+    Recover::new(&store, &mut recovery, &found, sealed_leaves)?
         .run(&found)?
         .apply(&mut store)?;
+    if options.sealing.is_some() {
+        store.tree = Some(grow_tree(&store, sealed.as_ref(), &mut recovery)?);
+    }
     store.write_head(options.clock.boot_ns());
     recovery.leaves = store.durable;
     recovery.loss = found.loss;
@@ -196,6 +213,62 @@ pub(crate) fn open(dir: &Path, mut options: Options) -> Result<Opened, OpenError
         batch_bytes: options.batch_bytes,
         retry_ms: options.retry_ms,
     })
+}
+
+/// The newest checkpoint that was signed here.
+fn last_checkpoint(store: &Store, recovery: &mut Recovery) -> Option<Checkpoint> {
+    match tlog::read_last(&*store.disk, &TlogPaths::new(&store.paths.root)) {
+        Ok(found) => tlog::newest(&found).map(|(checkpoint, _)| checkpoint),
+        Err(e) => {
+            recovery
+                .sealing
+                .push(format!("the checkpoints cannot be read: {e}"));
+            None
+        }
+    }
+}
+
+/// The tree over all durable leaves: up to the last checkpoint from tiles, when they agree with
+/// it, else from the leaves; from there on from the leaves.
+fn grow_tree(
+    store: &Store,
+    sealed: Option<&Checkpoint>,
+    recovery: &mut Recovery,
+) -> Result<Tree, OpenError> {
+    let root = &store.paths.root;
+    let failed = |e: ReadError| io_error("hash the leaves in", root)(io::Error::other(e));
+    let (disk, paths, meta) = (&store.disk, &store.paths, &store.meta);
+    let reader = Reader::over(disk.clone(), paths.clone(), meta.clone(), Tail::Everything);
+    let dir = TlogPaths::new(root).dir;
+    let size = sealed.map_or(0, |checkpoint| checkpoint.size);
+    let agrees =
+        |tree: &Tree| sealed.is_none_or(|c| c.size == tree.size() && c.root == tree.root());
+    let hashes = Hashes::new(&reader, size, Prefer::Tiles);
+    let mut tree = Tree::resume(disk.clone(), &dir, &hashes, size).map_err(failed)?;
+    if !agrees(&tree) {
+        tree = Tree::new(disk.clone(), &dir);
+        push_leaves(&mut tree, &reader, size).map_err(failed)?;
+        let what = if agrees(&tree) {
+            "tiles of the tree were missing or altered and have been made again"
+        } else {
+            "the records do not match the last checkpoint: `plimsoll evidence verify` says where"
+        };
+        recovery.sealing.push(what.to_owned());
+    }
+    push_leaves(&mut tree, &reader, store.durable).map_err(failed)?;
+    Ok(tree)
+}
+
+fn push_leaves(tree: &mut Tree, reader: &Reader, end: u64) -> Result<(), ReadError> {
+    let hashes = Hashes::new(reader, end, Prefer::Leaves);
+    while tree.size() < end {
+        let width = (end - tree.size()).min(PUSH_LEAVES);
+        for hash in hashes.leaves(tree.size(), width as usize)? {
+            tree.push(hash);
+            tree.write_whole();
+        }
+    }
+    Ok(())
 }
 
 fn check_options(options: &Options) -> Result<(), OpenError> {
@@ -415,8 +488,16 @@ impl End {
 }
 
 impl<'a> Recover<'a> {
-    fn new(store: &Store, report: &'a mut Recovery, found: &Found) -> Result<Self, OpenError> {
-        let head = read_head(&*store.disk, &store.paths, &store.meta).unwrap_or(0);
+    fn new(
+        store: &Store,
+        report: &'a mut Recovery,
+        found: &Found,
+        sealed_leaves: u64,
+    ) -> Result<Self, OpenError> {
+        // A checkpoint promises its leaves as much as the head does, and is signed.
+        let head = read_head(&*store.disk, &store.paths, &store.meta)
+            .unwrap_or(0)
+            .max(sealed_leaves);
         let mut this = Self {
             disk: store.disk.clone(),
             paths: store.paths.clone(),

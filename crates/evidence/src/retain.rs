@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use crate::disk::{self};
 use crate::error::{ReadError, RetainError};
-use crate::format::{PRUNED_MAGIC, SubtreeRoot};
+use crate::format::PRUNED_MAGIC;
 use crate::journal::{Durable, Journal};
+use crate::merkle::{Peaks, leaf_hash};
 use crate::paths::{self, Name};
 use crate::reader::Filter;
 use crate::record::{Record, RetentionClass};
@@ -233,7 +234,7 @@ impl Journal {
     ) -> Result<Prune, RetainError> {
         let leaves = self.subtree_leaves(first);
         let end = leaves.end;
-        let mut root = Some(SubtreeRoot::default());
+        let mut root = Some(Peaks::default());
         for leaf in self
             .reader()
             .scan(Filter {
@@ -245,14 +246,14 @@ impl Journal {
             match leaf {
                 Ok(leaf) => {
                     if let Some(tree) = &mut root {
-                        tree.push(&leaf);
+                        tree.push(leaf_hash(&leaf));
                     }
                 }
                 Err(error @ ReadError::Io { .. }) => return Err(error.into()),
                 Err(_) => root = None,
             }
         }
-        let root = root.map(SubtreeRoot::finish);
+        let root = root.map(|tree| tree.root());
         Ok(Prune {
             class,
             first,

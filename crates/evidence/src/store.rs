@@ -15,8 +15,10 @@ use crate::format::{
     PAYLOAD_MAGIC,
 };
 use crate::index::IndexBuilder;
+use crate::merkle;
 use crate::paths::Paths;
 use crate::record::RetentionClass;
+use crate::tiles::Tree;
 
 const CLASSES: usize = RetentionClass::MAX as usize + 1;
 
@@ -87,6 +89,8 @@ pub(crate) struct Store {
     /// Names were made that no directory sync has covered.
     new_names: bool,
     frames: Vec<u8>,
+    /// The hash tree over all leaves below `durable`, in a journal that is sealed.
+    pub(crate) tree: Option<Tree>,
 }
 
 impl Store {
@@ -104,6 +108,7 @@ impl Store {
             subtree: 0,
             new_names: false,
             frames: Vec::new(),
+            tree: None,
         }
     }
 
@@ -220,6 +225,12 @@ impl Store {
         }
         self.durable = batch.next();
         self.write_head(boot_ns);
+        if let Some(tree) = &mut self.tree {
+            for entry in &batch.entries {
+                tree.push(merkle::leaf_hash(&entry.leaf));
+            }
+            tree.write_whole();
+        }
     }
 
     /// Tells readers and the next opening how far all is durable. Written after the

@@ -317,6 +317,7 @@ fn write_until_closed(shared: &Shared, mut journal: Journal) -> Journal {
             }
         }
         journal.commit();
+        journal.tick();
         *lock(&shared.health) = journal.health();
     }
     journal
@@ -326,7 +327,7 @@ fn write_until_closed(shared: &Shared, mut journal: Journal) -> Journal {
 /// it, or it has waited long enough. `false` when closed and empty.
 fn wait_for_round(shared: &Shared, round: &mut Vec<Item>, journal: &Journal) -> bool {
     let mut queue = lock(&shared.queue);
-    // While the disk refuses, look after it even when nothing arrives.
+    // Even when nothing arrives, a disk that refuses and a seal that is due are looked after.
     let idle = Duration::from_millis(250);
     while queue.items.is_empty() && !queue.closed {
         queue.sleeping = Sleep::UntilAnything;
@@ -336,7 +337,7 @@ fn wait_for_round(shared: &Shared, round: &mut Vec<Item>, journal: &Journal) -> 
             .unwrap_or_else(PoisonError::into_inner);
         queue = waited.0;
         queue.sleeping = Sleep::Awake;
-        if waited.1.timed_out() && journal.health().trouble.is_some() {
+        if waited.1.timed_out() && (journal.health_is_bad() || journal.is_sealed()) {
             return true;
         }
     }

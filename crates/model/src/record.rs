@@ -53,6 +53,10 @@ pub enum RecordKind {
     PlanEnd = 44,
     /// [`RuleSet`]: the rules in force from here on.
     RuleSet = 20,
+    /// Certificate of an epoch key: a signed note (owned by the `evidence` crate).
+    EpochKey = 30,
+    /// [`Anchored`]: a checkpoint has been handed to somebody else.
+    Anchored = 31,
 }
 
 impl RecordKind {
@@ -77,6 +81,8 @@ impl RecordKind {
             Policy,
             PlanEnd,
             RuleSet,
+            EpochKey,
+            Anchored,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -126,6 +132,21 @@ pub struct Decision {
     /// `socket`, `policy`.
     #[n(6)]
     pub method: String,
+}
+
+/// A checkpoint lies where this machine's root cannot change it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Anchored {
+    /// When it had been taken there.
+    #[n(0)]
+    pub at: crate::time::Stamp,
+    /// Leaves that the checkpoint covers.
+    #[n(1)]
+    pub size: u64,
+    /// Where: a directory or the address of a receiver.
+    #[n(2)]
+    pub target: String,
 }
 
 /// Which known behaviours of an instance were present in a time slot, with their counts.
@@ -182,6 +203,8 @@ pub enum Record {
     PlanEnd(PlanEnd),
     /// See [`RecordKind::RuleSet`].
     RuleSet(RuleSet),
+    /// See [`RecordKind::Anchored`].
+    Anchored(Anchored),
     /// A kind that this build does not know, or one whose bytes belong to another crate.
     Unknown(u16, Vec<u8>),
 }
@@ -220,6 +243,7 @@ impl Record {
             Record::Policy(x) => (RecordKind::Policy as u16, cbor(x)),
             Record::PlanEnd(x) => (RecordKind::PlanEnd as u16, cbor(x)),
             Record::RuleSet(x) => (RecordKind::RuleSet as u16, cbor(x)),
+            Record::Anchored(x) => (RecordKind::Anchored as u16, cbor(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -259,7 +283,12 @@ impl Record {
             Some(RecordKind::Policy) => Record::Policy(minicbor::decode(payload).map_err(wrap)?),
             Some(RecordKind::PlanEnd) => Record::PlanEnd(minicbor::decode(payload).map_err(wrap)?),
             Some(RecordKind::RuleSet) => Record::RuleSet(minicbor::decode(payload).map_err(wrap)?),
-            Some(RecordKind::Tombstone) | None => Record::Unknown(kind, payload.to_vec()),
+            Some(RecordKind::Anchored) => {
+                Record::Anchored(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Tombstone | RecordKind::EpochKey) | None => {
+                Record::Unknown(kind, payload.to_vec())
+            }
         })
     }
 }

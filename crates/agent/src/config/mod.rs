@@ -244,6 +244,10 @@ impl Config {
     pub fn journal_dir(&self) -> PathBuf {
         plimsoll_api::storage::journal_dir(&self.data_dir)
     }
+    /// Where the secret keys of checkpoints lie.
+    pub fn keys_dir(&self) -> PathBuf {
+        plimsoll_api::storage::keys_dir(&self.data_dir)
+    }
     /// Where baselines lie.
     pub fn baselines_dir(&self) -> PathBuf {
         self.data_dir.join("baselines")

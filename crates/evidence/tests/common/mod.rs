@@ -123,6 +123,15 @@ impl SimDisk {
         self.state().names[path].lock().unwrap().live.clone()
     }
 
+    /// Looks at what becomes of a file's bytes, live and durable, also after its removal.
+    pub(crate) fn keep_open(&self, path: &Path) -> impl Fn() -> (Vec<u8>, Vec<u8>) + use<> {
+        let node = self.state().names[path].clone();
+        move || {
+            let node = node.lock().unwrap();
+            (node.live.clone(), node.durable.clone())
+        }
+    }
+
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
         let node = Node {
             live: bytes.clone(),
@@ -247,7 +256,13 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.state().dirs.insert(dir.to_path_buf());
+        let mut state = self.state();
+        for dir in dir
+            .ancestors()
+            .filter(|dir| dir.starts_with(DIR) || dir.starts_with(KEYS))
+        {
+            state.dirs.insert(dir.to_path_buf());
+        }
         Ok(())
     }
 
@@ -263,6 +278,15 @@ impl Disk for SimDisk {
         let node = state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         let freed = node.lock().unwrap().live.len() as u64;
         state.room = state.room.map(|room| room + freed);
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let full = state.names.keys().any(|path| path.starts_with(dir));
+        if full || !state.dirs.remove(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(())
     }
 
@@ -412,6 +436,7 @@ impl Clock for TestClock {
 }
 
 pub(crate) const DIR: &str = "/j";
+pub(crate) const KEYS: &str = "/k";
 
 /// A disk, a clock and how to open the journal on them.
 #[derive(Clone)]

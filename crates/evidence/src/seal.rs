@@ -1,0 +1,473 @@
+//! Sealing: checkpoints while the journal grows, and a new key every hour.
+//!
+//! Promises:
+//! - A checkpoint covers only what is durable, and never contradicts an earlier one.
+//! - One follows every urgent record (at most ten a second) and otherwise every few seconds.
+//! - A key's successor is in the log before the key is erased; a crash in between is finished at
+//!   the next opening. Only one key can ever sign for an epoch that is over: none.
+//! - Failing to seal never stops the journal; [`SealStatus`] says since when and why.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::checkpoint::{Certificate, Checkpoint, log_name};
+use crate::disk::{self, Disk, DiskFile, OpenMode};
+use crate::epoch::{EpochKey, KeyStore};
+use crate::journal::Journal;
+use crate::note::{self, PublicKey};
+use crate::paths::TORN_MARK;
+use crate::record::{Record, RetentionClass};
+use crate::tlog::{self, TlogPaths};
+
+/// Kind of the records that hold certificates of epoch keys; their payload is the signed note.
+pub const EPOCH_KEY_KIND: u16 = 30;
+
+/// How a journal is sealed.
+#[derive(Debug, Clone)]
+pub struct Sealing {
+    /// Where secret keys lie; outside of the journal's directory.
+    pub key_dir: PathBuf,
+    /// A growing journal gets a checkpoint this often, milliseconds.
+    pub checkpoint_ms: u64,
+    /// After an urgent record at the latest this long after the last one, milliseconds.
+    pub urgent_ms: u64,
+    /// A key signs for this long, milliseconds.
+    pub epoch_ms: u64,
+}
+
+impl Sealing {
+    /// Every 5 s, within 100 ms after an alert, and a key an hour.
+    pub fn new(key_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            key_dir: key_dir.into(),
+            checkpoint_ms: 5_000,
+            urgent_ms: 100,
+            epoch_ms: 3_600_000,
+        }
+    }
+}
+
+/// How sealing is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SealStatus {
+    /// Leaves under the last checkpoint.
+    pub size: u64,
+    /// When it was made, wall clock, nanoseconds.
+    pub wall_ns: Option<i64>,
+    /// The epoch whose key signs.
+    pub epoch: u64,
+    /// Why there is no newer checkpoint, if something failed.
+    pub trouble: Option<String>,
+}
+
+/// What signs for a journal.
+pub(crate) struct Sealer {
+    disk: Arc<dyn Disk>,
+    paths: TlogPaths,
+    keys: KeyStore,
+    name: String,
+    key: EpochKey,
+    key_wall_ns: i64,
+    key_boot_ns: u64,
+    options: Sealing,
+    /// Checkpoints of this opening and epoch; made with the first one.
+    history: Option<(Box<dyn DiskFile>, u64)>,
+    last: Option<Checkpoint>,
+    /// `None`: no checkpoint since the opening.
+    last_boot_ns: Option<u64>,
+    urgent: bool,
+    trouble: Option<String>,
+    /// When sealing is tried again after it failed, boot clock.
+    retry_boot_ns: u64,
+}
+
+type Failure = String;
+
+fn failed(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let what = format!("cannot {doing} {}", path.display());
+    move |e| format!("{what}: {e}")
+}
+
+impl Journal {
+    /// Takes up sealing where the last opening left it, or begins it.
+    pub(crate) fn begin_sealing(&mut self, options: Sealing, notes: &mut Vec<String>) {
+        let name = log_name(&self.store.meta.origin);
+        match self.load_sealer(options, name, notes) {
+            Ok(sealer) => self.sealer = Some(sealer),
+            Err(why) => {
+                notes.push(format!("no checkpoints are made: {why}"));
+                self.seal_refused = Some(why);
+            }
+        }
+    }
+
+    fn load_sealer(
+        &mut self,
+        options: Sealing,
+        name: String,
+        notes: &mut Vec<String>,
+    ) -> Result<Sealer, Failure> {
+        let disk = self.store.disk.clone();
+        let paths = TlogPaths::new(&self.store.paths.root);
+        for dir in [&paths.dir, &paths.history] {
+            disk.create_dir(dir).map_err(failed("create", dir))?;
+            let parent = dir.parent().unwrap_or(dir);
+            disk.sync_dir(parent).map_err(failed("sync", parent))?;
+        }
+        let keys = KeyStore::open(disk.clone(), &options.key_dir, &self.store.meta)
+            .map_err(failed("create", &options.key_dir))?;
+        let found = tlog::read_last(&*disk, &paths).map_err(|e| e.to_string())?;
+        let certificates: Vec<Certificate> = found
+            .certificates
+            .iter()
+            .filter_map(|c| Certificate::parse(&c.bytes))
+            .collect();
+        let secrets = keys.keys().map_err(failed("list", &options.key_dir))?;
+        let last = tlog::newest(&found).map(|(checkpoint, _)| checkpoint);
+        let mut kept = None;
+        let mut over = Vec::new();
+        for secret in secrets {
+            let public = secret.public(&name);
+            let own = certificates
+                .iter()
+                .rev()
+                .find(|c| c.key == public && c.epoch == secret.epoch);
+            match own {
+                Some(certificate) => {
+                    over.extend(kept.replace((secret, certificate.clone())).map(|(k, _)| k))
+                }
+                // It never signed anything.
+                None => keys
+                    .erase(secret.epoch)
+                    .map_err(failed("erase a key in", &options.key_dir))?,
+            }
+        }
+        let newest = certificates.last().cloned();
+        let (key, certificate, begun) = match (kept, newest) {
+            (Some((key, certificate)), Some(newest)) if newest.key == certificate.key => {
+                (key, certificate, false)
+            }
+            (_, newest) => {
+                if let Some(newest) = &newest {
+                    notes.push(format!(
+                        "the key of epoch {} is lost: a new chain of keys begins, and nothing links it to the old one",
+                        newest.epoch
+                    ));
+                }
+                let epoch = newest.map_or(0, |c| c.epoch + 1);
+                let (key, certificate) = self.first_key(&keys, &paths, &name, epoch)?;
+                (key, certificate, true)
+            }
+        };
+        let root = certificates
+            .iter()
+            .rev()
+            .find(|c| c.is_root)
+            .unwrap_or(&certificate);
+        let root = if begun { &certificate } else { root };
+        keys.export(&root.key)
+            .map_err(failed("write the public key into", &options.key_dir))?;
+        let sealer = Sealer {
+            disk,
+            paths,
+            keys,
+            name,
+            key_wall_ns: certificate.wall_ns,
+            key_boot_ns: self.clock.boot_ns(),
+            key,
+            options,
+            history: None,
+            last,
+            last_boot_ns: None,
+            urgent: false,
+            trouble: None,
+            retry_boot_ns: 0,
+        };
+        if begun || !over.is_empty() || sealer.last.is_none() {
+            self.finish_epoch(sealer, &certificate, &over)
+        } else {
+            Ok(sealer)
+        }
+    }
+
+    fn first_key(
+        &mut self,
+        keys: &KeyStore,
+        paths: &TlogPaths,
+        name: &str,
+        epoch: u64,
+    ) -> Result<(EpochKey, Certificate), Failure> {
+        let key = keys
+            .make(epoch, &*self.seed()?)
+            .map_err(|e| format!("cannot make a key: {e}"))?;
+        let text = Certificate::text(epoch, &key.public(name), self.clock.wall_ns());
+        let note = note::sign(name, &key.secret, &text);
+        append_note(&*self.store.disk, &paths.keys(), &note)?;
+        let certificate =
+            Certificate::parse(note.as_bytes()).ok_or("the new certificate does not parse")?;
+        Ok((key, certificate))
+    }
+
+    fn seed(&mut self) -> Result<Zeroizing<[u8; 32]>, Failure> {
+        let mut seed = Zeroizing::new([0; 32]);
+        (self.entropy)(&mut *seed)?;
+        Ok(seed)
+    }
+
+    /// Puts the certificate into the log, a checkpoint over it, and only then erases what is over.
+    fn finish_epoch(
+        &mut self,
+        mut sealer: Sealer,
+        certificate: &Certificate,
+        over: &[EpochKey],
+    ) -> Result<Sealer, Failure> {
+        self.log_certificate(certificate)?;
+        self.checkpoint_by(&mut sealer)?;
+        for key in over {
+            sealer
+                .keys
+                .erase(key.epoch)
+                .map_err(|e| format!("cannot erase the key of epoch {}: {e}", key.epoch))?;
+        }
+        Ok(sealer)
+    }
+
+    fn log_certificate(&mut self, certificate: &Certificate) -> Result<(), Failure> {
+        let payload = certificate.note.bytes();
+        let record = Record::new(EPOCH_KEY_KIND, RetentionClass::KEY, payload)
+            .at(certificate.wall_ns, self.clock.boot_ns());
+        self.append_durable(record)
+            .map(drop)
+            .map_err(|e| e.to_string())
+    }
+
+    /// What is due by now: a checkpoint, a new key. Called after every commit, and by a writer
+    /// that has nothing else to do; cheap when nothing is due.
+    pub fn tick(&mut self) {
+        if self.health_is_bad() {
+            return;
+        }
+        let Some(mut sealer) = self.sealer.take() else {
+            return;
+        };
+        let now = self.clock.boot_ns();
+        if now >= sealer.retry_boot_ns {
+            let done = if sealer.key_is_old(now, self.clock.wall_ns()) {
+                self.rotate(&mut sealer)
+            } else if sealer.is_due(now, self.store.durable) {
+                self.checkpoint_by(&mut sealer).map(drop)
+            } else {
+                Ok(())
+            };
+            sealer.settle(done, now);
+        }
+        self.sealer = Some(sealer);
+    }
+
+    /// Makes everything accepted so far durable, and seals it.
+    ///
+    /// # Errors
+    /// When the journal is not sealed at all, or the disk refuses.
+    pub fn checkpoint(&mut self) -> Result<Checkpoint, String> {
+        self.commit();
+        let mut sealer = self.sealer.take().ok_or_else(|| {
+            self.seal_refused
+                .clone()
+                .unwrap_or_else(|| "this journal has no keys".to_owned())
+        })?;
+        let made = match &sealer.last {
+            Some(last) if last.size == self.store.durable => Ok(last.clone()),
+            _ => self.checkpoint_by(&mut sealer),
+        };
+        let now = self.clock.boot_ns();
+        sealer.settle(made.as_ref().map(drop).map_err(Clone::clone), now);
+        self.sealer = Some(sealer);
+        made
+    }
+
+    /// The public key that leads to every key of this journal.
+    pub fn seal_status(&self) -> Option<SealStatus> {
+        match (&self.sealer, &self.seal_refused) {
+            (Some(sealer), _) => Some(SealStatus {
+                size: sealer.last.as_ref().map_or(0, |c| c.size),
+                wall_ns: sealer.last.as_ref().and_then(|c| c.wall_ns),
+                epoch: sealer.key.epoch,
+                trouble: sealer.trouble.clone(),
+            }),
+            (None, Some(why)) => Some(SealStatus {
+                trouble: Some(why.clone()),
+                ..SealStatus::default()
+            }),
+            (None, None) => None,
+        }
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealer.is_some()
+    }
+
+    pub(crate) fn note_urgent(&mut self) {
+        if let Some(sealer) = &mut self.sealer {
+            sealer.urgent = true;
+        }
+    }
+
+    fn checkpoint_by(&mut self, sealer: &mut Sealer) -> Result<Checkpoint, Failure> {
+        let tree = self.store.tree.as_mut().ok_or("there is no tree")?;
+        tree.write_whole();
+        if let Err(e) = tree.write_edge() {
+            // tiles can be made anew; a checkpoint stands without them
+            sealer.trouble = Some(format!("cannot write tiles: {e}"));
+        }
+        let checkpoint = Checkpoint {
+            origin: sealer.name.clone(),
+            size: tree.size(),
+            root: tree.root(),
+            wall_ns: Some(self.clock.wall_ns()),
+        };
+        let note = note::sign(&sealer.name, &sealer.key.secret, &checkpoint.text());
+        sealer.keep(checkpoint.size, note.as_bytes())?;
+        sealer.last = Some(checkpoint.clone());
+        sealer.last_boot_ns = Some(self.clock.boot_ns());
+        sealer.urgent = false;
+        Ok(checkpoint)
+    }
+
+    /// Makes the next key, lets the present one vouch for it, and erases the present one.
+    fn rotate(&mut self, sealer: &mut Sealer) -> Result<(), Failure> {
+        let epoch = sealer.key.epoch + 1;
+        let next = sealer
+            .keys
+            .make(epoch, &*self.seed()?)
+            .map_err(|e| format!("cannot make a key: {e}"))?;
+        let wall_ns = self.clock.wall_ns();
+        let text = Certificate::text(epoch, &next.public(&sealer.name), wall_ns);
+        let note = note::sign(&sealer.name, &sealer.key.secret, &text);
+        let certificate =
+            Certificate::parse(note.as_bytes()).ok_or("the new certificate does not parse")?;
+        let logged = self.log_certificate(&certificate);
+        let kept = logged.and_then(|()| append_note(&*sealer.disk, &sealer.paths.keys(), &note));
+        if let Err(why) = kept {
+            // It has signed nothing; the present key stays in force and tries again.
+            let _ = sealer.keys.erase(epoch);
+            return Err(why);
+        }
+        // From here on the next key is in force, whatever fails.
+        let closed = self.checkpoint_by(sealer).map(drop);
+        let over = std::mem::replace(&mut sealer.key, next);
+        sealer.key_wall_ns = wall_ns;
+        sealer.key_boot_ns = self.clock.boot_ns();
+        sealer.history = None;
+        sealer
+            .keys
+            .erase(over.epoch)
+            .map_err(|e| format!("cannot erase the key of epoch {}: {e}", over.epoch))?;
+        closed
+    }
+}
+
+impl Sealer {
+    fn key_is_old(&self, boot_ns: u64, wall_ns: i64) -> bool {
+        let span = self.options.epoch_ms.saturating_mul(1_000_000);
+        let by_wall = u64::try_from(wall_ns.saturating_sub(self.key_wall_ns)).unwrap_or(0);
+        boot_ns.saturating_sub(self.key_boot_ns) >= span || by_wall >= span
+    }
+
+    fn is_due(&self, boot_ns: u64, durable: u64) -> bool {
+        let size = self.last.as_ref().map_or(0, |last| last.size);
+        let wait_ms = if self.urgent {
+            self.options.urgent_ms
+        } else {
+            self.options.checkpoint_ms
+        };
+        let span = wait_ms.saturating_mul(1_000_000);
+        let waited = self
+            .last_boot_ns
+            .is_none_or(|last| boot_ns.saturating_sub(last) >= span);
+        durable > size && waited
+    }
+
+    fn settle(&mut self, done: Result<(), Failure>, now: u64) {
+        match done {
+            Ok(()) => {
+                self.trouble = None;
+                self.retry_boot_ns = 0;
+            }
+            Err(why) => {
+                self.trouble = Some(why);
+                self.retry_boot_ns = now + 1_000_000_000;
+                self.history = None;
+            }
+        }
+    }
+
+    /// Appends a checkpoint to the history, durably, and shows it as the latest.
+    fn keep(&mut self, size: u64, note: &[u8]) -> Result<(), Failure> {
+        let path = self.paths.notes(size);
+        if self.history.is_none() {
+            let file = self
+                .disk
+                .open(&path, OpenMode::Create)
+                .map_err(failed("create", &path))?;
+            let len = file.len().map_err(failed("measure", &path))?;
+            self.disk
+                .sync_dir(&self.paths.history)
+                .map_err(failed("sync", &self.paths.history))?;
+            self.history = Some((file, len));
+        }
+        if let Some((file, len)) = &mut self.history {
+            disk::write_all(file.as_ref(), note, *len).map_err(failed("write", &path))?;
+            file.sync_data().map_err(failed("sync", &path))?;
+            *len += note.len() as u64;
+        }
+        let latest = self.paths.latest();
+        // Only a convenience: the history has it.
+        let temporary = disk::with_suffix(&latest, ".tmp");
+        let shown = self
+            .disk
+            .open(&temporary, OpenMode::Create)
+            .and_then(|file| {
+                file.set_len(0)?;
+                disk::write_all(file.as_ref(), note, 0)?;
+                self.disk.rename(&temporary, &latest)
+            });
+        shown.map_err(failed("write", &latest))
+    }
+}
+
+fn append_note(disk: &dyn Disk, path: &Path, note: &str) -> Result<(), Failure> {
+    let there = tlog::read_whole(disk, path).map_err(failed("read", path))?;
+    let torn = note::split(&there).1.len();
+    if torn > 0 {
+        // Set aside whole: behind bytes that are no note the next one would be none either.
+        let aside = disk::with_suffix(path, &format!("{TORN_MARK}{}", there.len()));
+        disk::replace(disk, &aside, &there).map_err(failed("write", &aside))?;
+        disk::replace(disk, path, &there[..there.len() - torn]).map_err(failed("write", path))?;
+    }
+    let file = disk
+        .open(path, OpenMode::Create)
+        .map_err(failed("open", path))?;
+    let len = file.len().map_err(failed("measure", path))?;
+    disk::write_all(file.as_ref(), note.as_bytes(), len).map_err(failed("write", path))?;
+    file.sync_data().map_err(failed("sync", path))?;
+    let dir = path.parent().unwrap_or(path);
+    disk.sync_dir(dir).map_err(failed("sync", dir))
+}
+
+/// The name under which a journal's checkpoints and keys go.
+pub fn key_name(origin: &str) -> String {
+    log_name(origin)
+}
+
+/// Reads the root's public key that a journal's keys lie beside.
+///
+/// # Errors
+/// When there is none, or it is not one.
+pub fn exported_key(key_dir: &Path) -> Result<PublicKey, String> {
+    let path = key_dir.join("root.pub");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    PublicKey::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
+}

@@ -1,0 +1,315 @@
+//! Tree, checkpoints and keys of a growing journal.
+
+mod common;
+
+use common::{Bench, DIR, KEYS, alert, observation, vanish};
+use plimsoll_evidence::merkle::{includes, is_consistent, leaf_hash};
+use plimsoll_evidence::{Checkpoint, Journal, KeyChain, Leaf, Reader, Sealing};
+use std::path::Path;
+
+fn sealed(bench: &Bench) -> Journal {
+    reopened(bench).0
+}
+
+fn reopened(bench: &Bench) -> (Journal, Vec<String>) {
+    let mut options = bench.options();
+    options.sealing = Some(Sealing::new(KEYS));
+    options.entropy = common::seeded_entropy(bench.disk.syncs() + 1);
+    let (journal, recovery) = Journal::open(DIR, options).expect("opens");
+    (journal, recovery.sealing)
+}
+
+fn bench(subtree_leaves: u32) -> Bench {
+    Bench {
+        subtree_leaves,
+        ..Bench::new()
+    }
+}
+
+fn grow(journal: &mut Journal, from: u64, to: u64) {
+    for n in from..to {
+        journal.append(observation(n)).unwrap();
+    }
+    journal.sync().unwrap();
+}
+
+fn checkpoints(reader: &Reader) -> Vec<Checkpoint> {
+    reader.checkpoints(None).unwrap()
+}
+
+fn root_key(bench: &Bench) -> plimsoll_evidence::note::PublicKey {
+    let text = bench.disk.bytes(Path::new("/k/root.pub"));
+    plimsoll_evidence::note::PublicKey::parse(std::str::from_utf8(&text).unwrap()).unwrap()
+}
+
+#[test]
+fn any_record_and_any_two_checkpoints_prove_each_other() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    for n in 0..40 {
+        grow(&mut journal, n * 23, (n + 1) * 23);
+        journal.checkpoint().unwrap();
+    }
+    let reader = bench.reader();
+    let all = reader.checkpoints(Some(&root_key(&bench))).unwrap();
+    assert_eq!(all.last().unwrap().size, 40 * 23 + 1);
+    for new in &all {
+        assert_eq!(reader.root_at(new.size).unwrap(), new.root);
+        for old in all.iter().filter(|old| old.size <= new.size) {
+            let proof = reader.consistency_proof(old, new).unwrap();
+            assert!(is_consistent(
+                old.size, new.size, &proof, &old.root, &new.root
+            ));
+        }
+    }
+    let last = all.last().unwrap();
+    for leaf in 0..last.size {
+        let entry = reader.get(Leaf(leaf)).unwrap().unwrap();
+        let proof = reader
+            .inclusion_proof(Leaf(leaf), last.size, &last.root)
+            .unwrap();
+        assert!(includes(
+            &leaf_hash(&entry.leaf_bytes),
+            leaf,
+            last.size,
+            &proof,
+            &last.root
+        ));
+    }
+}
+
+#[test]
+fn a_checkpoint_follows_an_alert_at_once_and_bulk_within_seconds() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    let first = journal.health().seal.unwrap().size;
+    assert_eq!(first, 1, "the certificate of the first key");
+    bench.clock.advance_ms(200);
+    grow(&mut journal, 0, 5);
+    assert_eq!(journal.health().seal.unwrap().size, first);
+    journal.append_durable(alert(1)).unwrap();
+    assert_eq!(journal.health().seal.unwrap().size, 7);
+    journal.append_durable(alert(2)).unwrap();
+    assert_eq!(
+        journal.health().seal.unwrap().size,
+        7,
+        "ten a second at most"
+    );
+    bench.clock.advance_ms(100);
+    journal.tick();
+    assert_eq!(journal.health().seal.unwrap().size, 8);
+    grow(&mut journal, 5, 9);
+    bench.clock.advance_ms(5_000);
+    journal.tick();
+    assert_eq!(journal.health().seal.unwrap().size, 12);
+}
+
+#[test]
+fn every_hour_the_key_vouches_for_the_next_and_is_erased() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    let root = root_key(&bench);
+    for hour in 0..4 {
+        grow(&mut journal, hour * 3, hour * 3 + 3);
+        bench.clock.advance_ms(3_600_000);
+        journal.tick();
+        bench.clock.advance_ms(6_000);
+        journal.append_durable(alert(hour)).unwrap();
+    }
+    assert_eq!(journal.health().seal.unwrap().epoch, 4);
+    let left: Vec<_> = bench
+        .disk
+        .paths()
+        .into_iter()
+        .filter(|p| p.to_string_lossy().ends_with(".key"))
+        .collect();
+    assert_eq!(left, [Path::new("/k/epoch-0000000004.key")]);
+    let chain = KeyChain::follow(bench.reader().certificates().unwrap(), Some(&root));
+    assert_eq!((chain.certificates.len(), chain.unlinked.len()), (5, 0));
+    // Every certificate is also a record under the tree.
+    let logged = bench
+        .reader()
+        .scan(plimsoll_evidence::Filter {
+            kinds: vec![30],
+            ..Default::default()
+        })
+        .unwrap();
+    let logged: Vec<_> = logged
+        .map(|e| e.unwrap().payload.bytes().unwrap().to_vec())
+        .collect();
+    let certified: Vec<_> = chain.certificates.iter().map(|c| c.note.bytes()).collect();
+    assert_eq!(logged, certified);
+    let all = bench.reader().checkpoints(Some(&root)).unwrap();
+    assert_eq!(all.last().unwrap().size, journal.health().durable);
+    assert_eq!(root_key(&bench), root, "the root stays the root");
+}
+
+#[test]
+fn an_erased_key_is_overwritten_before_it_is_removed() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    let path = Path::new("/k/epoch-0000000000.key");
+    let secret = bench.disk.bytes(path)[96..128].to_vec();
+    let node = bench.disk.keep_open(path);
+    bench.clock.advance_ms(3_600_000);
+    journal.tick();
+    assert!(!bench.disk.paths().contains(&path.to_path_buf()));
+    let (live, durable) = node();
+    assert_eq!(
+        (live.clone(), durable),
+        (vec![0; live.len()], vec![0; live.len()])
+    );
+    let anywhere = bench
+        .disk
+        .paths()
+        .iter()
+        .any(|p| bench.disk.bytes(p).windows(32).any(|w| w == secret));
+    assert!(!anywhere, "the secret lies nowhere else");
+}
+
+#[test]
+fn reopening_goes_on_where_the_last_checkpoint_was() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    grow(&mut journal, 0, 700);
+    journal.checkpoint().unwrap();
+    grow(&mut journal, 700, 900);
+    vanish(journal);
+    let bench = bench.after_kill();
+    let (mut journal, notes) = reopened(&bench);
+    assert_eq!(notes, Vec::<String>::new());
+    grow(&mut journal, 900, 1000);
+    let last = journal.checkpoint().unwrap();
+    assert_eq!(last.root, bench.reader().root_at(last.size).unwrap());
+    let all = checkpoints(&bench.reader());
+    for pair in all.windows(2) {
+        bench
+            .reader()
+            .consistency_proof(&pair[0], &pair[1])
+            .unwrap();
+    }
+}
+
+#[test]
+fn missing_and_altered_tiles_are_made_again() {
+    for change in 0..2 {
+        let bench = bench(512);
+        let mut journal = sealed(&bench);
+        grow(&mut journal, 0, 1500);
+        drop(journal);
+        let tiles: Vec<_> = bench
+            .disk
+            .paths()
+            .into_iter()
+            .filter(|p| p.starts_with("/j/tlog/tile"))
+            .collect();
+        assert!(tiles.len() >= 7, "{tiles:?}");
+        for path in &tiles {
+            match change {
+                0 => bench.disk.delete(path),
+                _ => {
+                    let mut bytes = bench.disk.bytes(path);
+                    bytes[40] ^= 1;
+                    bench.disk.put(path, bytes);
+                }
+            }
+        }
+        let (mut journal, notes) = reopened(&bench);
+        assert_eq!(notes.len(), change, "{notes:?}");
+        grow(&mut journal, 1500, 1600);
+        let last = journal.checkpoint().unwrap();
+        assert_eq!(last.root, bench.reader().root_at(last.size).unwrap());
+        let first = &checkpoints(&bench.reader())[0];
+        bench.reader().consistency_proof(first, &last).unwrap();
+    }
+}
+
+#[test]
+fn a_lost_key_begins_a_chain_that_the_old_root_does_not_vouch_for() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    grow(&mut journal, 0, 5);
+    let root = root_key(&bench);
+    drop(journal);
+    bench.disk.delete(Path::new("/k/epoch-0000000000.key"));
+    let (journal, notes) = reopened(&bench);
+    assert!(notes[0].contains("key of epoch 0 is lost"), "{notes:?}");
+    assert_ne!(root_key(&bench), root);
+    let chain = KeyChain::follow(bench.reader().certificates().unwrap(), Some(&root));
+    assert_eq!((chain.certificates.len(), chain.unlinked.len()), (1, 1));
+    drop(journal);
+    assert_eq!(reopened(&bench).1, Vec::<String>::new());
+}
+
+#[test]
+fn power_loss_at_any_moment_leaves_a_chain_and_a_tree_that_go_on() {
+    for seed in 0..60 {
+        let bench = bench(64);
+        let mut journal = sealed(&bench);
+        let mut dice = common::Dice::new(seed);
+        let mut promised: Vec<Checkpoint> = Vec::new();
+        let mut n = 0;
+        for _ in 0..dice.below(12) {
+            let next = n + 1 + dice.below(40) as u64;
+            grow(&mut journal, n, next);
+            n = next;
+            match dice.below(3) {
+                0 => promised.push(journal.checkpoint().unwrap()),
+                1 => {
+                    bench.clock.advance_ms(3_600_000);
+                    journal.tick();
+                }
+                _ => {}
+            }
+        }
+        let root = root_key(&bench);
+        vanish(journal);
+        let bench = bench.after_power_loss(seed);
+        let (mut journal, notes) = reopened(&bench);
+        assert!(
+            !notes
+                .iter()
+                .any(|n| n.contains("lost") || n.contains("do not match")),
+            "seed {seed}: {notes:?}"
+        );
+        grow(&mut journal, n, n + 9);
+        let last = journal.checkpoint().unwrap();
+        for old in &promised {
+            let proof = bench.reader().consistency_proof(old, &last);
+            assert!(
+                proof.is_ok(),
+                "seed {seed}: checkpoint of {} is not continued",
+                old.size
+            );
+        }
+        let chain = KeyChain::follow(bench.reader().certificates().unwrap(), Some(&root));
+        assert!(chain.unlinked.is_empty(), "seed {seed}");
+        assert_eq!(
+            bench.reader().checkpoints(Some(&root)).unwrap().last(),
+            Some(&last),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_stops_sealing_and_not_the_alerts() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    grow(&mut journal, 0, 5);
+    bench.clock.advance_ms(6_000);
+    bench.disk.set_room(Some(0));
+    let kept = journal.append_durable(alert(1)).unwrap();
+    assert_eq!(kept.place, plimsoll_evidence::Place::Emergency);
+    bench.disk.set_room(None);
+    bench.clock.advance_ms(1_000);
+    journal.append_durable(alert(2)).unwrap();
+    bench.clock.advance_ms(6_000);
+    journal.tick();
+    let status = journal.health().seal.unwrap();
+    assert_eq!((status.size, status.trouble), (8, None));
+    assert_eq!(
+        bench.reader().root_at(8).unwrap(),
+        checkpoints(&bench.reader()).last().unwrap().root
+    );
+}
