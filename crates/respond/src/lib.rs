@@ -7,8 +7,11 @@
 //! look at the machine.
 #![forbid(unsafe_code)]
 
+pub mod order;
+pub mod persons;
 pub mod values;
 
+pub use order::{Fact, Next, Order};
 pub use plimsoll_model::response::{
     Delivery, DeliveryResult, OnFailure, Plan, PlanEnd, PolicyInForce, Step, StepClass, StepKind,
     StepOutcome, StepPhase, StepRecord,
