@@ -7,8 +7,11 @@
 //! look at the machine.
 #![forbid(unsafe_code)]
 
+pub mod guards;
 pub mod order;
 pub mod persons;
+pub mod plan;
+pub mod policy;
 pub mod values;
 
 pub use order::{Fact, Next, Order};
@@ -16,4 +19,5 @@ pub use plimsoll_model::response::{
     Delivery, DeliveryResult, OnFailure, Plan, PlanEnd, PolicyInForce, Step, StepClass, StepKind,
     StepOutcome, StepPhase, StepRecord,
 };
+pub use policy::{Policy, PolicyError};
 pub use values::{glob, parse_ms, parse_prefix};
