@@ -9,6 +9,7 @@
 
 pub mod guards;
 pub mod order;
+pub mod outbox;
 pub mod persons;
 pub mod plan;
 pub mod policy;
