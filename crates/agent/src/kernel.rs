@@ -77,6 +77,12 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// When the map is gone.
     fn forget(&self, dict: &[u8; 48]) -> Result<(), KernelError>;
+    /// What an emitted event stands for is emitted every time from now on. `false`: the kernel does
+    /// not remember it (yet, or any more).
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError>;
     /// Dense counters, cumulative.
     fn counts(&self, first: u32, len: u32) -> Vec<u64>;
     /// Counters of the kernel side.
@@ -131,6 +137,9 @@ impl Kernel for plimsoll_sensor::Control {
     }
     fn forget(&self, dict: &[u8; 48]) -> Result<(), KernelError> {
         Ok(plimsoll_sensor::Control::forget(self, dict)?)
+    }
+    fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
+        Ok(plimsoll_sensor::Control::emit_again(self, dict)?)
     }
     fn counts(&self, first: u32, len: u32) -> Vec<u64> {
         plimsoll_sensor::Control::counts(self, first, len)

@@ -19,15 +19,16 @@ use crate::ledger::{Finding, Ledger};
 use crate::opinion::AlertIds;
 use crate::output::{Outputs, Shown};
 use crate::quota::{Kind, Quota};
-use crate::rules::{Engine, Fired, Loaded, Surroundings};
-use crate::shelf::{Shelf, set_of};
+use crate::rules::{Engine, Fired, Loaded, Surroundings, Watched};
+use crate::shelf::{Shelf, Shelved, set_of};
 use plimsoll_baseline::{
-    Burst, BurstConfig, BurstKey, Change, Key, Offer, ResolvedNames, State, behaviours, judge,
+    Burst, BurstConfig, BurstKey, Change, Key, Offer, PathPattern, ResolvedNames, State,
+    behaviours, judge,
 };
 use plimsoll_model::record::{Decision, Presence};
 use plimsoll_model::{
     Alert, BaselineId, BaselineRef, Behaviour, BehaviourId, BootNs, Container, ContainerState,
-    Drift, Event, EventKind, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
+    Drift, Event, EventKind, FileOp, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
 };
 use plimsoll_sensor::api::Watch;
 use plimsoll_workload::{ApiNews, Out, Question, Scan};
@@ -173,6 +174,9 @@ pub struct Pipeline {
     totals: Totals,
     problems: Vec<String>,
     rules: Engine,
+    watched: Watched,
+    /// Paths whose every use is kept, known or not.
+    sensitive: Vec<(PathPattern, Vec<FileOp>)>,
 }
 
 /// A record that waits for the alerts of its batch.
@@ -203,6 +207,8 @@ impl Pipeline {
             totals: Totals::default(),
             problems: Vec::new(),
             rules: Engine::default(),
+            watched: Watched::default(),
+            sensitive: plimsoll_baseline::watched_paths(),
         }
     }
 
@@ -272,6 +278,10 @@ impl Pipeline {
             self.repeat(alert);
         }
         self.bury(now);
+        for dict in self.watched.again() {
+            // the kernel was still writing its entry; an entry that has gone is emitted anew anyway
+            let _ = self.parts.kernel.emit_again(&dict);
+        }
         let slot_ns = u64::from(self.parts.slot_seconds.max(1)) * 1_000_000_000;
         if now.0.saturating_sub(self.slot_from.0) >= slot_ns {
             self.slot(now);
@@ -368,6 +378,10 @@ impl Pipeline {
             None => judge(&observation, &container, None, &all).drifts,
         };
         let fired = self.judge_rules(&observation, Some(&container));
+        self.watch_repeats(&observation, &container, &fired);
+        if drifts.is_empty() && fired.is_empty() && self.is_counted_repeat(&observation) {
+            return;
+        }
         if drifts.is_empty() && fired.is_empty() && !kept {
             return self.sampled(&observation);
         }
@@ -381,6 +395,40 @@ impl Pipeline {
             node: self.parts.ledger.origin().as_str(),
         };
         self.rules.judge(obs, container, around)
+    }
+
+    /// Where a repeat might make a rule true, the kernel emits it every time.
+    fn watch_repeats(&mut self, obs: &Observation, container: &Container, fired: &[Fired]) {
+        let Some(dict) = obs
+            .event
+            .dict
+            .filter(|_| !self.watched.is_fresh(&obs.event))
+        else {
+            return;
+        };
+        let around = Surroundings {
+            names: &self.names,
+            node: self.parts.ledger.origin().as_str(),
+        };
+        let rules = &mut self.rules;
+        if fired.is_empty() && !rules.could_fire_again(obs, Some(container), around) {
+            return;
+        }
+        match self.parts.kernel.emit_again(&dict) {
+            Ok(kept) => self.watched.note(dict, obs.event.boot, kept),
+            Err(e) => self.tried(Err(e)),
+        }
+    }
+
+    /// A repeat that is here for the rules alone, and none fired: the kernel has counted it.
+    fn is_counted_repeat(&self, obs: &Observation) -> bool {
+        let sensitive = || match &obs.event.kind {
+            EventKind::File(f) => self.sensitive.iter().any(|(p, ops)| {
+                (ops.is_empty() || ops.contains(&f.op)) && p.matches(f.path.as_bytes())
+            }),
+            _ => false,
+        };
+        self.watched.repeats(&obs.event) && !sensitive()
     }
 
     /// The first of a burst is raised with its observation; repeats are kept and counted.
@@ -463,12 +511,21 @@ impl Pipeline {
     /// Puts a set of rules in force; the journal has it before the first verdict by it.
     pub fn set_rules(&mut self, loaded: Arc<Loaded>) {
         let at = self.parts.anchor.stamp(self.parts.clocks.boot());
+        let first = self.rules.loaded().is_none();
         let replaced = self.rules.loaded().map_or("", |l| l.id.as_str());
         let record = Record::RuleSet(loaded.record(at, replaced));
         // what was judged by the set before goes first
         self.flush();
         self.parts.ledger.record_urgent(&record, at, None);
         self.rules.replace(loaded);
+        self.watched.clear();
+        if first {
+            return;
+        }
+        // other behaviours may be left to the dictionary now
+        self.reload_sets(|shelved| shelved.loaded > 0);
+        let bumped = self.parts.kernel.bump_generation();
+        self.tried(bumped);
     }
 
     /// The rules in force.
@@ -773,7 +830,9 @@ impl Pipeline {
             shelved.ids = Vec::new();
             self.parts.kernel.drop_set(shelved.set)
         } else {
-            let (entries, resolved) = set_of(&shelved.baseline, &self.services);
+            let (mut entries, resolved) = set_of(&shelved.baseline, &self.services);
+            // what might make a rule true is not left to the dictionary
+            entries.retain(|known| !self.rules.could_fire(known));
             shelved.services = resolved;
             shelved.ids = ids_of(&shelved.baseline);
             self.parts.kernel.load_set(shelved.set, &entries)
@@ -805,18 +864,24 @@ impl Pipeline {
     }
 
     fn reload_services(&mut self) {
+        self.reload_sets(|s| s.services && s.loaded > 0);
+    }
+
+    /// Loads the sets of baselines again, with the rules and addresses of now.
+    fn reload_sets(&mut self, which: impl Fn(&Shelved) -> bool) {
         let affected: Vec<BaselineId> = self
             .parts
             .shelf
             .awake_mut()
-            .filter(|(_, s)| s.services && s.loaded > 0)
+            .filter(|(_, s)| which(s))
             .map(|(id, _)| id.clone())
             .collect();
         for id in affected {
             let Some(shelved) = self.parts.shelf.get_mut(&id) else {
                 continue;
             };
-            let (entries, _) = set_of(&shelved.baseline, &self.services);
+            let (mut entries, _) = set_of(&shelved.baseline, &self.services);
+            entries.retain(|known| !self.rules.could_fire(known));
             let loaded = self.parts.kernel.load_set(shelved.set, &entries);
             self.tried(loaded);
         }
@@ -1020,6 +1085,7 @@ impl Pipeline {
             ("baselines_on_disk", asleep as u64),
             ("kernel_numbered", self.numbered.len() as u64),
             ("rule_matches", self.rules.matches()),
+            ("rule_watched", self.watched.len() as u64),
         ];
         let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();
         let shelf = self.parts.shelf.problems().iter().cloned();

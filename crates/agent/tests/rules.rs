@@ -266,3 +266,50 @@ fn one_act_is_judged_under_each_name_that_it_may_have() {
     );
     rig.agent.stop("test");
 }
+
+/// As the kernel emits it: numbered the first time, not numbered when it repeats for the rules.
+fn coded(mut event: Event, dict: u8, dense: u32) -> Event {
+    event.dict = Some([dict; 48]);
+    event.dense = dense;
+    event
+}
+
+#[test]
+fn what_a_rule_might_fire_on_is_emitted_every_time_and_the_rest_is_left_to_the_dictionary() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = SHADOW.replace("/etc/shadow", "/srv/plain").replace(
+        "and container.id != host",
+        "and container.id != host and proc.pname = nginx",
+    );
+    let config = with_rules(dir.path(), &text);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.deliver(coded(event(at, 7, 10, 1, read("/srv/plain")), 1, 5));
+    rig.deliver(coded(event(at, 7, 10, 1, read("/srv/other")), 2, 6));
+    rig.settle();
+    // no alert: nobody started nginx; but a repeat may come from a child of it
+    assert!(of_rules(&records(&config)).is_empty());
+    assert_eq!(rig.kernel.told(|t| t.again.clone()), [[1; 48]]);
+    // the repeat that does not fire is what the kernel would have counted: not kept once more
+    rig.deliver(coded(event(at, 7, 10, 1, read("/srv/plain")), 1, 0));
+    // and the one that does is an alert
+    let at = BootNs(at.0 + 1);
+    rig.deliver(event(at, 7, 11, 10, exec("/usr/sbin/nginx")));
+    rig.deliver(coded(event(at, 7, 11, 10, read("/srv/plain")), 1, 0));
+    rig.settle();
+    let records = records(&config);
+    assert_eq!(of_rules(&records).len(), 1);
+    let reads = records.iter().filter(|(_, r)| {
+        matches!(r, Record::Observation(o) if matches!(&o.event.kind,
+            EventKind::File(f) if f.path == "/srv/plain".into()))
+    });
+    assert_eq!(reads.count(), 2, "the first, and the one that fired");
+    assert_eq!(
+        rig.kernel.told(|t| t.again.len()),
+        1,
+        "a fresh mark is not made again"
+    );
+    rig.agent.stop("test");
+}

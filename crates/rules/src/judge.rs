@@ -137,6 +137,28 @@ impl Ruleset {
         best
     }
 
+    /// The same as [`Self::could_match`] for a view that stands for many events: where a text is
+    /// not known, what it begins with ([`EventView::beginning`]) may still rule a match out.
+    /// Slower: every rule for the kind is asked.
+    pub fn could_match_some<V: EventView + ?Sized>(&self, source: Source, events: &V) -> Tri {
+        let kind = kind_for(source, events.kind());
+        let mut some = Common {
+            set: self,
+            events,
+            kind,
+            slots: Slots::new(&self.graph),
+            verdicts: FxHashMap::default(),
+        };
+        some.slots.epoch = 1;
+        let mut best = Tri::False;
+        for (rule, compiled) in self.rules.iter().zip(&self.compiled) {
+            if rule.source == source && rule.status.is_active() && best != Tri::True {
+                best = best.max(some.verdict(compiled.root));
+            }
+        }
+        best
+    }
+
     /// Judges one rule and says why: which of its conditions held, and which was the first that
     /// did not. Conditions are asked in the order in which they are written.
     pub fn reason<V: EventView + ?Sized>(&self, rule: RuleId, event: &V) -> Reason {
@@ -158,6 +180,62 @@ impl Ruleset {
         trace.reason.outcome = trace.verdict(root);
         trace.tell(root, true);
         trace.reason
+    }
+}
+
+/// Judges many events at once that have something in common.
+struct Common<'s, V: ?Sized> {
+    set: &'s Ruleset,
+    events: &'s V,
+    kind: EventKind,
+    slots: Slots,
+    verdicts: FxHashMap<NodeId, Tri>,
+}
+
+impl<V: EventView + ?Sized> Common<'_, V> {
+    fn verdict(&mut self, id: NodeId) -> Tri {
+        if let Some(verdict) = self.verdicts.get(&id) {
+            return *verdict;
+        }
+        let graph = &self.set.graph;
+        let verdict = match graph.node(id) {
+            Node::Leaf(leaf) => self.leaf(*leaf),
+            Node::Not(child) => self.verdict(*child).negated(),
+            Node::And(children) => {
+                let mut worst = Tri::True;
+                for child in children {
+                    worst = worst.min(self.verdict(*child));
+                    if worst == Tri::False {
+                        break;
+                    }
+                }
+                worst
+            }
+            Node::Or(children) => {
+                let mut best = Tri::False;
+                for child in children {
+                    best = best.max(self.verdict(*child));
+                    if best == Tri::True {
+                        break;
+                    }
+                }
+                best
+            }
+        };
+        self.verdicts.insert(id, verdict);
+        verdict
+    }
+
+    fn leaf(&mut self, id: LeafId) -> Tri {
+        let graph = &self.set.graph;
+        let leaf = graph.leaf(id);
+        if let (Operand::Field(field), Some(test)) = (graph.operand(leaf.operand), &leaf.test)
+            && matches!(field_value(field, self.events, self.kind), Value::Unknown)
+            && let Some(beginning) = self.events.beginning(field)
+        {
+            return test.holds_for_some(beginning);
+        }
+        judge_leaf(graph, leaf, self.events, self.kind, &mut self.slots)
     }
 }
 

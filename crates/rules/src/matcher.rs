@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::fields::FieldType;
 use crate::syntax::{Op, Quantifier};
-use crate::value::Value;
+use crate::value::{Tri, Value};
 
 /// A regular expression, compiled, takes at most this much memory.
 const MAX_REGEX_BYTES: usize = 1 << 20;
@@ -205,6 +205,32 @@ impl Test {
                 _ => false,
             },
             (_, Value::Absent | Value::Unknown | Value::List(_)) => false,
+        }
+    }
+
+    /// What is known of the comparison with a text that begins so and goes on in an unknown way.
+    pub(crate) fn holds_for_some(&self, beginning: &[u8]) -> Tri {
+        let may = |constant: &[u8]| match constant.starts_with(beginning) {
+            true => Tri::Unknown,
+            false => Tri::False,
+        };
+        match self {
+            Self::Exists => Tri::True,
+            Self::TextEq(text) => may(text),
+            Self::TextIn(texts) => texts.iter().map(|t| may(t)).max().unwrap_or(Tri::False),
+            Self::Startswith(text) if beginning.starts_with(text) => Tri::True,
+            Self::Startswith(text) => may(text),
+            Self::Contains(finder) if finder.find(beginning).is_some() => Tri::True,
+            Self::Not(test) => test.holds_for_some(beginning).negated(),
+            Self::Any(tests) => {
+                let all = tests.iter().map(|t| t.holds_for_some(beginning));
+                all.max().unwrap_or(Tri::False)
+            }
+            Self::All(tests) => {
+                let all = tests.iter().map(|t| t.holds_for_some(beginning));
+                all.min().unwrap_or(Tri::True)
+            }
+            _ => Tri::Unknown,
         }
     }
 

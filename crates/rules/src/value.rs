@@ -156,6 +156,13 @@ pub trait EventView {
     /// The value of a field. `evt.type`, `evt.type.is` and `evt.dir` are never asked for: they
     /// follow from the kind.
     fn field<'a>(&'a self, field: &FieldRef) -> Value<'a>;
+
+    /// What a text begins with whose rest is not known; asked only where [`Self::field`] says
+    /// `Unknown`, and only by [`crate::Ruleset::could_match_some`].
+    fn beginning<'a>(&'a self, field: &FieldRef) -> Option<&'a [u8]> {
+        let _ = field;
+        None
+    }
 }
 
 /// A verdict in three-valued logic.

@@ -735,3 +735,32 @@ fn a_threshold_is_part_of_a_rule() {
     let (code, ..) = error_of(&text.replace("10s", "soon"));
     assert_eq!(code, "LOAD_ERR_EXTENSION");
 }
+
+/// An open of some file below a directory.
+struct Below(&'static str);
+
+impl plimsoll_rules::EventView for Below {
+    fn kind(&self) -> plimsoll_rules::EventKind {
+        plimsoll_rules::EventKind::from_name("openat").unwrap()
+    }
+    fn field<'a>(&'a self, _: &plimsoll_rules::FieldRef) -> plimsoll_rules::Value<'a> {
+        plimsoll_rules::Value::Unknown
+    }
+    fn beginning<'a>(&'a self, field: &plimsoll_rules::FieldRef) -> Option<&'a [u8]> {
+        (field.field.name() == "fd.name").then_some(self.0.as_bytes())
+    }
+}
+
+#[test]
+fn what_a_text_begins_with_rules_a_match_out() {
+    use plimsoll_rules::Tri;
+    let condition = "evt.type = openat and proc.name = x and (fd.name startswith /etc/ssh \
+                     or fd.name = /srv/key or fd.name in (/root/.netrc))";
+    let set = ruleset(&[&rule_of(condition)]);
+    let ask = |dir| set.could_match_some(plimsoll_rules::Source::Syscall, &Below(dir));
+    assert_eq!(ask("/var/www/"), Tri::False);
+    assert_eq!(ask("/etc/ssh/"), Tri::Unknown, "the process is not known");
+    assert_eq!(ask("/etc/"), Tri::Unknown);
+    assert_eq!(ask("/srv/"), Tri::Unknown);
+    assert_eq!(ask("/root/x/"), Tri::False);
+}

@@ -1398,6 +1398,37 @@ impl Control {
         Ok(())
     }
 
+    /// What an emitted event stands for is emitted every time from now on, within the container's
+    /// quota. `false`: the dictionary does not remember it (yet, or any more).
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, SensorError> {
+        // struct l1_value begins with its state: enum l1_state in bpf/wire.h
+        const PENDING: u32 = 1;
+        const WATCH: u32 = 4;
+        let found = self.maps.l1.lookup(dict, MapFlags::ANY).ok().flatten();
+        let Some((state, rest)) = found.as_deref().and_then(|v| v.split_first_chunk::<4>()) else {
+            return Ok(false);
+        };
+        match u32::from_ne_bytes(*state) {
+            WATCH => return Ok(true),
+            // its second phase would overwrite what is written here
+            PENDING => return Ok(false),
+            _ => {}
+        }
+        let value = [&WATCH.to_ne_bytes()[..], rest].concat();
+        match self.maps.l1.update(dict, &value, MapFlags::EXIST) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(SensorError::Map {
+                operation: "update",
+                map: "l1",
+                source,
+            }),
+        }
+    }
+
     /// Dense counters from `first`, cumulative.
     pub fn counts(&self, first: u32, len: u32) -> Vec<u64> {
         (first..first.saturating_add(len))

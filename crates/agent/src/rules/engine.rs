@@ -7,12 +7,14 @@
 //! Left out: reading and reloading files, bursts and journalling.
 
 use super::files::Loaded;
+use super::key::{Entries, Repeats, family_of};
 use super::kinds;
 use super::view::{Surroundings, View};
 use plimsoll_model::{Alert, AlertId, AlertSource, BootNs, Container, Observation, Priority, Text};
 use plimsoll_rules::{
-    Counted, EventKind, OutputValue, Per, RuleId, Scratch, Source, ThresholdCounts,
+    Counted, EventKind, OutputValue, Per, RuleId, Scratch, Source, ThresholdCounts, Tri,
 };
+use plimsoll_sensor::api::Known;
 use std::sync::Arc;
 
 /// Counters of thresholds at a time; the longest unused is forgotten first, and counted.
@@ -117,6 +119,48 @@ impl Engine {
         });
         fired.sort_by_key(|f| f.rule);
         fired
+    }
+
+    /// Whether a repeat of what was observed could make a rule true, as far as the key tells by
+    /// which the kernel's dictionary knows repeats.
+    pub fn could_fire_again(
+        &mut self,
+        obs: &Observation,
+        container: Option<&Container>,
+        around: Surroundings<'_>,
+    ) -> bool {
+        let Some(loaded) = &self.loaded else {
+            return false;
+        };
+        let kinds = loaded.kinds(kinds::family(&obs.event));
+        let Some(first) = kinds.first() else {
+            return false;
+        };
+        let view = View::new(obs, container, around, *first);
+        let scratch = &mut self.scratch;
+        kinds.iter().any(|kind| {
+            view.set_kind(*kind);
+            let could = loaded
+                .set
+                .could_match(Source::Syscall, &Repeats(&view), scratch);
+            could != Tri::False
+        })
+    }
+
+    /// Whether what an entry of a dictionary set stands for could make a rule true: then the
+    /// dictionary must not answer for it.
+    pub fn could_fire(&mut self, known: &Known) -> bool {
+        let Some(loaded) = &self.loaded else {
+            return false;
+        };
+        let scratch = &mut self.scratch;
+        let kinds = loaded.kinds(family_of(&known.object)).iter();
+        kinds.into_iter().any(|kind| {
+            let entries = Entries::new(known, *kind);
+            // fast first; only what begins in some way needs the slow question
+            loaded.set.could_match(Source::Syscall, &entries, scratch) != Tri::False
+                && loaded.set.could_match_some(Source::Syscall, &entries) != Tri::False
+        })
     }
 
     /// The alert of a rule that fired.

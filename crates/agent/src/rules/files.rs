@@ -30,8 +30,9 @@ const JOURNAL_RULES_MAX: usize = 2000;
 /// Where rules are looked for when nothing is said.
 pub const DEFAULT_DIR: &str = "/etc/plimsoll/rules.d";
 
-/// The rules that come with this build: name and text, in the order in which they are loaded.
-pub const BUILTIN: &[(&str, &str)] = &[];
+/// The rules that come with this build (`rules/*.yaml`, embedded by the build script): name and
+/// text, in the order in which they are loaded.
+pub const BUILTIN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
 
 /// Where rules come from, in this order: our own, then the paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,4 +367,68 @@ impl Loaded {
 pub fn engine_version() -> String {
     let (a, b, c) = plimsoll_rules::ENGINE_VERSION;
     format!("{a}.{b}.{c}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_that_come_with_this_build_load_without_a_finding() {
+        let texts: Vec<RuleText> = BUILTIN
+            .iter()
+            .map(|(name, text)| RuleText {
+                name: (*name).to_owned(),
+                text: (*text).to_owned(),
+            })
+            .collect();
+        let loaded = load_texts(&texts, &options(MatchMode::All, &[])).unwrap();
+        let warnings: Vec<&str> = loaded
+            .report
+            .warnings()
+            .map(|(_, w)| w.message.as_str())
+            .collect();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn directories_are_read_by_name_and_hidden_files_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.yaml", "a.yml", ".hidden.yaml", "note.txt"] {
+            std::fs::write(dir.path().join(name), "- list: l\n  items: []\n").unwrap();
+        }
+        let sources = RuleSources {
+            paths: vec![dir.path().to_owned()],
+            ..RuleSources::default()
+        };
+        let files = sources.files().unwrap();
+        let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap()).collect();
+        assert_eq!(names, ["a.yml", "b.yaml"]);
+    }
+
+    #[test]
+    fn a_path_that_was_named_has_to_be_there_and_the_default_need_not() {
+        let missing = |path: &str| RuleSources {
+            paths: vec![path.into()],
+            ..RuleSources::default()
+        };
+        assert!(missing("/nonexistent/rules").files().is_err());
+        let default = missing(DEFAULT_DIR);
+        assert!(default.files().is_ok());
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_rule() {
+        let texts = [RuleText {
+            name: "x.yaml".to_owned(),
+            text: "- rule: r\n  desc: d\n  condition: proc.nmae = a\n  output: o\n  priority: NOTICE\n"
+                .to_owned(),
+        }];
+        let error = load_texts(&texts, &options(MatchMode::All, &[])).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("x.yaml:3:") && text.contains("r: "),
+            "{text}"
+        );
+    }
 }

@@ -197,6 +197,12 @@ fn of(group: Group) -> Family {
     &tables().groups[group as usize]
 }
 
+/// The family whose likeliest name is `name`; empty where there is none.
+pub fn named(name: &str) -> Family {
+    let found = tables().groups.iter().find(|g| g[0].name() == name);
+    found.map_or(&[], Vec::as_slice)
+}
+
 /// The names that a file operation may have; `by_argument`: the file was named by its path.
 pub fn file_family(op: FileOp, flags: Option<u32>, by_argument: bool) -> Family {
     of(match op {

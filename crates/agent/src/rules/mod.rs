@@ -13,6 +13,8 @@
 //! | [`engine`] | the set in force: what fires, thresholds, alerts |
 //! | [`view`] | an observation, asked for Falco's fields |
 //! | [`kinds`] | which `evt.type` an observation may have |
+//! | [`key`] | what the kernel's dictionary may answer for |
+//! | [`watched`] | behaviours that the kernel emits every time for the rules' sake |
 //! | [`capabilities`] | what this sensor does not tell rules |
 //! | `args`, `net`, `process`, `workload`, `words` | parts of the view |
 //!
@@ -23,10 +25,12 @@ mod args;
 pub mod capabilities;
 pub mod engine;
 pub mod files;
+pub mod key;
 pub mod kinds;
 mod net;
 mod process;
 pub mod view;
+pub mod watched;
 pub mod watcher;
 mod words;
 mod workload;
@@ -34,3 +38,4 @@ mod workload;
 pub use engine::{Engine, Fired};
 pub use files::{Loaded, RuleSources, RuleText, RulesError};
 pub use view::{Surroundings, View};
+pub use watched::Watched;

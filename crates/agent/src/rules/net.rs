@@ -61,6 +61,15 @@ impl<'a> Ends<'a> {
         Some(ends)
     }
 
+    /// Whether the other side began it.
+    pub(super) fn is_inbound(&self) -> bool {
+        self.is_server
+    }
+
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self.any(), Some(SockAddr::Unix(_)))
+    }
+
     fn client(&self) -> Option<&'a SockAddr> {
         if self.is_server {
             self.remote

@@ -63,6 +63,7 @@ pub(crate) struct Told {
     pub(crate) ignored: Vec<u64>,
     pub(crate) sets: BTreeMap<u32, Vec<Known>>,
     pub(crate) forgotten: Vec<[u8; 48]>,
+    pub(crate) again: Vec<[u8; 48]>,
     pub(crate) bumps: u64,
     pub(crate) seeded: Vec<SeedProcess>,
     pub(crate) paths: usize,
@@ -127,6 +128,10 @@ impl Kernel for FakeKernel {
     fn forget(&self, dict: &[u8; 48]) -> Done {
         self.told(|t| t.forgotten.push(*dict));
         Ok(())
+    }
+    fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
+        self.told(|t| t.again.push(*dict));
+        Ok(true)
     }
     fn counts(&self, first: u32, len: u32) -> Vec<u64> {
         self.told(|t| {
