@@ -3,6 +3,8 @@
 
 #[path = "host/faults.rs"]
 mod faults;
+#[path = "host/rules.rs"]
+mod rules;
 #[path = "host/runtimes.rs"]
 mod runtimes;
 
