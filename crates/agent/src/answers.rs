@@ -240,12 +240,15 @@ impl Answers {
         ];
         queues.extend(more.map(|(k, v)| (k.to_owned(), v)));
         let latency = shared.ledger.latency();
-        let p99 = [
+        let times = [
+            ("alert_handed_p50_us", latency.handed_quantile(0.5)),
             ("alert_handed_p99_us", latency.handed_quantile(0.99)),
+            ("alert_durable_p50_us", latency.durable_quantile(0.5)),
             ("alert_durable_p99_us", latency.durable_quantile(0.99)),
         ];
         queues.extend(
-            p99.iter()
+            times
+                .iter()
                 .filter_map(|(k, v)| Some(((*k).to_owned(), (*v)? / 1000))),
         );
         queues.insert("events_judged".into(), totals.observations);

@@ -1,0 +1,114 @@
+//! Load inside a container. Each prints one line: what it did.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub(crate) fn run(args: &[String]) {
+    let number = |i: usize| -> u64 { args[i].parse().expect("a number") };
+    match args[0].as_str() {
+        "known" => known(number(1), number(2)),
+        "flood" => flood(number(1)),
+        "shadow" => shadow(number(1)),
+        "read" => drop(File::open(&args[1])),
+        "novel" => novel(number(1), number(2), number(3)),
+        "open-all" => open_all(number(1), number(2)),
+        other => panic!("no load is called {other}"),
+    }
+}
+
+/// Sleeps until `done` of `rate` a second are due.
+fn keep_to(rate: u64, done: u64, from: Instant) {
+    let due = Duration::from_nanos((done as u128 * 1_000_000_000 / rate as u128) as u64);
+    let now = from.elapsed();
+    if due > now {
+        std::thread::sleep(due - now);
+    }
+}
+
+/// System calls of which every one is known after the first.
+fn known(rate: u64, seconds: u64) {
+    let from = Instant::now();
+    let mut byte = [0];
+    let mut done = 0;
+    while from.elapsed() < Duration::from_secs(seconds) {
+        for _ in 0..75 {
+            if let Ok(mut file) = File::open("/work/file") {
+                let _ = file.read(&mut byte);
+            }
+            std::hint::black_box(std::os::unix::process::parent_id());
+            done += 4;
+        }
+        keep_to(rate, done, from);
+    }
+    println!("{:.0}", done as f64 / from.elapsed().as_secs_f64());
+}
+
+fn flood(seconds: u64) {
+    let from = Instant::now();
+    let mut done = 0u64;
+    while from.elapsed() < Duration::from_secs(seconds) {
+        for _ in 0..1000 {
+            drop(File::open("/etc/hostname"));
+        }
+        done += 1000;
+    }
+    let rate = done as f64 / from.elapsed().as_secs_f64();
+    println!("{rate:.0} opens a second in the flood");
+}
+
+fn shadow(reads: u64) {
+    let mut done = 0;
+    for i in 0..reads {
+        let program = format!("/work/bin/p{i}");
+        let ran = Command::new(program)
+            .args(["--load", "read", "/etc/shadow"])
+            .status();
+        done += u64::from(ran.is_ok_and(|s| s.success()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{done}");
+}
+
+/// One program after another opens all files, so that each open is new.
+fn novel(rate: u64, seconds: u64, files: u64) {
+    let from = Instant::now();
+    let (mut done, mut turn) = (0, 0);
+    let total = match rate {
+        0 => u64::MAX,
+        _ => rate * seconds,
+    };
+    while done < total && from.elapsed() < Duration::from_secs(seconds * 2) && turn < 64 {
+        let count = files.min(total - done);
+        let ran = Command::new(format!("/work/bin/p{turn}"))
+            .args(["--load", "open-all"])
+            .args([rate, count].map(|n| n.to_string()))
+            .status();
+        assert!(ran.is_ok_and(|s| s.success()));
+        done += count;
+        turn += 1;
+        if rate == 0 && from.elapsed() > Duration::from_secs(seconds) {
+            break;
+        }
+        if rate > 0 {
+            keep_to(rate, done, from);
+        }
+    }
+    println!("{done} {:.0}", done as f64 / from.elapsed().as_secs_f64());
+}
+
+fn open_all(rate: u64, count: u64) {
+    use std::fmt::Write as _;
+    let from = Instant::now();
+    let mut path = String::with_capacity(32);
+    for i in 0..count {
+        path.clear();
+        write!(path, "/work/files/{i}").expect("writing to a String cannot fail");
+        drop(File::open(&path).expect("it is there"));
+        if rate > 0 && i % 50 == 49 {
+            // a little faster than asked for: what the start of the program cost is made up for
+            keep_to(rate + rate / 50, i + 1, from);
+        }
+    }
+}

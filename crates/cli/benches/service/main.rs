@@ -1,0 +1,420 @@
+//! What the agent costs services in real containers, and what it reaches: `scripts/bench service`.
+//!
+//! Parts (all, or those that are named): `throughput` nginx and redis with and without the agent,
+//! alternating in one run; `memory` with 100 containers; `known` processor time at 300,000 known
+//! system calls a second; `alerts` from the act to the durable alert beside a flood; `novel` events a
+//! second, and whether all are accounted for.
+//!
+//! It starts a private Docker of its own, needs root, and takes less than ten minutes. Every number is
+//! printed with its bound; nothing is asserted, because a timed test proves nothing on a busy machine.
+//! With `--load` this program is the load inside a container.
+
+mod load;
+mod rig;
+
+use rig::{Agent, Docker, median};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const DEBIAN: &str = "plimsoll-test/debian:1";
+const BUSYBOX: &str = "plimsoll-test/busybox:1";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "--load") {
+        return load::run(&args[1..]);
+    }
+    let parts: Vec<&str> = args
+        .iter()
+        .map(String::as_str)
+        .filter(|a| !a.starts_with("--"))
+        .collect();
+    let all: [Part; 5] = [
+        ("throughput", throughput),
+        ("memory", memory),
+        ("known", known),
+        ("alerts", alerts),
+        ("novel", novel),
+    ];
+    for part in &parts {
+        assert!(
+            all.iter().any(|(name, _)| name == part),
+            "no part is called {part}: throughput, memory, known, alerts, novel"
+        );
+    }
+    println!("{}\n", rig::machine());
+    let docker = Docker::start();
+    for (name, run) in all {
+        if parts.is_empty() || parts.contains(&name) {
+            let from = Instant::now();
+            run(&docker);
+            println!("({name}: {:.0} s)\n", from.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Name and what it does.
+type Part = (&'static str, fn(&Docker));
+
+fn row(what: &str, bound: &str, measured: &str) {
+    println!("| {what} | {bound} | {measured} |");
+}
+fn head() {
+    println!("| what | bound | measured |\n|---|---|---|");
+}
+
+/// Rounds of each service, with and without.
+const ROUNDS: usize = 7;
+
+/// nginx requests and redis operations a second, with and without the agent.
+fn throughput(docker: &Docker) {
+    let conf = docker.dir.join("bench/conf");
+    std::fs::create_dir_all(&conf).expect("make a directory");
+    std::fs::write(conf.join("nginx.conf"), NGINX).expect("write the configuration");
+    std::fs::write(conf.join("index.html"), "x".repeat(1024)).expect("write a page");
+    let mount = format!("{}:/conf:ro", conf.display());
+    // the host's own nginx and redis, in an image of the same distribution
+    let service = |name: &str, command: &[&str]| {
+        let mut args = vec!["run", "-d", "--rm", "--name", name];
+        args.extend(["-v", "/usr:/usr:ro", "-v", &mount, DEBIAN]);
+        args.extend(command);
+        docker.run(&args);
+        let of = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        docker.run(&["inspect", "-f", of, name]).trim().to_owned()
+    };
+    let web = service("bench-web", &["/usr/sbin/nginx", "-c", "/conf/nginx.conf"]);
+    let db = [
+        "/usr/bin/redis-server",
+        "--save",
+        "",
+        "--protected-mode",
+        "no",
+    ];
+    let db = service("bench-db", &db);
+    std::thread::sleep(Duration::from_secs(1));
+    let measure = || {
+        [
+            wrk(docker, &web, 3),
+            redis(docker, &db, "set"),
+            redis(docker, &db, "get"),
+        ]
+    };
+
+    let data = docker.fresh("throughput");
+    let mut ratios: [Vec<f64>; 3] = Default::default();
+    let (mut with_all, mut without_all): ([Vec<f64>; 3], [Vec<f64>; 3]) = Default::default();
+    measure();
+    for round in 0..ROUNDS {
+        let watched = || {
+            let _agent = Agent::start(&data);
+            // what an agent asks for anew after its start
+            wrk(docker, &web, 1);
+            measure()
+        };
+        let (with, without) = match round % 2 {
+            0 => {
+                let with = watched();
+                (with, measure())
+            }
+            _ => {
+                let without = measure();
+                (watched(), without)
+            }
+        };
+        for i in 0..3 {
+            ratios[i].push(with[i] / without[i]);
+            with_all[i].push(with[i]);
+            without_all[i].push(without[i]);
+        }
+    }
+    docker.run(&["rm", "-f", "bench-web", "bench-db"]);
+    head();
+    let names = [
+        "nginx, requests a second (wrk)",
+        "redis SET a second",
+        "redis GET a second",
+    ];
+    for i in 0..3 {
+        let (with, without) = (median(&mut with_all[i]), median(&mut without_all[i]));
+        let spread = rig::spread(&ratios[i]);
+        let ratio = median(&mut ratios[i]);
+        let text = format!("{ratio:.3} × ({without:.0} → {with:.0}; rounds {spread})");
+        row(names[i], "≥ 0.97 ×", &text);
+    }
+}
+
+const NGINX: &str = "user root; worker_processes 1; daemon off; pid /tmp/nginx.pid; error_log stderr;
+events { worker_connections 256; }
+http { access_log off; client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f;
+uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s; keepalive_requests 1000000;
+server { listen 80; root /conf; } }
+";
+
+fn wrk(docker: &Docker, ip: &str, seconds: u32) -> f64 {
+    let duration = format!("-d{seconds}s");
+    let out = docker.enter(&[
+        "wrk",
+        "-t1",
+        "-c16",
+        &duration,
+        &format!("http://{ip}/index.html"),
+    ]);
+    let line = out.lines().find_map(|l| l.strip_prefix("Requests/sec:"));
+    line.and_then(|l| l.trim().parse().ok())
+        .unwrap_or_else(|| panic!("wrk: {out}"))
+}
+
+fn redis(docker: &Docker, ip: &str, what: &str) -> f64 {
+    let mut args = vec!["redis-benchmark", "-h", ip, "-t", what, "-n", "100000"];
+    args.extend(["-c", "16", "--csv"]);
+    let out = docker.enter(&args);
+    let line = out.lines().last().unwrap_or_default();
+    let rate = line.split(',').nth(1).map(|f| f.trim_matches('"'));
+    rate.and_then(|r| r.parse().ok())
+        .unwrap_or_else(|| panic!("redis-benchmark: {out}"))
+}
+
+/// Resident memory of the agent with 100 containers.
+fn memory(docker: &Docker) {
+    let data = docker.fresh("memory");
+    let agent = Agent::start(&data);
+    let before = agent.status();
+    std::thread::scope(|s| {
+        for lane in 0..4 {
+            s.spawn(move || {
+                for i in 0..25 {
+                    let name = format!("bench-mem-{lane}-{i}");
+                    docker.run(&[
+                        "run", "-d", "--rm", "--name", &name, BUSYBOX, "sleep", "600",
+                    ]);
+                }
+            });
+        }
+    });
+    agent.wait(|s| s["containers_running"].as_u64() >= Some(100));
+    std::thread::sleep(Duration::from_secs(5));
+    let with = agent.status();
+    let all = docker.run(&["ps", "-q", "--filter", "name=bench-mem"]);
+    let mut args = vec!["rm", "-f"];
+    args.extend(all.lines());
+    docker.run(&args);
+    let mib = |s: &serde_json::Value| s["memory_bytes"].as_f64().unwrap_or(f64::NAN) / 1048576.0;
+    head();
+    let text = format!("{:.0} MiB ({:.0} MiB with none)", mib(&with), mib(&before));
+    row("agent memory with 100 containers", "≤ 80 MiB", &text);
+}
+
+/// Turns the kernel's counting of program run time on, and back to what it was.
+struct BpfStats(String);
+
+const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+impl BpfStats {
+    fn on() -> Self {
+        let before = std::fs::read_to_string(BPF_STATS).unwrap_or_default();
+        std::fs::write(BPF_STATS, "1").expect("count the run time of programs");
+        BpfStats(before)
+    }
+}
+impl Drop for BpfStats {
+    fn drop(&mut self) {
+        let _ = std::fs::write(BPF_STATS, self.0.trim());
+    }
+}
+
+/// Processor time of the agent and of the programs at 300,000 known system calls a second.
+fn known(docker: &Docker) {
+    let data = docker.fresh("known");
+    let work = docker.fresh("known-work");
+    std::fs::write(work.join("file"), "x").expect("write a file");
+    let agent = Agent::start(&data);
+    let _stats = BpfStats::on();
+    const SECONDS: u64 = 25;
+    let seconds = SECONDS.to_string();
+    docker.load("bench-known", &work, &["known", "300000", &seconds]);
+    std::thread::sleep(Duration::from_secs(5));
+    let number = |s: &serde_json::Value, at: &str| s.pointer(at).and_then(|v| v.as_f64());
+    let (from, before) = (Instant::now(), agent.status());
+    std::thread::sleep(Duration::from_secs(15));
+    let (after, elapsed) = (agent.status(), from.elapsed().as_secs_f64());
+    let said = docker.ended("bench-known");
+    let delta =
+        |at: &str| number(&after, at).unwrap_or(f64::NAN) - number(&before, at).unwrap_or(f64::NAN);
+    let cpu = delta("/cpu_ms") / 1000.0 / elapsed * 100.0;
+    let bpf = delta("/sensor/run_time_ns") / 1e9 / elapsed * 100.0;
+    let rate = said.trim();
+    head();
+    row(
+        "known system calls a second (open, read, close, getppid)",
+        "300,000",
+        rate,
+    );
+    row("agent, of a core", "≤ 2 %", &format!("{cpu:.2} %"));
+    let text = format!("{bpf:.2} % (all programs, with the kernel's own counting on)");
+    row("BPF run time, of a core", "≤ 4 %", &text);
+}
+
+/// Reads of `/etc/shadow`, each by another program, beside a flood: from the act to the alert.
+fn alerts(docker: &Docker) {
+    const READS: usize = 200;
+    let data = docker.fresh("alerts");
+    let work = docker.fresh("alerts-work");
+    links(&work, READS);
+    let agent = Agent::start(&data);
+    docker.load("bench-flood", &work, &["flood", "16"]);
+    std::thread::sleep(Duration::from_secs(1));
+    docker.load("bench-reads", &work, &["shadow", &READS.to_string()]);
+    let disk = data.join("sync");
+    let mut syncs = fdatasyncs(&disk, Duration::from_secs(8));
+    let reads = docker.ended("bench-reads");
+    let opens = docker.ended("bench-flood");
+    std::thread::sleep(Duration::from_secs(1));
+    let status = agent.status();
+    let seen: u64 = agent
+        .lines(&["alerts", "--limit", "0"])
+        .iter()
+        .filter(|a| a.pointer("/output_fields/container.name") == Some(&"bench-reads".into()))
+        .filter(|a| a.to_string().contains("/etc/shadow"))
+        .filter_map(|a| {
+            a.pointer("/plimsoll/count")
+                .and_then(|c| c.as_u64())
+                .or(Some(1))
+        })
+        .sum();
+    let time = |name: &str| {
+        let us = status["queues"][name].as_f64().unwrap_or(f64::NAN);
+        format!("{:.2} ms", us / 1000.0)
+    };
+    let ms = |v: f64| format!("{:.2} ms", v * 1000.0);
+    let (p50, p99) = (
+        rig::quantile(&mut syncs, 0.5),
+        rig::quantile(&mut syncs, 0.99),
+    );
+    head();
+    let text = format!("{seen} of {} ({})", reads.trim(), opens.trim());
+    row(
+        "reads of /etc/shadow alerted beside a flood",
+        "200 of 200",
+        &text,
+    );
+    let text = format!(
+        "p50 {}, p99 {}",
+        time("alert_handed_p50_us"),
+        time("alert_handed_p99_us")
+    );
+    row("act → alert handed to the journal", "p99 5 ms", &text);
+    let text = format!(
+        "p50 {}, p99 {}",
+        time("alert_durable_p50_us"),
+        time("alert_durable_p99_us")
+    );
+    row("act → alert durable", "p99 5 ms + fdatasync p99", &text);
+    let text = format!("p50 {}, p99 {} ({} calls)", ms(p50), ms(p99), syncs.len());
+    row("the disk's own fdatasync meanwhile", "–", &text);
+}
+
+/// `count` names for this program: each is a program of its own to a baseline.
+fn links(work: &Path, count: usize) {
+    std::fs::create_dir_all(work.join("bin")).expect("make a directory");
+    let here = work.join("program");
+    std::fs::copy(std::env::current_exe().expect("a path"), &here).expect("copy this program");
+    for i in 0..count {
+        std::fs::hard_link(&here, work.join(format!("bin/p{i}"))).expect("link it");
+    }
+}
+
+/// Seconds that each append and fdatasync takes, one every 20 ms.
+fn fdatasyncs(path: &Path, during: Duration) -> Vec<f64> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).expect("make a file");
+    let (from, mut all) = (Instant::now(), Vec::new());
+    while from.elapsed() < during {
+        let at = Instant::now();
+        file.write_all(&[7; 4096]).expect("write");
+        file.sync_data().expect("sync");
+        all.push(at.elapsed().as_secs_f64());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    all
+}
+
+/// Files that each program opens once, in the part about novel events.
+const FILES: u64 = 50_000;
+
+/// Novel events: opens of existing files, each file once by each of many programs.
+fn novel(docker: &Docker) {
+    let work = docker.fresh("novel-work");
+    std::fs::create_dir_all(work.join("files")).expect("make a directory");
+    for i in 0..FILES {
+        std::fs::write(work.join(format!("files/{i}")), "").expect("make a file");
+    }
+    links(&work, 64);
+    head();
+    for (rate, seconds) in [(50_000u64, 60u64), (0, 10)] {
+        let data = docker.fresh("novel");
+        let agent = Agent::start(&data);
+        let name = format!("bench-novel-{rate}");
+        let offered = match rate {
+            0 => "as many as it can".to_owned(),
+            _ => format!("{rate} a second"),
+        };
+        let args = [
+            "novel",
+            &rate.to_string(),
+            &seconds.to_string(),
+            &FILES.to_string(),
+        ];
+        docker.load(&name, &work, &args);
+        let said = docker.ended(&name);
+        let (done, reached) = said.trim().split_once(' ').unwrap_or(("0", "?"));
+        let done: u64 = done.parse().unwrap_or(0);
+        // what waits in queues is journalled before it is counted
+        std::thread::sleep(Duration::from_secs(3));
+        let lost = agent
+            .lines(&["gaps"])
+            .iter()
+            .filter(|g| g["name"] == name.as_str())
+            .fold(BTreeMap::<String, u64>::new(), |mut all, g| {
+                let stage = g["stage"].as_str().unwrap_or("?").to_owned();
+                *all.entry(stage).or_default() += g["count"].as_u64().unwrap_or(0);
+                all
+            });
+        let dir = agent.dir.join("data");
+        drop(agent);
+        let kept = journalled(&dir);
+        let total: u64 = lost.values().sum();
+        let what = format!("novel events offered {offered}, {seconds} s");
+        let sum = kept + total;
+        let text = format!(
+            "{done} generated ({reached} a second), {kept} kept, {total} lost {lost:?}: {}",
+            match sum == done {
+                true => "kept + lost = generated".to_owned(),
+                false => format!("differs by {}", sum as i64 - done as i64),
+            }
+        );
+        row(&what, "none lost at 50,000; kept + lost = generated", &text);
+    }
+}
+
+/// Opens of the generator's files in a journal.
+fn journalled(data: &Path) -> u64 {
+    use plimsoll_evidence::{Filter, Reader};
+    use plimsoll_model::{EventKind, Record, RecordKind};
+    let reader = Reader::open(data.join("journal")).expect("open the journal");
+    let filter = Filter {
+        kinds: vec![RecordKind::Observation as u16],
+        ..Filter::default()
+    };
+    let mut count = 0;
+    for entry in reader.scan(filter).expect("read the journal").flatten() {
+        let bytes = entry.payload.bytes().unwrap_or_default();
+        if let Ok(Record::Observation(o)) = Record::decode(RecordKind::Observation as u16, bytes)
+            && let EventKind::File(f) = &o.event.kind
+            && f.path.as_bytes().starts_with(b"/work/files/")
+        {
+            count += o.count;
+        }
+    }
+    count
+}

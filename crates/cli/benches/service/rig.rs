@@ -1,0 +1,184 @@
+//! The private Docker, the agent, and small arithmetic.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A private Docker of this run.
+pub(crate) struct Docker {
+    pub(crate) dir: PathBuf,
+    lib: PathBuf,
+}
+
+impl Docker {
+    pub(crate) fn start() -> Self {
+        let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/host/lib");
+        let dir = std::env::var("PLIMSOLL_BENCH_DIR").unwrap_or("/var/tmp/plimsoll-bench".into());
+        let docker = Docker {
+            dir: dir.into(),
+            lib,
+        };
+        docker.helper("dockerd", &["start"], &docker.dir);
+        docker.helper("images", &["load"], &docker.dir.join("docker.sock"));
+        docker
+    }
+    fn helper(&self, tool: &str, args: &[&str], at: &Path) {
+        let mut command = Command::new(self.lib.join(tool));
+        let done = command.args(args).arg(at).status();
+        assert!(done.is_ok_and(|s| s.success()), "{tool} {args:?}");
+    }
+    pub(crate) fn run(&self, args: &[&str]) -> String {
+        let host = format!("unix://{}", self.dir.join("docker.sock").display());
+        said(Command::new("docker").args(["-H", &host]).args(args))
+    }
+    /// Runs a program where the containers' addresses can be reached.
+    pub(crate) fn enter(&self, args: &[&str]) -> String {
+        said(
+            Command::new(self.lib.join("dockerd"))
+                .arg("enter")
+                .arg(&self.dir)
+                .args(args),
+        )
+    }
+    /// An empty directory for one part.
+    pub(crate) fn fresh(&self, part: &str) -> PathBuf {
+        let dir = self.dir.join("bench").join(part);
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("make a directory");
+        dir
+    }
+    /// Starts this program as load in a container; `work` is its `/work`.
+    pub(crate) fn load(&self, name: &str, work: &Path, args: &[&str]) {
+        let program = std::env::current_exe().expect("this program has a path");
+        let (program, work) = (
+            format!("{}:/load:ro", program.display()),
+            format!("{}:/work", work.display()),
+        );
+        let mut all = vec!["run", "-d", "--name", name, "-v", &program, "-v", &work];
+        all.extend([super::DEBIAN, "/load", "--load"]);
+        all.extend(args);
+        self.run(&all);
+    }
+    /// Waits for the end of a load, and returns what it said.
+    pub(crate) fn ended(&self, name: &str) -> String {
+        let code = self.run(&["wait", name]);
+        let said = self.run(&["logs", name]);
+        assert_eq!(code.trim(), "0", "{name}: {said}");
+        self.run(&["rm", "-f", name]);
+        said
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let _ = Command::new(self.lib.join("dockerd"))
+            .arg("stop")
+            .arg(&self.dir)
+            .status();
+        let _ = std::fs::remove_dir_all(self.dir.join("bench"));
+    }
+}
+
+fn said(command: &mut Command) -> String {
+    let out = command.stdin(Stdio::null()).output().expect("start it");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{command:?}: {errors}");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// A running agent.
+pub(crate) struct Agent {
+    pub(crate) dir: PathBuf,
+    child: Child,
+}
+
+impl Agent {
+    pub(crate) fn start(dir: &Path) -> Self {
+        let config = dir.join("config.yaml");
+        std::fs::write(&config, "version: 1\n").expect("write the configuration");
+        let child = plimsoll(dir)
+            .arg("--config")
+            .arg(&config)
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start the agent");
+        let agent = Agent {
+            dir: dir.to_owned(),
+            child,
+        };
+        agent.wait(|s| s["running"] == true);
+        agent
+    }
+    pub(crate) fn status(&self) -> Value {
+        self.lines(&["status"]).pop().unwrap_or_default()
+    }
+    pub(crate) fn wait(&self, done: impl Fn(&Value) -> bool) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !done(&self.status()) {
+            assert!(Instant::now() < end, "the agent does not get there");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    /// JSON lines of a command.
+    pub(crate) fn lines(&self, args: &[&str]) -> Vec<Value> {
+        let out = plimsoll(&self.dir).arg("--json").args(args).output();
+        let out = out.expect("run plimsoll").stdout;
+        let text = String::from_utf8_lossy(&out);
+        text.lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
+        let _ = self.child.wait();
+    }
+}
+
+fn plimsoll(dir: &Path) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    c.arg("--data-dir").arg(dir.join("data"));
+    c.arg("--socket").arg(dir.join("agent.sock"));
+    c
+}
+
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+pub(crate) fn quantile(values: &mut [f64], q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len() as f64 * q).ceil() as usize;
+    values
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+pub(crate) fn spread(values: &[f64]) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(0.0, f64::max);
+    format!("{low:.3}–{high:.3}")
+}
+
+/// Processor, kernel and load: what numbers depend on.
+pub(crate) fn machine() -> String {
+    let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name\t: "));
+    let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("?");
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let model = model.unwrap_or("unknown CPU");
+    format!(
+        "{cores} × {model}, kernel {}, load {load} before the start",
+        kernel.trim()
+    )
+}
