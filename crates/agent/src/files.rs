@@ -7,6 +7,7 @@
 use plimsoll_model::BaselineId;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Longest file that is read.
@@ -129,6 +130,39 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(to)
 }
 
+/// A key of 32 random bytes in a file that only its owner reads; made when it is not there.
+///
+/// # Errors
+/// When it cannot be read or made, or is something else.
+pub fn secret_key(path: &Path) -> io::Result<[u8; 32]> {
+    let as_key = |bytes: Vec<u8>| {
+        <[u8; 32]>::try_from(bytes).map_err(|b| {
+            let what = format!("it has {} bytes, a key has 32", b.len());
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        })
+    };
+    match fs::File::open(path) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            file.take(64).read_to_end(&mut bytes)?;
+            return as_key(bytes);
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let mut key = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+    let temporary = path.with_extension("tmp");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&temporary)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +188,24 @@ mod tests {
         }
         assert!(read_all(dir.path()).unwrap().found.is_empty());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_key_is_made_once_kept_private_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k");
+        let key = secret_key(&path).unwrap();
+        assert_ne!(key, [0; 32]);
+        assert_eq!(secret_key(&path).unwrap(), key);
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(&path, "short").unwrap();
+        assert!(
+            secret_key(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("5 bytes")
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"short");
     }
 }

@@ -4,14 +4,15 @@
 use crate::clock::{Clocks as _, SystemClocks};
 use crate::config::Config;
 use crate::daemon::{self, Agent, StartError, Surroundings};
+use crate::files;
 use crate::kernel::{KernelError, KernelSide};
 use crate::output;
 use plimsoll_sensor::api::{Hierarchy, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
 use plimsoll_workload::{
-    Attributor, AttributorConfig, Confirmer, ConfirmerConfig, Disk, Evidence as _, Layout, Version,
-    scan_proc,
+    Attributor, AttributorConfig, Confirmer, ConfirmerConfig, Disk, Evidence as _, Layout,
+    Redactor, Version, scan_proc,
 };
 use std::io;
 use std::path::Path;
@@ -41,6 +42,14 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// Secrets could not be masked, and nothing is stored unmasked.
+    #[error("cannot make or read {path}, the key of redaction (redaction.enabled)")]
+    RedactionKey {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The kernel side ended while the agent ran.
     #[error("reading from the kernel failed")]
     Read(#[source] KernelError),
@@ -63,6 +72,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let layout = Layout::detect(proc_root)?;
     let sinks = sinks(config)?;
     let opened = daemon::open(config, clocks.clone())?;
+    let redactor = redactor(config)?;
     let mut sensor = Sensor::load(&sensor_config(config, &layout))?;
     let side = KernelSide {
         control: Arc::new(sensor.control()),
@@ -79,7 +89,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let runtimes = confirmer_config(config);
     let around = Surroundings {
         side,
-        attribute: Box::new(Attributor::new(attributor, evidence)),
+        attribute: Box::new(Attributor::new(attributor, evidence).with_redactor(redactor)),
         scan,
         ask: Box::new(move |news| {
             let confirmer = Confirmer::start(runtimes, news)?;
@@ -97,6 +107,25 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     };
     agent.stop(why);
     read.map_err(RunError::Read)
+}
+
+/// Masks secrets with the key of this data directory, as configured.
+fn redactor(config: &Config) -> Result<Redactor, RunError> {
+    let wanted = &config.redaction;
+    if !wanted.enabled {
+        return Ok(Redactor::off());
+    }
+    let path = config.data_dir.join("redaction.key");
+    let key = files::secret_key(&path).map_err(|source| RunError::RedactionKey {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let mut redactor = Redactor::new(key, wanted.entropy);
+    for (name, form) in &wanted.patterns {
+        let added = redactor.add(name, form);
+        added.expect("the configuration was read with this check");
+    }
+    Ok(redactor)
 }
 
 /// The sensor's part of a configuration.

@@ -5,6 +5,8 @@
 mod faults;
 #[path = "host/rules.rs"]
 mod rules;
+#[path = "host/redaction.rs"]
+mod redaction;
 #[path = "host/runtimes.rs"]
 mod runtimes;
 

@@ -5,6 +5,7 @@ use crate::cgroup::{CgroupIdentity, classify, is_host_unit};
 use crate::containers::{Containers, ContainersConfig, Life};
 use crate::facts::{Evidence, Facts, Verdict, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
+use crate::redact::Redactor;
 use crate::scan::{FoundContainer, Scan};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
@@ -120,6 +121,7 @@ pub struct Attributor<E> {
     containers: Containers,
     undecided: HashMap<u64, Undecided>,
     counters: Counters,
+    redactor: Redactor,
 }
 
 impl<E: Evidence> Attributor<E> {
@@ -132,7 +134,15 @@ impl<E: Evidence> Attributor<E> {
             counters: Counters::default(),
             config,
             evidence,
+            redactor: Redactor::off(),
         }
+    }
+
+    /// Masks secrets from now on, before anything is remembered or handed on.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
+        self
     }
 
     /// Takes over what was running when the agent started. `remembered` are the containers that
@@ -150,8 +160,9 @@ impl<E: Evidence> Attributor<E> {
             .into_iter()
             .map(|c| ((c.id().clone(), c.cgroup_id), c))
             .collect();
-        for process in &scan.processes {
-            self.lineage.seed(process);
+        for mut process in scan.processes {
+            self.redactor.arguments(&mut process.argv);
+            self.lineage.seed(&process);
         }
         for found in scan.containers {
             let before = remembered.remove(&(found.identity.id.clone(), found.cgroup_id));
@@ -218,7 +229,7 @@ impl<E: Evidence> Attributor<E> {
         life.next_try = BootNs(now.0 + RETRY_NS);
         match self.evidence.facts(&life.identity, now) {
             Ok(facts) => {
-                let mut changed = facts.merge_into(&mut life.container);
+                let mut changed = take_in(&self.redactor, &facts, &mut life.container);
                 life.stand_in = facts.stand_in.clone().or(life.stand_in.take());
                 if facts.is_complete() && life.settle_for_stand_in("nobody can be asked for it") {
                     life.container.unknown_because.clear();
@@ -443,7 +454,13 @@ impl<E: Evidence> Attributor<E> {
     }
 
     /// An event of a process: remembered in the lineage, and an observation once its container is.
-    fn happened(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+    fn happened(
+        &mut self,
+        mut event: Event,
+        anchor: &ClockAnchor,
+        now: BootNs,
+        out: &mut Vec<Out>,
+    ) {
         let cgroup = event.cgroup_id;
         if !self.undecided.contains_key(&cgroup) && self.containers.instance_of(cgroup).is_none() {
             self.meet(&event, anchor, now, out);
@@ -467,8 +484,10 @@ impl<E: Evidence> Attributor<E> {
             self.counters.discarded_host += 1;
             return;
         };
+        let redacted = self.redactor.event(&mut event);
         self.lineage.observe(&event, cgroup);
-        let observation = self.observation(event, &instance, anchor);
+        let mut observation = self.observation(event, &instance, anchor);
+        observation.redacted = redacted;
         let Some(life) = self.containers.life_mut(&instance) else {
             return;
         };
@@ -589,13 +608,13 @@ impl<E: Evidence> Attributor<E> {
         let Some(life) = self.containers.life_mut(instance) else {
             // it lived shorter than the answer took: whoever looks back finds it all the same
             if let Some(gone) = self.containers.gone_mut(instance)
-                && facts.merge_into(gone)
+                && take_in(&self.redactor, facts, gone)
             {
                 out.push(Out::Container(gone.clone()));
             }
             return out;
         };
-        let mut changed = facts.merge_into(&mut life.container);
+        let mut changed = take_in(&self.redactor, facts, &mut life.container);
         let told = life.container.image.config_digest.as_ref();
         let told = told.is_some_and(|d| !is_stand_in(d)) && !life.container.role.is_empty();
         if told && !life.container.unknown_because.is_empty() {
@@ -705,6 +724,14 @@ impl<E: Evidence> Attributor<E> {
             ..self.counters.clone()
         }
     }
+}
+
+/// Merges what is known into a container, with secrets masked.
+fn take_in(redactor: &Redactor, facts: &Facts, container: &mut Container) -> bool {
+    if container.role.is_empty() {
+        container.role = facts.role();
+    }
+    redactor.facts(facts).merge_into(container)
 }
 
 /// Names under which OCI runtimes make cgroups.

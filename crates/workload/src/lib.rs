@@ -11,6 +11,7 @@
 //! | [`lineage`] | which process is this, and who started it |
 //! | [`containers`] | which instances live, and which have gone |
 //! | [`scan`] | what was already running when the agent started |
+//! | [`redact`] | which arguments are secrets, to be masked before anybody judges or stores them |
 //! | [`attribute`] | joins them: [`Attributor`] |
 //!
 //! Promises: [`lineage`], [`containers`] and [`attribute`] read no clock and touch no file
@@ -18,7 +19,7 @@
 //! and buffer is bounded, and what a bound costs is counted and reported as a gap. Text found on
 //! disk, in `/proc` or in a runtime's answer is data: bounded, checked, never a path to follow.
 //!
-//! Left out: judging what is seen, redaction of secrets, storing anything.
+//! Left out: judging what is seen, storing anything.
 //!
 //! [`Event`]: plimsoll_model::Event
 //! [`Observation`]: plimsoll_model::Observation
@@ -31,6 +32,7 @@ pub mod containers;
 pub mod disk;
 pub mod facts;
 pub mod lineage;
+pub mod redact;
 pub mod scan;
 
 pub use api::{ApiNews, Confirmer, ConfirmerConfig, Question};
@@ -40,4 +42,5 @@ pub use containers::{Containers, ContainersConfig};
 pub use disk::{Disk, Roots};
 pub use facts::{Evidence, Facts, NoEvidence, Verdict};
 pub use lineage::{Lineage, LineageConfig};
+pub use redact::{RedactionRuleError, Redactor};
 pub use scan::{FoundContainer, Scan, Seed, scan_proc};

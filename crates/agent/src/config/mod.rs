@@ -49,6 +49,8 @@ pub struct Config {
     pub alerts: AlertOutputs,
     /// Where runtimes are asked.
     pub runtimes: Runtimes,
+    /// How secrets are masked.
+    pub redaction: Redaction,
     /// Where rules come from.
     pub rules: RuleSources,
 }
@@ -101,6 +103,17 @@ pub struct AlertOutputs {
     pub stdout: Stdout,
     /// A file of JSON lines, appended to.
     pub file: Option<PathBuf>,
+}
+
+/// How secrets in arguments are masked, before judging and storing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// It is done at all.
+    pub enabled: bool,
+    /// What looks random is masked, too.
+    pub entropy: bool,
+    /// Names and regular expressions of own rules; they compile.
+    pub patterns: Vec<(String, String)>,
 }
 
 /// Where runtimes are asked.
@@ -182,6 +195,11 @@ impl Default for Config {
             alerts: AlertOutputs {
                 stdout: Stdout::Auto,
                 file: None,
+            },
+            redaction: Redaction {
+                enabled: true,
+                entropy: true,
+                patterns: Vec::new(),
             },
             runtimes: Runtimes {
                 docker_sockets: Vec::new(),
@@ -284,6 +302,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "journal",
             "alerts",
             "runtimes",
+            "redaction",
             "rules",
         ],
     )?;
@@ -311,6 +330,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         journal: journal(&file, default.journal)?,
         alerts: alerts(&file, &default.alerts)?,
         runtimes: runtimes(&file, &default.runtimes)?,
+        redaction: redaction(&file, &default.redaction)?,
         rules: rules(&file, default.rules)?,
     })
 }
@@ -445,6 +465,19 @@ fn runtimes(file: &Section<'_>, default: &Runtimes) -> Result<Runtimes, Fault> {
     })
 }
 
+fn redaction(file: &Section<'_>, default: &Redaction) -> Result<Redaction, Fault> {
+    let s = file.section("redaction", &["enabled", "entropy", "patterns"])?;
+    let compiles = |name: &str, form: &str| {
+        let added = plimsoll_workload::Redactor::off().add(name, form);
+        added.map_err(|e| e.why)
+    };
+    Ok(Redaction {
+        enabled: s.flag("enabled", default.enabled)?,
+        entropy: s.flag("entropy", default.entropy)?,
+        patterns: s.named("patterns", compiles)?,
+    })
+}
+
 fn rules(file: &Section<'_>, default: RuleSources) -> Result<RuleSources, Fault> {
     let s = file.section("rules", &["builtin", "paths", "match"])?;
     let words = [("all", MatchMode::All), ("first", MatchMode::First)];
@@ -493,6 +526,7 @@ learning: { slot_seconds: 10, startup_seconds: 5, ready_coverage: 0.95, min_star
 journal: { group_commit_ms: 5, emergency_bytes: 1MiB, max_age: never, max_bytes: 1GiB }
 alerts: { stdout: json, file: /var/log/alerts.json }
 runtimes: { docker_sockets: [/run/d.sock], containerd_sockets: [/run/c.sock], discover: false }
+redaction: { entropy: false, patterns: { badge: 'badge [0-9]+' } }
 rules: { builtin: false, paths: [/srv/rules], match: first }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
@@ -502,6 +536,11 @@ rules: { builtin: false, paths: [/srv/rules], match: first }
         assert_eq!(c.journal.max_age, None);
         assert_eq!(c.alerts.stdout, Stdout::Json);
         assert_eq!(c.runtimes.docker_sockets, [PathBuf::from("/run/d.sock")]);
+        assert_eq!(
+            c.redaction.patterns,
+            [("badge".to_owned(), "badge [0-9]+".to_owned())]
+        );
+        assert!(!c.redaction.entropy);
         assert_eq!(c.rules.paths, [PathBuf::from("/srv/rules")]);
         assert_eq!(
             (c.rules.builtin, c.rules.match_mode),

@@ -254,6 +254,43 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A section with keys of a person's choice, each with a text; `check` says what is wrong with one.
+    pub(super) fn named(
+        &self,
+        key: &str,
+        check: impl Fn(&str, &str) -> std::result::Result<(), String>,
+    ) -> Result<Vec<(String, String)>> {
+        let Some(node) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let pairs = match &node.kind {
+            _ if node.is_null() => return Ok(Vec::new()),
+            Kind::Map(pairs) => pairs,
+            _ => {
+                return Err(expected(
+                    node,
+                    &self.name(key),
+                    "a section of names and texts",
+                ));
+            }
+        };
+        let one = |(name, value): &(Node, Node)| match (&name.kind, &value.kind) {
+            (Kind::Scalar { text: name, .. }, Kind::Scalar { text, .. }) => {
+                check(name, text).map_err(|why| Fault {
+                    at: value.at,
+                    message: format!("{}.{name}: {why}", self.name(key)),
+                })?;
+                Ok((name.clone(), text.clone()))
+            }
+            (Kind::Scalar { text: name, .. }, _) => {
+                let path = format!("{}.{name}", self.name(key));
+                Err(expected(value, &path, "a text"))
+            }
+            _ => Err(expected(name, &self.name(key), "a name")),
+        };
+        pairs.iter().map(one).collect()
+    }
+
     /// A key that has to be there with one value.
     pub(super) fn must_be(&self, key: &str, value: &str, start: Mark) -> Result<()> {
         match self.scalar(key, value)? {
