@@ -4,18 +4,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::checkpoint::KeyChain;
 use crate::disk::{self};
 use crate::error::ReadError;
 use crate::format::{
     EMERGENCY_MAGIC, FILE_HEADER_BYTES, FileHeader, HEAD_MAGIC, LEAF_MAGIC, PAYLOAD_MAGIC,
     PRUNED_MAGIC,
 };
+use crate::hold;
 use crate::index::{self, Index};
 use crate::merkle::{Hash, Nodes};
 use crate::paths::{self, Name};
 use crate::reader::Reader;
 use crate::record::{Leaf, RetentionClass};
 use crate::tiles::{self, Hashes, Prefer, TILE_HASHES};
+use crate::tlog::Signers;
 use crate::tombstone::Tombstone;
 use crate::verify::{Fault, Problem, VerifyReport, Walk};
 
@@ -196,6 +199,54 @@ pub(crate) fn check_tombstones(
         }
     }
     Ok(())
+}
+
+/// Whether what holds have kept is what was signed.
+pub(crate) fn check_held(reader: &Reader, chain: &KeyChain, report: &mut VerifyReport) {
+    let (disk, paths, meta) = reader.parts();
+    if let Err(error) = reader.holds() {
+        report.add(Problem::new(
+            Fault::DamagedFile,
+            error.to_string() + ": the hold is altered",
+        ));
+    }
+    for (first, class) in hold::held_files(&**disk, &paths.root) {
+        let path = hold::held_path(&paths.root, first, class);
+        let Some((note, records)) = hold::read_held(&**disk, &paths.root, meta.store, first, class)
+        else {
+            report.add(
+                Problem::new(Fault::DamagedFile, "copies for a hold are altered").in_file(&path),
+            );
+            continue;
+        };
+        let signed = Signers::of(chain)
+            .checkpoint(&note)
+            .map(|(checkpoint, _)| checkpoint);
+        if signed.is_none() && !note.is_empty() {
+            report.add(
+                Problem::new(
+                    Fault::BadCheckpoint,
+                    "the checkpoint of copies for a hold is not signed by a key of this log",
+                )
+                .in_file(&path),
+            );
+        }
+        for record in records {
+            let proven = signed
+                .as_ref()
+                .is_none_or(|c| record.is_proven(c.size, &c.root));
+            if !proven || !record.payload_matches() {
+                report.add(
+                    Problem::new(
+                        Fault::AlteredRecord,
+                        "its copy for a hold is not the record that was signed",
+                    )
+                    .at(record.leaf.0)
+                    .in_file(&path),
+                );
+            }
+        }
+    }
 }
 
 fn check_tombstone(

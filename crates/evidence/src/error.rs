@@ -173,6 +173,9 @@ pub enum RetainError {
     /// The tombstone is not durable, so nothing was deleted.
     #[error("tombstone not durable, nothing deleted")]
     Tombstone(#[source] AppendError),
+    /// Records are held, and no checkpoint could be made over their copies; nothing deleted.
+    #[error("held records could not be sealed, nothing deleted: {0}")]
+    Unsealed(String),
     /// The leaves could not be read.
     #[error("cannot read the leaves of the range")]
     Read(#[from] ReadError),

@@ -23,6 +23,8 @@ pub(crate) const HEAD_MAGIC: [u8; 8] = *b"PLIMHEAD";
 pub(crate) const EMERGENCY_MAGIC: [u8; 8] = *b"PLIMEMRG";
 pub(crate) const LOSS_MAGIC: [u8; 8] = *b"PLIMLOSS";
 pub(crate) const INDEX_MAGIC: [u8; 8] = *b"PLIMINDX";
+pub(crate) const HOLD_MAGIC: [u8; 8] = *b"PLIMHOLD";
+pub(crate) const HELD_MAGIC: [u8; 8] = *b"PLIMHELD";
 pub(crate) const KEY_MAGIC: [u8; 8] = *b"PLIMEKEY";
 
 const FLAG_CONTAINER: u8 = 1;

@@ -36,6 +36,7 @@
 
 mod batch;
 mod beside;
+mod bundle;
 mod checkpoint;
 mod clock;
 mod disk;
@@ -43,11 +44,13 @@ mod emergency;
 mod epoch;
 mod error;
 mod format;
+mod hold;
 mod index;
 mod journal;
 mod loss;
 pub mod merkle;
 pub mod note;
+mod pack;
 mod paths;
 mod proof;
 mod reader;
@@ -62,14 +65,19 @@ mod tombstone;
 mod verify;
 mod writer;
 
+pub use bundle::{
+    BUNDLE_RECORDS_MAX, Bundle, BundleError, BundleParts, BundleSummary, write_bundle,
+};
 pub use checkpoint::{Certificate, Checkpoint, KeyChain};
 pub use clock::{Clock, SystemClock};
 pub use disk::{DirItem, Disk, DiskFile, OpenMode, RealDisk};
 pub use error::{AppendError, OpenError, ReadError, RetainError};
+pub use hold::{HOLD_NAMES_MAX, HOLDS_MAX, Hold, HoldError};
 pub use journal::{
     Ack, Durable, Entropy, Health, Journal, MAX_PAYLOAD_BYTES, Options, Place, SUBTREE_LEAVES,
 };
 pub use loss::{Loss, LossReason};
+pub use pack::Packed;
 pub use reader::{Entry, Filter, Follow, Payload, Reader, Scan, ScrubReport, Tail};
 pub use record::{Header, InstanceKey, LEAF_BYTES, Leaf, Record, RecordId, RetentionClass};
 pub use recover::{Damage, EmergencyReport, Preserved, Recovery, Torn};

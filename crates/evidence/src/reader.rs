@@ -17,6 +17,7 @@ use crate::emergency::{self, Kept};
 use crate::error::{OpenError, ReadError};
 use crate::format::{
     self, FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, LeafBytes, PRUNED_MAGIC, SALT_BYTES,
+    Salt,
 };
 use crate::index::{self, BLOCK_LEAVES, Index};
 use crate::paths::{self, Name, Paths};
@@ -655,7 +656,8 @@ enum OpenPayload {
         ahead_at: u64,
         expected_at: u64,
     },
-    Pruned(Option<Leaf>),
+    /// The tombstone, and what holds have kept.
+    Pruned(Option<Leaf>, HashMap<u64, (Salt, Vec<u8>)>),
     Missing(String),
 }
 
@@ -707,8 +709,18 @@ impl PayloadSource {
             .entry(key)
             .or_insert_with(|| open_payload(&**disk, paths, meta, key));
         match open {
-            OpenPayload::Pruned(tombstone) => Payload::Pruned {
-                tombstone: *tombstone,
+            OpenPayload::Pruned(tombstone, held) => match held.get(&leaf) {
+                Some((salt, bytes))
+                    if format::payload_hash(salt, bytes) == format::hash_of(&frame.leaf) =>
+                {
+                    Payload::Present {
+                        bytes: bytes.clone(),
+                        salt: *salt,
+                    }
+                }
+                _ => Payload::Pruned {
+                    tombstone: *tombstone,
+                },
             },
             OpenPayload::Missing(why) => Payload::Lost { why: why.clone() },
             OpenPayload::File { .. } => open.read(meta, leaf, frame),
@@ -735,7 +747,8 @@ fn open_payload(
                 Ok(Some(stub)) => {
                     let header = FileHeader::decode(PRUNED_MAGIC, &stub).ok();
                     let ours = header.filter(|h| h.store == meta.store && h.first == subtree);
-                    OpenPayload::Pruned(ours.map(|header| Leaf(header.a)))
+                    let held = Reader::held(disk, &paths.root, meta.store, subtree, class);
+                    OpenPayload::Pruned(ours.map(|header| Leaf(header.a)), held)
                 }
                 _ => OpenPayload::Missing(format!("{}: {error}", path.display())),
             }

@@ -102,6 +102,7 @@ impl Journal {
     /// the disk refuses (the next opening finishes a deletion that had begun).
     pub fn prune(&mut self, prune: &Prune, tombstone: Record) -> Result<Pruned, RetainError> {
         self.check_prunable(prune)?;
+        self.copy_held(prune.first, prune.class)?;
         let tombstone = self
             .append_durable(tombstone)
             .map_err(RetainError::Tombstone)?;

@@ -237,6 +237,7 @@ pub fn verify_on(
     judge_heads(&reader, &signed, &walk, &mut report).map_err(io)?;
     crate::beside::check_tiles(&reader, &walk, &mut report);
     crate::beside::check_tombstones(&reader, &mut report).map_err(io)?;
+    crate::beside::check_held(&reader, &chain, &mut report);
     say_what_is_unknown(&walk, &mut report);
     report.finish();
     Ok(report)
