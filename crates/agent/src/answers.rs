@@ -121,6 +121,8 @@ impl Answer for Answers {
                     .map_err(|e| Failure::new(FailureCode::Failed, e.to_string()))?;
                 one(Item::Flushed { durable })
             }
+            Request::Evidence { act, reason } => crate::custody::act(&self.0, act, reason, peer)
+                .map(|document| (vec![Item::Document(document)], None)),
         }
     }
 }
@@ -348,8 +350,7 @@ fn journal(shared: &Shared, writer: &plimsoll_evidence::WriterStatus) -> Journal
         free_bytes: machine::free_bytes(&shared.journal_dir),
         health: state.to_owned(),
         reason,
-        // no checkpoint leaves the machine yet
-        unanchored_since: None,
+        unanchored_since: Some(shared.custody.unanchored_since().rfc3339()),
     }
 }
 
@@ -423,7 +424,13 @@ fn approval(peer: &Peer, reason: &str, at: Stamp) -> Approval {
     }
 }
 
-fn decision(action: &str, subject: String, reason: String, peer: &Peer, at: Stamp) -> Decision {
+pub(crate) fn decision(
+    action: &str,
+    subject: String,
+    reason: String,
+    peer: &Peer,
+    at: Stamp,
+) -> Decision {
     Decision {
         at,
         action: action.to_owned(),

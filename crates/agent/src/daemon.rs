@@ -20,6 +20,7 @@ use crate::answers::Answers;
 use crate::attribution::Attribute;
 use crate::clock::{self, Anchor, Clocks};
 use crate::config::Config;
+use crate::custody::Custody;
 use crate::files;
 use crate::gaps::{GapBook, Loss};
 use crate::inbox::Inbox;
@@ -91,6 +92,8 @@ pub struct Shared {
     pub started: Stamp,
     /// Where the journal lies.
     pub journal_dir: PathBuf,
+    /// What is known about anchors.
+    pub custody: Custody,
     /// Whether the rule files are in force as they are.
     pub rules: Health,
     roots: Arc<Roots>,
@@ -230,6 +233,7 @@ impl Agent {
             clocks,
         } = opened;
         let access = access(config)?;
+        let custody = Custody::look_back(&journal.reader(), started);
         // before anything is written: rules that a person named have to load
         let rule_options =
             rule_files::options(config.rules.match_mode, &refused(&around.side.hooks));
@@ -260,6 +264,7 @@ impl Agent {
             outputs: Arc::new(outputs),
             started,
             journal_dir: config.journal_dir(),
+            custody,
             rules: Health::default(),
             roots: Arc::default(),
             jobs,

@@ -14,8 +14,8 @@ use crate::gaps::{GapBook, Loss};
 use crate::latency::Latency;
 use plimsoll_api::storage;
 use plimsoll_evidence::{
-    AppendError, Durable, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds, Record as Stored,
-    RetentionClass, RetentionPolicy, RetentionRule, Tombstone, WriterStatus,
+    AppendError, Durable, Hold, HoldError, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds,
+    Record as Stored, RetentionClass, RetentionPolicy, RetentionRule, Tombstone, WriterStatus,
 };
 use plimsoll_model::record::SCHEMA_VERSION;
 use plimsoll_model::{
@@ -235,6 +235,67 @@ impl Ledger {
             .recv_timeout(patience)
             .map_err(|_| AppendError::Stopped)??;
         Ok(leaf.0)
+    }
+
+    /// Runs `task` on the journal and waits for what it gives, at most `patience`.
+    fn wait_for<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        task: impl FnOnce(&mut Journal) -> T + Send + 'static,
+    ) -> Result<T, AppendError> {
+        let (told, done) = mpsc::sync_channel(1);
+        self.with(|w| w.run(move |journal| drop(told.send(task(journal)))))
+            .unwrap_or(Err(AppendError::Stopped))?;
+        done.recv_timeout(patience)
+            .map_err(|_| AppendError::Stopped)
+    }
+
+    /// Appends a record and waits until it is durable; its position.
+    ///
+    /// # Errors
+    /// When the disk refuses, the writer has stopped, or it takes longer than `patience`.
+    pub fn durable(&self, record: Stored, patience: Duration) -> Result<Leaf, AppendError> {
+        let durable = self.wait_for(patience, |journal| journal.append_durable(record))??;
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok(durable.leaf)
+    }
+
+    /// Seals everything accepted so far; the checkpoint's note.
+    ///
+    /// # Errors
+    /// In words: what kept it from being made.
+    pub fn checkpoint(&self, patience: Duration) -> Result<Vec<u8>, String> {
+        let seal = |journal: &mut Journal| {
+            let made = journal.checkpoint()?;
+            match journal.reader().newest_checkpoint() {
+                Ok(Some((newest, note))) if newest.size == made.size => Ok(note),
+                Ok(_) => Err("the checkpoint just made is not there".to_owned()),
+                Err(e) => Err(e.to_string()),
+            }
+        };
+        self.wait_for(patience, seal).map_err(|e| e.to_string())?
+    }
+
+    /// Lays a hold.
+    ///
+    /// # Errors
+    /// When its name is taken or the disk refuses.
+    pub fn hold(&self, hold: Hold, patience: Duration) -> Result<(), HoldError> {
+        self.wait_for(patience, move |journal| journal.hold(&hold))
+            .unwrap_or(Err(HoldError::TooMany(
+                "the journal is busy or ending: try again",
+            )))
+    }
+
+    /// Ends a hold.
+    ///
+    /// # Errors
+    /// When there is none of that name or the disk refuses.
+    pub fn release(&self, id: String, patience: Duration) -> Result<Hold, HoldError> {
+        self.wait_for(patience, move |journal| journal.release(&id))
+            .unwrap_or(Err(HoldError::TooMany(
+                "the journal is busy or ending: try again",
+            )))
     }
 
     /// Journals what the journal itself has lost, once its disk takes records again.

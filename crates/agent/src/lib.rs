@@ -35,6 +35,7 @@ pub mod answers;
 pub mod attribution;
 pub mod clock;
 pub mod config;
+pub mod custody;
 pub mod daemon;
 pub mod dense;
 pub mod files;

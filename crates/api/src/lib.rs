@@ -18,6 +18,7 @@
 
 pub mod client;
 pub mod describe;
+pub mod evidence;
 pub mod json;
 pub mod protocol;
 pub mod storage;

@@ -19,6 +19,7 @@
 //! that a query can never slow the agent down), and anything that changes a container.
 
 use crate::API_VERSION;
+use crate::evidence::EvidenceAct;
 use crate::types::{
     Baseline, BaselineDetail, BaselineDiff, BaselineRef, Container, DoctorRow, Status,
 };
@@ -124,6 +125,14 @@ pub enum Request {
     },
     /// Makes everything accepted so far durable, so that a reader sees it. One [`Item::Flushed`].
     Flush {},
+    /// Seals, holds, releases, or writes down who read evidence. See [`EvidenceAct`].
+    Evidence {
+        /// What to do.
+        act: EvidenceAct,
+        /// Why; needed to lay and end a hold.
+        #[serde(default)]
+        reason: String,
+    },
 }
 
 /// A baseline by id and, optionally, version.
@@ -154,6 +163,7 @@ impl Request {
             Request::BaselineExport { .. } => "baseline.export",
             Request::BaselineImport { .. } => "baseline.import",
             Request::Flush {} => "flush",
+            Request::Evidence { .. } => "evidence",
         }
     }
 
@@ -167,6 +177,17 @@ impl Request {
                 | Request::BaselineRemove { .. }
                 | Request::BaselineReset { .. }
                 | Request::BaselineImport { .. }
+        ) || self.is_hold()
+    }
+
+    fn is_hold(&self) -> bool {
+        use EvidenceAct::{Hold, Release};
+        matches!(
+            self,
+            Request::Evidence {
+                act: Hold { .. } | Release { .. },
+                ..
+            }
         )
     }
 
@@ -179,6 +200,9 @@ impl Request {
             | Request::BaselineRemove { reason, .. }
             | Request::BaselineReset { reason, .. }
             | Request::BaselineImport { reason, .. } => Some(reason),
+            Request::Evidence { reason, .. } if self.is_hold() || !reason.is_empty() => {
+                Some(reason)
+            }
             _ => None,
         }
     }
@@ -203,6 +227,7 @@ impl Request {
             Request::BaselineRemove { behaviours, .. } if behaviours.len() > APPROVE_MAX => {
                 bad("more than 4096 behaviours at a time")
             }
+            Request::Evidence { act, .. } => act.fault().map_or(Ok(()), bad),
             _ => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: commands, options and their help.
 
+use crate::commands::evidence::args::EvidenceCommand;
 use crate::when::{Length, Moment};
 use clap::{Args, Parser, Subcommand};
 use plimsoll_ask::Question;
@@ -149,6 +150,11 @@ Examples:
     /// Answer a standard question from evidence
     #[command(after_help = ask_help())]
     Ask(AskArgs),
+    /// Verify, seal, anchor, hand over and hold evidence
+    Evidence {
+        #[command(subcommand)]
+        command: EvidenceCommand,
+    },
 }
 
 fn ask_help() -> String {
@@ -414,7 +420,7 @@ fn questions(text: &str) -> Result<Questions, String> {
     }
 }
 
-fn alert(text: &str) -> Result<AlertId, String> {
+pub(crate) fn alert(text: &str) -> Result<AlertId, String> {
     AlertId::parse(text).map_err(|e| format!("{e}; `plimsoll alerts` lists them"))
 }
 
@@ -423,7 +429,7 @@ fn node(text: &str) -> Result<NodeId, String> {
 }
 
 /// What may name a container: runtimes allow no other characters in names and ids.
-fn container(text: &str) -> Result<String, String> {
+pub(crate) fn container(text: &str) -> Result<String, String> {
     named(text, "container name or id", |b| matches!(b, b'/' | b'@'))
 }
 
@@ -452,7 +458,7 @@ fn behaviour(text: &str) -> Result<String, String> {
     })
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(crate) fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a decision needs a reason".to_owned()),
         t if t.len() > plimsoll_api::protocol::REASON_BYTES_MAX => {

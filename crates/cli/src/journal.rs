@@ -249,7 +249,7 @@ fn span(reader: &Reader) -> Result<Option<Span>, ReadError> {
         .map(|(first, last)| Span { first, last }))
 }
 
-fn open_failure(dir: &Path, e: OpenError) -> Failure {
+pub(crate) fn open_failure(dir: &Path, e: OpenError) -> Failure {
     let shown = dir.display();
     let io = |e: &OpenError| match e {
         OpenError::Io { source, .. } => Some(source.kind()),

@@ -67,5 +67,6 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Gaps(args) => commands::gaps::gaps(global, args, out),
         Command::Rules { command } => commands::rules::rules(global, command, out),
         Command::Ask(args) => commands::ask::ask(global, args, out),
+        Command::Evidence { command } => commands::evidence::evidence(global, command, out),
     }
 }

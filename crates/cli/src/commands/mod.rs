@@ -7,6 +7,7 @@ pub(crate) mod containers;
 pub(crate) mod doctor;
 pub(crate) mod drift;
 pub(crate) mod events;
+pub(crate) mod evidence;
 pub(crate) mod gaps;
 pub(crate) mod rules;
 pub(crate) mod run;

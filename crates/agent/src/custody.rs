@@ -1,0 +1,172 @@
+//! Who did what with the evidence: reads, exports, holds and anchors become records.
+//!
+//! Promises: a hold is laid before its record says so, and released only behind the record; each
+//! record carries uid and login uid of the peer, and is durable before the peer is answered.
+//! Left out: reading itself (readers open the data directory), and what retention removes
+//! ([`crate::ledger`]).
+
+use crate::daemon::Shared;
+use crate::ledger::{Ledger, stored};
+use crate::server::Peer;
+use plimsoll_api::evidence::EvidenceAct;
+use plimsoll_api::{Failure, FailureCode};
+use plimsoll_evidence::{Filter, Hold, HoldError, InstanceKey, Leaf, Reader};
+use plimsoll_model::record::Anchored;
+use plimsoll_model::{Record, RecordId, RecordKind, Stamp, WallNs};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the disk may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is remembered about anchors.
+#[derive(Debug)]
+pub struct Custody {
+    /// When a checkpoint was last taken elsewhere, and how much it covers.
+    anchored: Mutex<Option<(WallNs, u64)>>,
+    /// The first record: since then nothing has been anchored, if nothing ever was.
+    begun: WallNs,
+}
+
+impl Custody {
+    /// What the journal says.
+    pub fn look_back(reader: &Reader, now: Stamp) -> Self {
+        let first = reader.get(Leaf(0)).ok().flatten();
+        let newest = Filter {
+            kinds: vec![RecordKind::Anchored as u16],
+            newest_first: true,
+            ..Filter::default()
+        };
+        let mut found = reader.scan(newest).into_iter().flatten().flatten();
+        let anchored = found.find_map(|entry| {
+            match Record::decode(entry.header.kind, entry.payload.bytes()?) {
+                Ok(Record::Anchored(a)) => Some((a.at.wall, a.size)),
+                _ => None,
+            }
+        });
+        Self {
+            anchored: Mutex::new(anchored),
+            begun: first.map_or(now.wall, |entry| WallNs(entry.header.wall_ns)),
+        }
+    }
+
+    /// Since when the log has not been anchored elsewhere.
+    pub fn unanchored_since(&self) -> WallNs {
+        let anchored = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
+        anchored.map_or(self.begun, |(at, _)| at)
+    }
+
+    fn anchored(&self, at: WallNs, size: u64) {
+        let mut anchored = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
+        if anchored.is_none_or(|(_, before)| size >= before) {
+            *anchored = Some((at, size));
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureCode::Failed, error.to_string())
+}
+
+/// Does what a peer asks, and says under which record it is written down.
+pub fn act(
+    shared: &Shared,
+    act: EvidenceAct,
+    reason: String,
+    peer: &Peer,
+) -> Result<String, Failure> {
+    let at = shared.anchor.stamp(shared.clocks.boot());
+    let decided = |action: &str, subject: String| {
+        let decision = crate::answers::decision(action, subject, reason.clone(), peer, at);
+        record(&shared.ledger, &Record::Decision(decision), at)
+    };
+    match act {
+        EvidenceAct::Checkpoint {} => {
+            let note = shared.ledger.checkpoint(PATIENCE).map_err(failed)?;
+            String::from_utf8(note).map_err(failed)
+        }
+        EvidenceAct::Access { action, subject } => decided(&action, subject),
+        EvidenceAct::Anchored { size, target } => {
+            let sealed = shared
+                .ledger
+                .status()
+                .and_then(|s| s.health.seal)
+                .map_or(0, |s| s.size);
+            if size > sealed {
+                let what = format!("no checkpoint of {size} records was made here");
+                return Err(Failure::new(FailureCode::BadRequest, what));
+            }
+            let id = record(
+                &shared.ledger,
+                &Record::Anchored(Anchored { at, size, target }),
+                at,
+            )?;
+            shared.custody.anchored(at.wall, size);
+            Ok(id)
+        }
+        EvidenceAct::Hold {
+            id,
+            containers,
+            leaves,
+            subject,
+        } => {
+            let hold = Hold {
+                containers: containers
+                    .iter()
+                    .map(|hex| key(hex))
+                    .collect::<Result<_, _>>()?,
+                leaves: leaves.into_iter().map(Leaf).collect(),
+                wall_ns: at.wall.0,
+                subject: subject.clone(),
+                reason: reason.clone(),
+                uid: peer.uid,
+                id: id.clone(),
+            };
+            shared.ledger.hold(hold, PATIENCE).map_err(refused)?;
+            decided("evidence.hold", format!("{id}: {subject}"))
+        }
+        EvidenceAct::Release { id } => {
+            let written = decided("evidence.release", id.clone())?;
+            shared.ledger.release(id, PATIENCE).map_err(refused)?;
+            Ok(written)
+        }
+    }
+}
+
+fn record(ledger: &Ledger, record: &Record, at: Stamp) -> Result<String, Failure> {
+    let leaf = ledger
+        .durable(stored(record, at, None), PATIENCE)
+        .map_err(failed)?;
+    let id = RecordId {
+        origin: ledger.origin().clone(),
+        leaf: leaf.0,
+    };
+    Ok(format!("{}@{}", id.origin, id.leaf))
+}
+
+fn refused(error: HoldError) -> Failure {
+    let code = match &error {
+        HoldError::Unknown(_) => FailureCode::NotFound,
+        HoldError::Exists(_) => FailureCode::Conflict,
+        HoldError::Name | HoldError::TooMany(_) => FailureCode::BadRequest,
+        _ => FailureCode::Failed,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn key(hex: &str) -> Result<InstanceKey, Failure> {
+    let bad = || {
+        Failure::new(
+            FailureCode::BadRequest,
+            "a container's key is 32 hex digits",
+        )
+    };
+    if hex.len() != 32 || !hex.is_ascii() {
+        return Err(bad());
+    }
+    let mut key = [0; 16];
+    for (byte, at) in key.iter_mut().zip((0..32).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| bad())?;
+    }
+    Ok(InstanceKey(key))
+}
