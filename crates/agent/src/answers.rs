@@ -6,6 +6,7 @@
 
 use crate::daemon::Shared;
 use crate::pipeline::Pipeline;
+use crate::respond::Question;
 use crate::server::{Answer, Peer};
 use crate::shelf::{DOCUMENT_BYTES_MAX, ShelfError};
 use crate::{machine, past, view};
@@ -104,6 +105,27 @@ impl Answer for Answers {
                 self.decide("baseline.reset", id, reason, peer, Baseline::reset)
             }
             Request::BaselineImport { document, reason } => self.import(&document, reason, peer),
+            Request::Plans {} => self.response(Question::List, peer),
+            Request::PlanShow { id } => self.response(Question::Show(id), peer),
+            Request::PlanDecide { id, word, reason } => {
+                self.response(Question::Decide { id, word, reason }, peer)
+            }
+            Request::PlanSwitch { stop, reason } => {
+                self.response(Question::Switch { stop, reason }, peer)
+            }
+            Request::NotifyList {} => self.response(Question::Outgoing, peer),
+            Request::NotifyResend {
+                receiver,
+                key,
+                reason,
+            } => self.response(
+                Question::Resend {
+                    receiver,
+                    key,
+                    reason,
+                },
+                peer,
+            ),
             Request::Flush {} => {
                 // what is still before the pipeline goes to the journal first
                 let empty = || self.0.inbox.fill().bytes == 0;
@@ -143,6 +165,16 @@ impl Answers {
 
     /// A baseline as it is, or as it was at an older version (read back from the journal on this
     /// connection's thread).
+    fn response(&self, question: Question, peer: &Peer) -> Answered {
+        match self.0.response.get() {
+            Some(door) => door.ask(question, peer),
+            None => Err(Failure::new(
+                FailureCode::Busy,
+                "the agent is starting: try again",
+            )),
+        }
+    }
+
     fn baseline(&self, id: String, version: Option<u64>) -> Result<Baseline, Failure> {
         let found = self
             .ask(move |p| p.shelf().find(&id).map(|s| s.baseline.clone()))?

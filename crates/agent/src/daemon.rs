@@ -9,6 +9,8 @@
 //! | `timer` | clock anchors, gaps, retention | the clock |
 //! | `rules` | looks for changed rule files, loads them | the clock |
 //! | `alerts` | shows alerts | its queue |
+//! | `respond`, `effect` | plans; steps, at most 4 at once | its queue, the journal; their effects |
+//! | `sender` | keeps the process that sends notifications running | its socket |
 //! | `socket`, `connection` | answers | the socket |
 //! | `runtimes` (`workload`) | asks Docker and its kin | their sockets |
 //!
@@ -30,6 +32,7 @@ use crate::machine;
 use crate::output::{Outputs, Sink};
 use crate::past::{Past, down_gap, look_back, recovery_gaps};
 use crate::pipeline::{Ask, BATCH, Parts, Pipeline, Roots, SAVES_MAX};
+use crate::respond::{BeginError, Beginning, Door, Responder};
 use crate::rules::capabilities::refused;
 use crate::rules::watcher::{Health, Watcher, at_start};
 use crate::rules::{RulesError, files as rule_files};
@@ -46,7 +49,7 @@ use plimsoll_workload::{ApiNews, Scan};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -96,6 +99,8 @@ pub struct Shared {
     pub custody: Custody,
     /// Whether the rule files are in force as they are.
     pub rules: Health,
+    /// The way to plans and notifications, once they have begun.
+    pub response: OnceLock<Door>,
     roots: Arc<Roots>,
     jobs: crossbeam_channel::Sender<Job>,
 }
@@ -122,6 +127,9 @@ pub enum StartError {
     /// The socket could not be made.
     #[error(transparent)]
     Socket(#[from] ServeError),
+    /// Response could not begin.
+    #[error(transparent)]
+    Respond(#[from] BeginError),
     /// A directory, file or thread could not be made.
     #[error("cannot {doing}")]
     Io {
@@ -197,6 +205,8 @@ pub struct Surroundings {
     pub ask: Box<dyn FnOnce(News) -> io::Result<Ask>>,
     /// Where alerts are shown.
     pub sinks: Vec<Sink>,
+    /// What is done about alerts.
+    pub response: Beginning,
     /// Set when rule files are to be read again at once (SIGHUP).
     pub reload_rules: Arc<AtomicBool>,
 }
@@ -211,6 +221,7 @@ pub struct Agent {
     rules: JoinHandle<()>,
     rules_stop: crossbeam_channel::Sender<()>,
     server: Server,
+    responder: Responder,
 }
 
 impl Agent {
@@ -239,6 +250,7 @@ impl Agent {
             rule_files::options(config.rules.match_mode, &refused(&around.side.hooks));
         let (rules, rules_problem) = at_start(&config.rules, &rule_options)?;
         let gaps = Arc::new(Mutex::new(GapBook::default()));
+        let reader = journal.reader();
         let ledger = Ledger::start(
             journal,
             config.journal.group_commit,
@@ -266,6 +278,7 @@ impl Agent {
             journal_dir: config.journal_dir(),
             custody,
             rules: Health::default(),
+            response: OnceLock::new(),
             roots: Arc::default(),
             jobs,
         });
@@ -295,6 +308,15 @@ impl Agent {
             (&rules, rules_problem),
         );
         pipeline.set_rules(Arc::new(rules));
+        // before the first alert can be durable, and before it learns of the first container
+        let responder = Responder::begin(
+            around.response,
+            &shared.ledger,
+            &shared.clocks,
+            &shared.anchor,
+            reader,
+        )?;
+        let _ = shared.response.set(responder.door());
         prime_kernel(&shared, &mut pipeline, around.scan, past, down.as_ref());
         let server = Server::start(&config.socket, access, Arc::new(Answers(shared.clone())))?;
         let (keep, files) = crossbeam_channel::bounded(FILES_MAX);
@@ -323,6 +345,7 @@ impl Agent {
             rules,
             rules_stop,
             server,
+            responder,
         })
     }
 
@@ -357,6 +380,7 @@ impl Agent {
         let _ = self.keeper.join();
         let _ = self.timer_stop.send(());
         let _ = self.timer.join();
+        self.responder.close();
         let shared = self.shared;
         flush_gaps(&shared);
         shared.ledger.record_losses();

@@ -19,11 +19,11 @@ use plimsoll_evidence::{
 };
 use plimsoll_model::record::SCHEMA_VERSION;
 use plimsoll_model::{
-    Alert, AlertSource, BootNs, Drift, Gap, GapScope, Instance, NodeId, Observation, Record,
-    RecordId, RecordKind, Stage, Stamp, WallNs,
+    Alert, AlertSource, BootNs, Container, Drift, Gap, GapScope, Instance, NodeId, Observation,
+    Record, RecordId, RecordKind, Stage, Stamp, WallNs,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 /// Bounds of the journal's queue: its bytes count towards the agent's memory.
@@ -47,6 +47,17 @@ pub struct Finding {
     pub alerts: Vec<Alert>,
 }
 
+/// Told of a durable alert and its leaf.
+pub type AlertDurable = dyn Fn(&Alert, u64) + Send + Sync;
+
+/// Told what the journal took; runs on the journal's or the pipeline's thread, so it must be quick.
+pub struct Listener {
+    /// An alert is durable.
+    pub alert: Box<AlertDurable>,
+    /// A container's identity was learned or has changed.
+    pub container: Box<dyn Fn(&Container) + Send + Sync>,
+}
+
 /// The journal's front.
 pub struct Ledger {
     /// `None` once it is closed: whoever still holds the ledger then is refused.
@@ -57,6 +68,7 @@ pub struct Ledger {
     accepted: AtomicU64,
     last_wall: AtomicU64,
     latency: Arc<Latency>,
+    listener: OnceLock<Arc<Listener>>,
 }
 
 /// The journal's key of an instance.
@@ -129,6 +141,7 @@ impl Ledger {
             accepted: AtomicU64::new(0),
             last_wall: AtomicU64::new(0),
             latency: Arc::default(),
+            listener: OnceLock::new(),
         })
     }
 
@@ -137,8 +150,40 @@ impl Ledger {
         &self.origin
     }
 
+    /// Who is told of durable alerts and of containers from now on; the first one stays.
+    pub fn listen(&self, listener: Arc<Listener>) {
+        let _ = self.listener.set(listener);
+    }
+
+    /// Hands over a record and waits until it is durable; its leaf.
+    ///
+    /// # Errors
+    /// When the journal does not keep it, or that takes longer than `patience`.
+    pub fn record_durable(
+        &self,
+        record: &Record,
+        at: Stamp,
+        about: Option<&Instance>,
+        patience: Duration,
+    ) -> Result<u64, AppendError> {
+        let (told, done) = mpsc::sync_channel(1);
+        let ack: plimsoll_evidence::Ack = Box::new(move |result| drop(told.try_send(result)));
+        let queued = self.with(|w| w.submit_durable(stored(record, at, about), ack).is_ok());
+        self.settle(queued == Some(true), at, about, 1);
+        if queued != Some(true) {
+            return Err(AppendError::QueueFull);
+        }
+        let durable = done
+            .recv_timeout(patience)
+            .map_err(|_| AppendError::Stopped)??;
+        Ok(durable.leaf.0)
+    }
+
     /// Hands over an ordinary record; `false`: there was no room, and that is counted.
     pub fn record(&self, record: &Record, at: Stamp, about: Option<&Instance>) -> bool {
+        if let (Record::Container(container), Some(listener)) = (record, self.listener.get()) {
+            (listener.container)(container);
+        }
         let kept = self.with(|w| w.submit(stored(record, at, about)).is_ok()) == Some(true);
         self.settle(kept, at, about, 1);
         kept
@@ -164,9 +209,13 @@ impl Ledger {
                 self.latency.handed(now.0.saturating_sub(alert.at.boot.0));
             }
         }
-        let (origin, latency) = (self.origin.clone(), self.latency.clone());
+        let origin = self.origin.clone();
+        let told = Told {
+            latency: self.latency.clone(),
+            listener: self.listener.get().cloned(),
+        };
         let write =
-            move |journal: &mut Journal| write_findings(journal, &origin, &mut findings, &latency);
+            move |journal: &mut Journal| write_findings(journal, &origin, &mut findings, &told);
         let kept = self.with(|w| w.run(write).is_ok()) == Some(true);
         for (instance, at, records) in about {
             self.settle(kept, at, instance.as_ref(), records);
@@ -388,18 +437,13 @@ fn policy_text(policy: &RetentionPolicy, prune: &plimsoll_evidence::Prune) -> St
     })
 }
 
-fn write_findings(
-    journal: &mut Journal,
-    origin: &NodeId,
-    findings: &mut [Finding],
-    latency: &Arc<Latency>,
-) {
+fn write_findings(journal: &mut Journal, origin: &NodeId, findings: &mut [Finding], told: &Told) {
     let calm = journal.health().trouble.is_none();
-    append_findings(journal, origin, findings, latency, calm);
+    append_findings(journal, origin, findings, told, calm);
     if journal.sync().is_err() && calm {
         // The disk began to refuse in this commit: the leaves foretold above are void. Again,
         // leaf by leaf; the same alert ids make the first attempt and this one the same alert.
-        append_findings(journal, origin, findings, latency, false);
+        append_findings(journal, origin, findings, told, false);
         // what that could not keep is counted by the journal
         let _ = journal.sync();
     }
@@ -411,7 +455,7 @@ fn append_findings(
     journal: &mut Journal,
     origin: &NodeId,
     findings: &mut [Finding],
-    latency: &Arc<Latency>,
+    told: &Told,
     calm: bool,
 ) {
     for finding in findings {
@@ -441,16 +485,25 @@ fn append_findings(
                 drift.observation.clone_from(&id);
             }
             let record = stored(&Record::Alert(alert.clone()), at, instance.as_ref());
-            journal.append_with(record, true, durable_after(at.boot, latency));
+            journal.append_with(record, true, durable_after(at.boot, told, alert));
         }
     }
 }
 
-fn durable_after(act: BootNs, latency: &Arc<Latency>) -> plimsoll_evidence::Ack {
-    let latency = latency.clone();
+/// Who hears of a durable alert.
+struct Told {
+    latency: Arc<Latency>,
+    listener: Option<Arc<Listener>>,
+}
+
+fn durable_after(act: BootNs, told: &Told, alert: &Alert) -> plimsoll_evidence::Ack {
+    let latency = told.latency.clone();
+    let listener = told.listener.clone().map(|l| (l, alert.clone()));
     Box::new(move |result: Result<Durable, AppendError>| {
-        if let Ok(durable) = result {
-            latency.durable(durable.boot_ns.saturating_sub(act.0));
+        let Ok(durable) = result else { return };
+        latency.durable(durable.boot_ns.saturating_sub(act.0));
+        if let Some((listener, alert)) = listener {
+            (listener.alert)(&alert, durable.leaf.0);
         }
     })
 }

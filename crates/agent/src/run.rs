@@ -7,6 +7,8 @@ use crate::daemon::{self, Agent, StartError, Surroundings};
 use crate::files;
 use crate::kernel::{KernelError, KernelSide};
 use crate::output;
+use crate::respond::act::{self, Machine};
+use crate::respond::{Beginning, sender};
 use plimsoll_sensor::api::{Hierarchy, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
@@ -50,6 +52,17 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// A file that the configuration names could not be read.
+    #[error("cannot read {path}")]
+    ReadFile {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The user of the sender does not exist.
+    #[error("there is no user \"{0}\" (notifications.user)")]
+    NoUser(String),
     /// The kernel side ended while the agent ran.
     #[error("reading from the kernel failed")]
     Read(#[source] KernelError),
@@ -96,6 +109,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
             Ok(Box::new(move |question| confirmer.ask(question)))
         }),
         sinks,
+        response: response(config)?,
         reload_rules,
     };
     let agent = Agent::start(config, opened, around)?;
@@ -162,6 +176,53 @@ fn confirmer_config(config: &Config) -> ConfirmerConfig {
             .filter(|_| config.runtimes.discover),
         ..default
     }
+}
+
+/// A policy file is at most this long.
+const POLICY_BYTES_MAX: u64 = 256 << 10;
+
+fn response(config: &Config) -> Result<Beginning, RunError> {
+    let policy = match &config.response.policy {
+        None => None,
+        Some(path) => Some((
+            path.clone(),
+            read_text(path).map_err(|source| RunError::ReadFile {
+                path: path.display().to_string(),
+                source,
+            })?,
+        )),
+    };
+    let launch = match &config.notifications.file {
+        None => None,
+        Some(file) => {
+            let user = &config.notifications.user;
+            let ids = sender::user_ids(user).ok_or_else(|| RunError::NoUser(user.clone()))?;
+            let program = std::env::current_exe().map_err(|source| RunError::ReadFile {
+                path: "/proc/self/exe".to_owned(),
+                source,
+            })?;
+            Some(sender::launcher(&program, file, ids))
+        }
+    };
+    let machine = Machine {
+        docker_sockets: config.runtimes.docker_sockets.clone(),
+        captures_dir: config.data_dir.join("captures"),
+        recipients: Vec::new(),
+    };
+    Ok(Beginning {
+        policy,
+        dry_run: config.response.dry_run,
+        perform: Arc::new(move |target, action| act::perform(&machine, target, action)),
+        launch,
+    })
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(POLICY_BYTES_MAX + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn sinks(config: &Config) -> Result<Vec<output::Sink>, RunError> {

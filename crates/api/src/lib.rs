@@ -20,6 +20,7 @@ pub mod client;
 pub mod describe;
 pub mod evidence;
 pub mod json;
+pub mod notify;
 pub mod protocol;
 pub mod storage;
 pub mod types;

@@ -16,12 +16,14 @@
 //! is `SO_PEERCRED`'s to say.
 //!
 //! Left out on purpose: queries over the journal (readers open the data directory themselves, so
-//! that a query can never slow the agent down), and anything that changes a container.
+//! that a query can never slow the agent down). A container is changed only by a step of a plan: a
+//! request can approve, deny or take back such a step, never name an effect of its own.
 
 use crate::API_VERSION;
 use crate::evidence::EvidenceAct;
 use crate::types::{
-    Baseline, BaselineDetail, BaselineDiff, BaselineRef, Container, DoctorRow, Status,
+    Baseline, BaselineDetail, BaselineDiff, BaselineRef, Container, DoctorRow, Outgoing, Plan,
+    Status,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read as _, Write};
@@ -123,6 +125,42 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Plans, latest last. [`Item::Plan`] each.
+    Plans {},
+    /// The plan of an alert, or the one that would be made of it. One [`Item::Plan`].
+    PlanShow {
+        /// Id of the plan or of the alert.
+        id: String,
+    },
+    /// A person's word about a plan.
+    PlanDecide {
+        /// Id of the plan or of the alert.
+        id: String,
+        /// Which word.
+        word: PlanWord,
+        /// Why.
+        reason: String,
+    },
+    /// The switch for all automation.
+    PlanSwitch {
+        /// On: it stops.
+        stop: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Dead letters, and what waits. [`Item::Outgoing`] each.
+    NotifyList {},
+    /// Sends dead letters again.
+    NotifyResend {
+        /// Only of this receiver.
+        #[serde(default)]
+        receiver: Option<String>,
+        /// Only this message.
+        #[serde(default)]
+        key: Option<String>,
+        /// Why.
+        reason: String,
+    },
     /// Makes everything accepted so far durable, so that a reader sees it. One [`Item::Flushed`].
     Flush {},
     /// Seals, holds, releases, or writes down who read evidence. See [`EvidenceAct`].
@@ -133,6 +171,20 @@ pub enum Request {
         #[serde(default)]
         reason: String,
     },
+}
+
+/// What a person says about a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanWord {
+    /// Its steps may be taken.
+    Approve,
+    /// No further step may be taken.
+    Deny,
+    /// Take back what can be.
+    Undo,
+    /// It may destroy without a sealed capture.
+    WaiveCapture,
 }
 
 /// A baseline by id and, optionally, version.
@@ -162,6 +214,18 @@ impl Request {
             Request::BaselineReset { .. } => "baseline.reset",
             Request::BaselineExport { .. } => "baseline.export",
             Request::BaselineImport { .. } => "baseline.import",
+            Request::Plans {} => "plans",
+            Request::PlanShow { .. } => "plan.show",
+            Request::PlanDecide { word, .. } => match word {
+                PlanWord::Approve => "plan.approve",
+                PlanWord::Deny => "plan.deny",
+                PlanWord::Undo => "plan.undo",
+                PlanWord::WaiveCapture => "plan.waive_capture",
+            },
+            Request::PlanSwitch { stop: true, .. } => "plan.stop",
+            Request::PlanSwitch { stop: false, .. } => "plan.resume",
+            Request::NotifyList {} => "notify.list",
+            Request::NotifyResend { .. } => "notify.resend",
             Request::Flush {} => "flush",
             Request::Evidence { .. } => "evidence",
         }
@@ -172,6 +236,9 @@ impl Request {
         matches!(
             self,
             Request::BaselineApprove { .. }
+                | Request::PlanDecide { .. }
+                | Request::PlanSwitch { .. }
+                | Request::NotifyResend { .. }
                 | Request::BaselineLock { .. }
                 | Request::BaselineUnlock { .. }
                 | Request::BaselineRemove { .. }
@@ -195,6 +262,9 @@ impl Request {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Request::BaselineApprove { reason, .. }
+            | Request::PlanDecide { reason, .. }
+            | Request::PlanSwitch { reason, .. }
+            | Request::NotifyResend { reason, .. }
             | Request::BaselineLock { reason, .. }
             | Request::BaselineUnlock { reason, .. }
             | Request::BaselineRemove { reason, .. }
@@ -252,6 +322,10 @@ pub enum Item {
     BaselineDiff(BaselineDiff),
     /// A baseline after a decision about it.
     BaselineRef(BaselineRef),
+    /// A plan.
+    Plan(Plan),
+    /// A message that has not been delivered.
+    Outgoing(Outgoing),
     /// A portable baseline.
     Document(String),
     /// Everything below this leaf is durable and readable.

@@ -3,10 +3,10 @@
 
 #[path = "host/faults.rs"]
 mod faults;
-#[path = "host/rules.rs"]
-mod rules;
 #[path = "host/redaction.rs"]
 mod redaction;
+#[path = "host/rules.rs"]
+mod rules;
 #[path = "host/runtimes.rs"]
 mod runtimes;
 

@@ -49,6 +49,8 @@ pub struct Receiver {
 /// An alert to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offered {
+    /// Deduplication key of the message, when it goes out alone.
+    pub key: String,
     /// Its id.
     pub id: AlertId,
     /// Its leaf in the journal.
@@ -344,7 +346,7 @@ impl Lane {
         }
         self.tokens -= 1000;
         self.queue.push_back(Message {
-            key: alert.id.to_string(),
+            key: alert.key.clone(),
             content: Content::Alert(alert.body.clone()),
             alerts: vec![alert.id.clone()],
             count: 1,

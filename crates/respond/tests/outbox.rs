@@ -13,6 +13,7 @@ fn receiver(name: &str, per_minute: u32) -> Receiver {
 }
 fn alert(n: u64) -> Offered {
     Offered {
+        key: format!("A-{n:06}"),
         id: AlertId::parse(&format!("A-{n:06}")).unwrap(),
         leaf: n,
         rule: format!("rule {}", n % 100),

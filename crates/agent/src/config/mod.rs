@@ -51,6 +51,10 @@ pub struct Config {
     pub runtimes: Runtimes,
     /// How secrets are masked.
     pub redaction: Redaction,
+    /// What is done about alerts.
+    pub response: ResponseConfig,
+    /// Who is told of them.
+    pub notifications: Notifications,
     /// Where rules come from.
     pub rules: RuleSources,
 }
@@ -127,6 +131,24 @@ pub struct Runtimes {
     pub discover: bool,
 }
 
+/// What is done about alerts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseConfig {
+    /// The policy file (`None`: nothing is done about alerts).
+    pub policy: Option<PathBuf>,
+    /// Every plan is a dry run, whatever the policy says.
+    pub dry_run: bool,
+}
+
+/// Who is told of alerts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notifications {
+    /// The file of receivers (`None`: nobody is told). Read by the sender, never by the agent.
+    pub file: Option<PathBuf>,
+    /// The user as whom the sender runs.
+    pub user: String,
+}
+
 /// What the command line says over the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -138,6 +160,8 @@ pub struct Overrides {
     pub socket: Option<PathBuf>,
     /// `--host`
     pub host: bool,
+    /// `--dry-run`
+    pub dry_run: bool,
     /// `--json`, or what the command needs.
     pub stdout: Option<Stdout>,
     /// `--rules`; empty: as the file says.
@@ -201,6 +225,11 @@ impl Default for Config {
                 entropy: true,
                 patterns: Vec::new(),
             },
+            response: ResponseConfig::default(),
+            notifications: Notifications {
+                file: None,
+                user: "nobody".to_owned(),
+            },
             runtimes: Runtimes {
                 docker_sockets: Vec::new(),
                 containerd_sockets: Vec::new(),
@@ -250,6 +279,7 @@ impl Config {
         self.data_dir = o.data_dir.unwrap_or(self.data_dir);
         self.socket = o.socket.unwrap_or(self.socket);
         self.host |= o.host;
+        self.response.dry_run |= o.dry_run;
         self.alerts.stdout = o.stdout.unwrap_or(self.alerts.stdout);
         if !o.rules.is_empty() {
             self.rules.paths = o.rules;
@@ -304,6 +334,8 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "runtimes",
             "redaction",
             "rules",
+            "response",
+            "notifications",
         ],
     )?;
     file.must_be("version", "1", Mark { line: 1, column: 1 })?;
@@ -332,6 +364,8 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         runtimes: runtimes(&file, &default.runtimes)?,
         redaction: redaction(&file, &default.redaction)?,
         rules: rules(&file, default.rules)?,
+        response: response(&file)?,
+        notifications: notifications(&file, &default.notifications)?,
     })
 }
 
@@ -475,6 +509,25 @@ fn redaction(file: &Section<'_>, default: &Redaction) -> Result<Redaction, Fault
         enabled: s.flag("enabled", default.enabled)?,
         entropy: s.flag("entropy", default.entropy)?,
         patterns: s.named("patterns", compiles)?,
+    })
+}
+
+fn response(file: &Section<'_>) -> Result<ResponseConfig, Fault> {
+    let s = file.section("response", &["policy", "dry_run"])?;
+    Ok(ResponseConfig {
+        policy: s.path("policy")?,
+        dry_run: s.flag("dry_run", false)?,
+    })
+}
+
+fn notifications(file: &Section<'_>, default: &Notifications) -> Result<Notifications, Fault> {
+    let s = file.section("notifications", &["file", "user"])?;
+    let name = |t: &str| (!t.is_empty() && t.len() <= 64).then(|| t.to_owned());
+    Ok(Notifications {
+        file: s.path("file")?,
+        user: s
+            .text("user", "the name of a user", name)?
+            .unwrap_or_else(|| default.user.clone()),
     })
 }
 

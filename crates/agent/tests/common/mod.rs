@@ -8,6 +8,7 @@ use plimsoll_agent::clock::{Clocks, Reading};
 use plimsoll_agent::config::Config;
 use plimsoll_agent::daemon::{self, Agent, Surroundings};
 use plimsoll_agent::kernel::{Kernel, KernelError, KernelSide};
+use plimsoll_agent::respond::Beginning;
 use plimsoll_agent::rules::RuleSources;
 use plimsoll_evidence::{Filter, Reader};
 use plimsoll_model::event::{Exec, FileEvent};
@@ -402,6 +403,22 @@ impl Rig {
         hands: &Arc<Hands>,
         town: impl Attribute + 'static,
     ) -> Self {
+        let response = Beginning {
+            policy: None,
+            dry_run: false,
+            perform: Arc::new(|_, _| StepOutcome::Unavailable {
+                why: "no effects here".into(),
+            }),
+            launch: None,
+        };
+        Self::start_with(config, hands, town, response)
+    }
+    pub(crate) fn start_with(
+        config: &Config,
+        hands: &Arc<Hands>,
+        town: impl Attribute + 'static,
+        response: Beginning,
+    ) -> Self {
         let kernel = Arc::new(FakeKernel::default());
         let opened = daemon::open(config, hands.clone()).unwrap();
         let around = Surroundings {
@@ -413,6 +430,7 @@ impl Rig {
             scan: Scan::default(),
             ask: Box::new(|_| Ok(Box::new(|_| true))),
             sinks: Vec::new(),
+            response,
             reload_rules: Arc::default(),
         };
         let agent = Agent::start(config, opened, around).unwrap();

@@ -11,6 +11,7 @@ mod decision;
 mod drift;
 mod event;
 mod gap;
+mod response;
 mod status;
 
 pub use alert::{Alert, PlimsollAlert};
@@ -24,6 +25,7 @@ pub use drift::{Behaviour, Drift, DriftBaseline, Near, class_name};
 pub use event::{Event, Process, Subject};
 pub(crate) use event::{dup_target, mount_call, namespace_call};
 pub use gap::Gap;
+pub use response::{Outgoing, Plan, PlanStep};
 pub use status::{
     BaselineCounts, DoctorRow, DoctorState, JournalStatus, Refusal, SensorStatus, Status,
 };

@@ -1,0 +1,222 @@
+//! What the journal says about plans and notifications of the time before this start.
+//!
+//! Promises: reading back is bounded; whatever was begun and not ended comes back as such. Left
+//! out: going on with it (the engine).
+
+use plimsoll_evidence::{Filter, Reader};
+use plimsoll_model::record::Decision;
+use plimsoll_model::response::{Delivery, DeliveryResult};
+use plimsoll_model::{Alert, AlertId, Record, RecordKind, WallNs};
+use plimsoll_respond::order::{Fact, Order, decisions};
+use std::collections::{BTreeMap, HashSet};
+
+/// How far back plans are looked for, nanoseconds.
+const WINDOW_NS: i64 = 24 * 3_600_000_000_000;
+/// Records read back at most, of each kind of question.
+const RECORDS_MAX: usize = 200_000;
+
+/// An alert as it was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The alert.
+    pub alert: Alert,
+    /// Its leaf.
+    pub leaf: u64,
+    /// When it happened: the earliest moment from which it can have been durable.
+    pub at: WallNs,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Recalled {
+    /// Orders that have a plan, folded from the journal alone.
+    pub orders: Vec<(Order, Found)>,
+    /// All automation was stopped and not resumed.
+    pub halted: bool,
+    /// For each receiver, from which leaf on alerts have to be told.
+    pub settled: BTreeMap<String, u64>,
+    /// Told beyond that.
+    pub told: HashSet<(String, AlertId)>,
+    /// Alerts that have to be looked at again, in their order.
+    pub alerts: Vec<Found>,
+    /// The journal's end at this start.
+    pub end: u64,
+}
+
+/// Reads back. Damage met on the way is skipped: recovery reports it.
+pub fn recall(reader: &Reader, now: WallNs) -> Recalled {
+    let since = now.0.saturating_sub(WINDOW_NS);
+    let mut facts: BTreeMap<AlertId, Vec<Fact>> = BTreeMap::new();
+    let mut plans: BTreeMap<String, AlertId> = BTreeMap::new();
+    let mut recalled = Recalled {
+        end: reader.end().map_or(0, |l| l.0),
+        ..Recalled::default()
+    };
+    let kinds = [
+        RecordKind::Plan,
+        RecordKind::Step,
+        RecordKind::Delivery,
+        RecordKind::Decision,
+        RecordKind::PlanEnd,
+    ];
+    for (_, record) in records(reader, &kinds, since) {
+        let (plan, fact) = match record {
+            Record::Plan(plan) => {
+                plans.insert(plan.id.clone(), plan.alert.clone());
+                (plan.id.clone(), Fact::Planned(plan))
+            }
+            Record::Step(step) => (step.plan.clone(), Fact::Step(step)),
+            Record::PlanEnd(end) => (end.plan.clone(), Fact::Ended(end)),
+            Record::Decision(decision) => {
+                match decision.action.as_str() {
+                    decisions::STOP => recalled.halted = true,
+                    decisions::RESUME => recalled.halted = false,
+                    _ => {}
+                }
+                (decision.subject.clone(), Fact::Decided(decision))
+            }
+            Record::Delivery(delivery) => {
+                recalled.note(delivery);
+                continue;
+            }
+            _ => continue,
+        };
+        if let Some(alert) = plans.get(&plan) {
+            facts.entry(alert.clone()).or_default().push(fact);
+        }
+    }
+    let mut seen = HashSet::new();
+    let from = recalled.settled.values().min().copied();
+    let recent = now.0.saturating_sub(super::RESPOND_WITHIN_NS);
+    for (leaf, record) in records(reader, &[RecordKind::Alert], since) {
+        let Record::Alert(alert) = record else {
+            continue;
+        };
+        // a later record of the same id is a repeat, which changes its count alone
+        if !seen.insert(alert.id.clone()) {
+            continue;
+        }
+        let found = Found {
+            at: alert.at.wall,
+            alert,
+            leaf,
+        };
+        match facts.remove(&found.alert.id) {
+            Some(facts) => recalled.orders.push((fold(&found, &facts), found.clone())),
+            None if found.at.0 < recent && from.is_none_or(|f| leaf < f) => continue,
+            None => {}
+        }
+        recalled.alerts.push(found);
+    }
+    recalled
+}
+
+/// Alerts from a leaf on, first records only as far as that can be told from here.
+pub fn alerts_from(reader: &Reader, leaf: u64) -> Vec<Found> {
+    let mut seen = HashSet::new();
+    records_of(reader, &[RecordKind::Alert], i64::MIN, leaf)
+        .filter_map(|(leaf, record)| match record {
+            Record::Alert(alert) if seen.insert(alert.id.clone()) && alert.count <= 1 => {
+                Some(Found {
+                    at: alert.at.wall,
+                    alert,
+                    leaf,
+                })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The alert of that id, when it is of the last day.
+pub fn find_alert(reader: &Reader, id: &str, now: WallNs) -> Option<Found> {
+    let since = now.0.saturating_sub(WINDOW_NS);
+    let mut alerts = records(reader, &[RecordKind::Alert], since);
+    alerts.find_map(|(leaf, record)| match record {
+        Record::Alert(alert) if alert.id.as_str() == id => Some(Found {
+            at: alert.at.wall,
+            alert,
+            leaf,
+        }),
+        _ => None,
+    })
+}
+
+fn fold(found: &Found, facts: &[Fact]) -> Order {
+    let mut order = Order::new(found.alert.id.clone());
+    order.apply(&Fact::Alerted(found.at));
+    // a plan is made only after a delivery was attempted
+    order.apply(&Fact::Attempted);
+    facts.iter().for_each(|f| order.apply(f));
+    order.restarted();
+    order
+}
+
+impl Recalled {
+    fn note(&mut self, delivery: Delivery) {
+        if delivery.receiver.is_empty() {
+            return;
+        }
+        let mark = self.settled.entry(delivery.receiver.clone()).or_default();
+        *mark = (*mark).max(delivery.settled_below);
+        if matches!(
+            delivery.result,
+            DeliveryResult::Delivered | DeliveryResult::Dead
+        ) {
+            let receiver = delivery.receiver;
+            let told = delivery.alerts.into_iter();
+            self.told.extend(told.map(|id| (receiver.clone(), id)));
+        }
+    }
+}
+
+fn records(
+    reader: &Reader,
+    kinds: &[RecordKind],
+    since: i64,
+) -> impl Iterator<Item = (u64, Record)> + use<> {
+    records_of(reader, kinds, since, 0)
+}
+
+fn records_of(
+    reader: &Reader,
+    kinds: &[RecordKind],
+    since: i64,
+    leaf: u64,
+) -> impl Iterator<Item = (u64, Record)> + use<> {
+    let filter = Filter {
+        leaves: leaf..u64::MAX,
+        kinds: kinds.iter().map(|k| *k as u16).collect(),
+        wall_ns: Some(since..i64::MAX),
+        ..Filter::default()
+    };
+    reader
+        .scan(filter)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let bytes = entry.payload.bytes()?;
+            Some((entry.leaf.0, Record::decode(entry.header.kind, bytes).ok()?))
+        })
+        .take(RECORDS_MAX)
+}
+
+/// Approvals and the like of one plan, made by a person.
+pub fn decision(
+    action: &str,
+    subject: &str,
+    reason: String,
+    peer: &crate::server::Peer,
+    at: plimsoll_model::Stamp,
+) -> Decision {
+    Decision {
+        at,
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        reason,
+        uid: peer.uid,
+        login_uid: peer.login_uid,
+        method: "socket".to_owned(),
+    }
+}

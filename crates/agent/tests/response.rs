@@ -1,0 +1,577 @@
+//! Plans on a real journal: what is durable when an effect happens, persons, restarts at every
+//! journal write. Effects are recorded instead of carried out.
+
+mod common;
+
+use common::*;
+use plimsoll_agent::Config;
+use plimsoll_agent::respond::act::Action;
+use plimsoll_agent::respond::sender::{Launch, Running};
+use plimsoll_agent::respond::{Beginning, Perform};
+use plimsoll_api::notify::{FromSender, Receiver, ToSender, TryResult};
+use plimsoll_api::protocol::PlanWord;
+use plimsoll_api::{Client, Item, Request};
+use plimsoll_model::response::*;
+use plimsoll_model::*;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const POLICY: &str = r#"
+version: 1
+guards: {at_most: {containers: 10}, rate: {plans: 100}}
+policies:
+  - name: shell
+    match: {rule: ["*shell*", "*Shell*"]}
+    dry_run: false
+    steps: [notify, snapshot, capture, isolate, kill-tree, remove]
+"#;
+
+/// What effects saw when they were asked for.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Action>>>);
+impl Log {
+    fn all(&self) -> Vec<Action> {
+        self.0.lock().unwrap().clone()
+    }
+    fn has(&self, action: &Action) -> bool {
+        self.all().contains(action)
+    }
+}
+
+/// Effects that succeed, and check on the disk that what has to precede them is durable.
+fn effects(config: &Config, log: &Log, seal: bool) -> Perform {
+    let (config, log) = (config.clone(), log.clone());
+    Arc::new(move |target, action| {
+        let records = records(&config);
+        let alert = alerts(&records)
+            .iter()
+            .any(|a| a.id.as_str()[2..] == target.plan[2..]);
+        assert!(alert, "the alert is durable first");
+        let tried = |r: &Record| matches!(r, Record::Delivery(d) if d.alerts.iter().any(|a| a.as_str()[2..] == target.plan[2..]));
+        assert!(
+            records.iter().any(|(_, r)| tried(r)),
+            "a delivery was attempted first"
+        );
+        let begun = |r: &Record| matches!(r, Record::Step(s) if s.plan == target.plan && matches!(s.phase, StepPhase::Began | StepPhase::UndoBegan));
+        assert!(
+            records.iter().any(|(_, r)| begun(r)),
+            "the beginning is durable first"
+        );
+        if *action == Action::Remove {
+            let sealed = |r: &Record| match r {
+                Record::Step(s) => matches!(
+                    &s.phase,
+                    StepPhase::Ended(StepOutcome::Done {
+                        sealed: Some(_),
+                        ..
+                    })
+                ),
+                Record::Decision(d) => d.action == "plan.waive_capture",
+                _ => false,
+            };
+            assert!(
+                records.iter().any(|(_, r)| sealed(r)),
+                "sealed or waived before it is destroyed"
+            );
+        }
+        log.0.lock().unwrap().push(action.clone());
+        let capture = matches!(action, Action::Capture { .. });
+        if capture && !seal {
+            return StepOutcome::Failed {
+                why: "no space left".into(),
+            };
+        }
+        StepOutcome::Done {
+            effect: "recorded".into(),
+            sealed: capture.then(|| "bundle-1".into()),
+            undo: vec![("note".into(), "7".into())],
+        }
+    })
+}
+
+fn beginning(policy: &str, perform: Perform) -> Beginning {
+    Beginning {
+        policy: Some(("policy.yaml".into(), policy.into())),
+        dry_run: false,
+        perform,
+        launch: None,
+    }
+}
+
+fn attack(rig: &Rig) {
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.deliver(event(at, 7, 11, 10, exec("/bin/sh")));
+    rig.settle();
+}
+
+/// Lets time pass until it holds.
+#[track_caller]
+fn pass_until(hands: &Hands, what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, || {
+        hands.pass(50_000_000);
+        holds()
+    });
+}
+
+fn client(config: &Config) -> Client {
+    Client::connect(&config.socket, Duration::from_secs(10)).unwrap()
+}
+fn plans(config: &Config) -> Vec<plimsoll_api::types::Plan> {
+    let (items, _) = client(config).ask(&Request::Plans {}).unwrap();
+    let plan = |i| match i {
+        Item::Plan(p) => p,
+        other => panic!("{other:?}"),
+    };
+    items.into_iter().map(plan).collect()
+}
+fn shell(config: &Config) -> Option<plimsoll_api::types::Plan> {
+    plans(config).into_iter().find(|p| p.policy == "shell")
+}
+fn state(config: &Config) -> String {
+    shell(config).map_or(String::new(), |p| p.state)
+}
+fn decide(config: &Config, word: PlanWord) -> Result<String, String> {
+    let request = Request::PlanDecide {
+        id: shell(config).unwrap().plan_id,
+        word,
+        reason: "test".into(),
+    };
+    let answer = client(config).ask(&request);
+    answer.map(|(_, m)| m.unwrap()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn the_order_holds_on_a_real_journal_and_every_step_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        beginning(POLICY, effects(&config, &log, true)),
+    );
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    let names: Vec<_> = log.all().iter().map(|a| format!("{a:?}")).collect();
+    let starts: Vec<_> = names
+        .iter()
+        .map(|n| n.split([' ', '{']).next().unwrap())
+        .collect();
+    assert_eq!(
+        starts,
+        ["Snapshot", "Capture", "Isolate", "KillTree", "Remove"]
+    );
+    let plan = shell(&config).unwrap();
+    assert_eq!(
+        plan.steps[0].state, "unavailable",
+        "nobody can be told: {plan:?}"
+    );
+    assert!(
+        plan.steps[1..].iter().all(|s| s.state == "done"),
+        "{plan:?}"
+    );
+    assert_eq!(plan.steps[2].sealed.as_deref(), Some("bundle-1"));
+    assert!(!plan.reasons.is_empty() && !plan.blast_radius.is_empty());
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_dry_run_is_planned_shown_and_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let policy = POLICY.replace("    dry_run: false\n", "");
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        beginning(&policy, effects(&config, &log, true)),
+    );
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    let plan = shell(&config).unwrap();
+    assert!(plan.dry_run && plan.ended.unwrap().contains("dry run"));
+    assert!(log.all().is_empty());
+    rig.agent.stop("test");
+}
+
+#[test]
+fn nothing_is_destroyed_without_a_seal_until_a_named_person_waives_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        beginning(POLICY, effects(&config, &log, false)),
+    );
+    attack(&rig);
+    pass_until(&hands, "it waits", || state(&config) == "waiting");
+    assert!(log.has(&Action::KillTree) && !log.has(&Action::Remove));
+    let waiting = shell(&config).unwrap().waiting_for.unwrap();
+    assert!(waiting.contains("--waive-capture"), "{waiting}");
+    decide(&config, PlanWord::WaiveCapture).unwrap();
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    assert!(log.has(&Action::Remove));
+    let uid = rustix::process::getuid().as_raw();
+    let waived = records(&config).into_iter().find_map(|(_, r)| match r {
+        Record::Decision(d) if d.action == "plan.waive_capture" => Some(d),
+        _ => None,
+    });
+    assert_eq!(
+        waived.unwrap().uid,
+        uid,
+        "the kernel's word, not the request's"
+    );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn one_person_is_not_two_and_a_denial_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let policy = POLICY.replace(
+        "    steps:",
+        "    approvals: {two_person: true}\n    steps:",
+    );
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        beginning(&policy, effects(&config, &log, true)),
+    );
+    attack(&rig);
+    pass_until(&hands, "it waits", || state(&config) == "waiting");
+    decide(&config, PlanWord::Approve).unwrap();
+    decide(&config, PlanWord::Approve).unwrap();
+    let waiting = shell(&config).unwrap().waiting_for.unwrap();
+    assert!(
+        waiting.starts_with("1 more approvals for isolate"),
+        "{waiting}"
+    );
+    decide(&config, PlanWord::Deny).unwrap();
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    assert!(
+        shell(&config)
+            .unwrap()
+            .ended
+            .unwrap()
+            .starts_with("denied by")
+    );
+    assert!(!log.has(&Action::KillTree));
+    assert!(decide(&config, PlanWord::Approve).is_err(), "it has ended");
+    rig.agent.stop("test");
+}
+
+#[test]
+fn undo_takes_back_what_can_be_taken_back_after_the_end_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        beginning(POLICY, effects(&config, &log, true)),
+    );
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    decide(&config, PlanWord::Undo).unwrap();
+    let undone = Action::Undo {
+        kind: StepKind::Isolate,
+        notes: vec![("note".into(), "7".into())],
+    };
+    pass_until(&hands, "it is undone", || {
+        log.has(&undone) && state(&config) == "ended"
+    });
+    let plan = shell(&config).unwrap();
+    let steps = plan.steps.iter().filter(|s| s.undone.is_some());
+    assert_eq!(
+        steps.map(|s| s.step.as_str()).collect::<Vec<_>>(),
+        ["isolate"]
+    );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn the_switch_stops_all_automation_also_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let begin = || beginning(POLICY, effects(&config, &log, true));
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin());
+    let switch = |stop| Request::PlanSwitch {
+        stop,
+        reason: "drill".into(),
+    };
+    client(&config).ask(&switch(true)).unwrap();
+    attack(&rig);
+    for _ in 0..40 {
+        hands.pass(50_000_000);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    rig.agent.stop("test");
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin());
+    std::thread::sleep(Duration::from_millis(2500));
+    hands.pass(SECOND);
+    assert!(log.all().is_empty());
+    client(&config).ask(&switch(false)).unwrap();
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    assert!(log.has(&Action::Remove));
+    rig.agent.stop("test");
+}
+
+/// A run's journal cut after its first `keep` records, as a kill at that moment leaves it.
+fn cut(config: &Config, all: &[(u64, Record)], keep: usize) {
+    use plimsoll_agent::ledger::stored;
+    use plimsoll_evidence::{Journal, Options};
+    std::fs::create_dir_all(&config.data_dir).unwrap();
+    let mut options = Options::new("test-node");
+    options.emergency_bytes = 64 << 10;
+    let (mut journal, _) = Journal::open(config.journal_dir(), options).unwrap();
+    for (_, record) in &all[..keep] {
+        let (at, about) = match record {
+            Record::Observation(o) => (o.at, o.instance.clone()),
+            Record::Alert(a) => (a.at, a.instance.clone()),
+            Record::Plan(p) => (p.at, p.instance.clone()),
+            Record::Step(s) => (s.at, None),
+            Record::Delivery(d) => (d.at, None),
+            Record::Lifecycle(l) => (l.at, None),
+            Record::Container(c) => (c.first_seen, Some(c.instance.clone())),
+            _ => (
+                Stamp {
+                    wall: WallNs(WALL),
+                    ..Stamp::default()
+                },
+                None,
+            ),
+        };
+        let about = about.as_ref();
+        journal.append_durable(stored(record, at, about)).unwrap();
+    }
+    drop(journal);
+}
+
+#[test]
+fn a_kill_at_any_journal_write_keeps_the_order_and_repeats_nothing_dangerous() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        beginning(POLICY, effects(&config, &log, true)),
+    );
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    let all = records(&config);
+    rig.agent.stop("test");
+    let first = all
+        .iter()
+        .position(|(_, r)| matches!(r, Record::Alert(_)))
+        .unwrap();
+    for keep in first..=all.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Rig::config(dir.path());
+        cut(&config, &all, keep);
+        let (hands, log) = (Hands::new(), Log::default());
+        hands.pass(30 * SECOND);
+        let rig = Rig::start_with(
+            &config,
+            &hands,
+            Town::new(&[web()]),
+            beginning(POLICY, effects(&config, &log, true)),
+        );
+        let before = &all[..keep];
+        let alerted = before
+            .iter()
+            .any(|(_, r)| matches!(r, Record::Alert(a) if a.rule.to_lowercase().contains("shell")));
+        if alerted {
+            // the container is known again
+            rig.deliver(arrival(rig.now(), 7));
+            rig.settle();
+            pass_until(
+                &hands,
+                &format!("the plan has ended after a kill at {keep}"),
+                || state(&config) == "ended",
+            );
+            let begun = |kind| {
+                before.iter().any(|(_, r)| matches!(r, Record::Step(s) if s.kind == kind && s.phase == StepPhase::Began))
+            };
+            for (kind, action) in [
+                (StepKind::KillTree, Action::KillTree),
+                (StepKind::Remove, Action::Remove),
+            ] {
+                let here = log.all().iter().filter(|a| **a == action).count();
+                assert_eq!(
+                    here,
+                    usize::from(!begun(kind)),
+                    "{kind:?} after a kill at {keep}"
+                );
+            }
+        }
+        rig.agent.stop("test");
+    }
+}
+
+/// A sender that lives in this process: one receiver, which answers as it is told.
+fn sender(
+    heard: Arc<Mutex<Vec<String>>>,
+    answer: impl Fn(usize) -> Option<TryResult> + Send + Sync + 'static,
+) -> Launch {
+    let answer = Arc::new(answer);
+    Box::new(move || {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (heard, answer) = (heard.clone(), answer.clone());
+        std::thread::spawn(move || {
+            let mut to = theirs.try_clone().unwrap();
+            let mut say = |m: &FromSender| {
+                let line = serde_json::to_string(m).unwrap() + "\n";
+                to.write_all(line.as_bytes()).is_ok()
+            };
+            say(&FromSender::Hello {
+                receivers: vec![Receiver {
+                    name: "ops".into(),
+                    kind: "webhook".into(),
+                    priority: "debug".into(),
+                    per_minute: 60,
+                }],
+            });
+            for line in BufReader::new(theirs).lines() {
+                let Ok(line) = line else { return };
+                let ToSender::Send { receiver, message } = serde_json::from_str(&line).unwrap();
+                let n = {
+                    let mut heard = heard.lock().unwrap();
+                    heard.push(message.key.clone());
+                    heard.len()
+                };
+                // `None`: the sender dies in the middle of a try
+                let Some(result) = answer(n) else { return };
+                let (key, detail) = (message.key, "ok".to_owned());
+                say(&FromSender::Tried {
+                    receiver,
+                    key,
+                    result,
+                    detail,
+                });
+            }
+        });
+        Ok(Running {
+            stream: ours,
+            child: None,
+        })
+    })
+}
+
+#[test]
+fn alerts_are_told_once_more_after_the_sender_died_and_the_plan_after_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let mut begin = beginning(POLICY, effects(&config, &log, true));
+    begin.launch = Some(sender(heard.clone(), |n| {
+        (n > 1).then_some(TryResult::Delivered)
+    }));
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin);
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    pass_until(&hands, "the plan is told", || {
+        heard.lock().unwrap().iter().any(|k| k.starts_with("P-"))
+    });
+    let heard = heard.lock().unwrap().clone();
+    assert_eq!(heard[0], heard[1], "the try that was cut off is made again");
+    let plan = shell(&config).unwrap();
+    assert_eq!(plan.steps[0].state, "done", "{plan:?}");
+    let at = |k: &str| heard.iter().position(|h| h == k).unwrap();
+    assert!(at(&plan.alert_id) < at(&format!("{}-plan", plan.plan_id)));
+    rig.agent.stop("test");
+}
+
+#[test]
+fn what_was_not_delivered_before_a_restart_is_delivered_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let begin = |heard: &Arc<Mutex<Vec<String>>>, result: TryResult| {
+        let perform: Perform = Arc::new(|_, _| StepOutcome::TimedOut);
+        let mut begin = beginning("version: 1\npolicies: []\n", perform);
+        begin.launch = Some(sender(heard.clone(), move |_| Some(result.clone())));
+        begin
+    };
+    let later = TryResult::Later {
+        retry_after_ms: Some(600_000),
+    };
+    let (first, second) = (
+        Arc::<Mutex<Vec<String>>>::default(),
+        Arc::<Mutex<Vec<String>>>::default(),
+    );
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin(&first, later));
+    attack(&rig);
+    pass_until(&hands, "a try was made", || {
+        !first.lock().unwrap().is_empty()
+    });
+    rig.agent.stop("test");
+    let ids: Vec<String> = alerts(&records(&config))
+        .iter()
+        .map(|a| a.id.to_string())
+        .collect();
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        begin(&second, TryResult::Delivered),
+    );
+    pass_until(&hands, "all are told", || {
+        let heard = second.lock().unwrap();
+        ids.iter().all(|id| heard.contains(id))
+    });
+    rig.agent.stop("test");
+    let third = Arc::<Mutex<Vec<String>>>::default();
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        begin(&third, TryResult::Delivered),
+    );
+    for _ in 0..40 {
+        hands.pass(50_000_000);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(
+        third.lock().unwrap().is_empty(),
+        "what was delivered is not told again"
+    );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn an_alert_is_handed_to_a_receiver_within_100_ms_of_being_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let perform: Perform = Arc::new(|_, _| StepOutcome::TimedOut);
+    let mut begin = beginning("version: 1\npolicies: []\n", perform);
+    begin.launch = Some(sender(heard.clone(), |_| Some(TryResult::Delivered)));
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin);
+    std::thread::sleep(Duration::from_millis(300));
+    attack(&rig);
+    // `attack` returns when the alert is durable
+    let since = std::time::Instant::now();
+    until("it is told", || !heard.lock().unwrap().is_empty());
+    assert!(
+        since.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        since.elapsed()
+    );
+    rig.agent.stop("test");
+}
