@@ -19,8 +19,8 @@ use plimsoll_evidence::{
 };
 use plimsoll_model::record::SCHEMA_VERSION;
 use plimsoll_model::{
-    Alert, AlertSource, BootNs, Container, Drift, Gap, GapScope, Instance, NodeId, Observation,
-    Record, RecordId, RecordKind, Stage, Stamp, WallNs,
+    Alert, AlertSource, BootNs, Container, Drift, EventKind, Gap, GapScope, Instance, NodeId,
+    Observation, Record, RecordId, RecordKind, Stage, Stamp, WallNs,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
@@ -196,27 +196,38 @@ impl Ledger {
         kept
     }
 
-    /// Hands over findings, to become durable together.
+    /// Hands over findings, to become durable together and at once.
     pub fn raise(&self, mut findings: Vec<Finding>) -> bool {
         let now = self.clocks.boot();
-        let mut about = Vec::with_capacity(findings.len());
-        for finding in &mut findings {
-            let records = 1 + finding.drifts.len() + finding.alerts.len();
-            let observation = &finding.observation;
-            about.push((observation.instance.clone(), observation.at, records as u64));
-            for alert in &mut finding.alerts {
-                alert.handed_boot = now;
-                self.latency.handed(now.0.saturating_sub(alert.at.boot.0));
-            }
+        for alert in findings.iter_mut().flat_map(|f| &mut f.alerts) {
+            alert.handed_boot = now;
+            self.latency.handed(now.0.saturating_sub(alert.at.boot.0));
         }
+        self.hand_over(findings, true)
+    }
+
+    /// Hands over findings about which there is no alert: they become durable with the next group.
+    pub fn keep(&self, findings: Vec<Finding>) -> bool {
+        self.hand_over(findings, false)
+    }
+
+    fn hand_over(&self, mut findings: Vec<Finding>, urgent: bool) -> bool {
+        let count = |f: &Finding| (1 + f.drifts.len() + f.alerts.len()) as u64;
+        let about: Vec<_> = findings
+            .iter()
+            .map(|f| (f.observation.instance.clone(), f.observation.at, count(f)))
+            .collect();
+        let bytes = findings.iter().map(held_by).sum();
         let origin = self.origin.clone();
         let told = Told {
             latency: self.latency.clone(),
             listener: self.listener.get().cloned(),
         };
-        let write =
-            move |journal: &mut Journal| write_findings(journal, &origin, &mut findings, &told);
-        let kept = self.with(|w| w.run(write).is_ok()) == Some(true);
+        let write = move |journal: &mut Journal| match urgent {
+            true => write_findings(journal, &origin, &mut findings, &told),
+            false => append_findings(journal, &origin, &mut findings, &told, How::Quietly),
+        };
+        let kept = self.with(|w| w.run_holding(bytes, urgent, write).is_ok()) == Some(true);
         for (instance, at, records) in about {
             self.settle(kept, at, instance.as_ref(), records);
         }
@@ -439,25 +450,50 @@ fn policy_text(policy: &RetentionPolicy, prune: &plimsoll_evidence::Prune) -> St
 
 fn write_findings(journal: &mut Journal, origin: &NodeId, findings: &mut [Finding], told: &Told) {
     let calm = journal.health().trouble.is_none();
-    append_findings(journal, origin, findings, told, calm);
+    let how = if calm { How::Together } else { How::OneByOne };
+    append_findings(journal, origin, findings, told, how);
     if journal.sync().is_err() && calm {
         // The disk began to refuse in this commit: the leaves foretold above are void. Again,
         // leaf by leaf; the same alert ids make the first attempt and this one the same alert.
-        append_findings(journal, origin, findings, told, false);
+        append_findings(journal, origin, findings, told, How::OneByOne);
         // what that could not keep is counted by the journal
         let _ = journal.sync();
     }
 }
 
-/// `calm`: the journal takes records, so the leaf that `append` foretells is the one it gets
-/// (nothing else is pending when a task begins). Otherwise each observation is made durable first.
+/// How findings are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// The journal takes records, so the leaf that `append` foretells is the one it gets (nothing
+    /// else is pending when an urgent task begins).
+    Together,
+    /// It refuses records: each observation is made durable first.
+    OneByOne,
+    /// Without alerts, with the next group. While the journal refuses records nothing is foretold:
+    /// a drift then names no observation, and both are counted as lost if they are.
+    Quietly,
+}
+
+/// Bytes that a finding holds in memory, about.
+fn held_by(finding: &Finding) -> usize {
+    let argv = finding.observation.lineage.iter().flat_map(|a| &a.argv);
+    let words: usize = argv.map(|a| 32 + a.len()).sum();
+    let of_exec = match &finding.observation.event.kind {
+        EventKind::Exec(exec) => exec.argv.iter().map(|a| 32 + a.len()).sum(),
+        _ => 0,
+    };
+    let lineages = finding.drifts.iter().map(|_| 1024 + words).sum::<usize>();
+    1024 + words + of_exec + lineages + finding.alerts.len() * 2048
+}
+
 fn append_findings(
     journal: &mut Journal,
     origin: &NodeId,
     findings: &mut [Finding],
     told: &Told,
-    calm: bool,
+    how: How,
 ) {
+    let calm = journal.health().trouble.is_none();
     for finding in findings {
         let (at, instance) = (finding.observation.at, finding.observation.instance.clone());
         let observation = stored(
@@ -465,10 +501,10 @@ fn append_findings(
             at,
             instance.as_ref(),
         );
-        let leaf = if calm {
-            journal.append(observation).ok()
-        } else {
-            journal.append_durable(observation).ok().map(|d| d.leaf)
+        let leaf = match how {
+            How::Together => journal.append(observation).ok(),
+            How::OneByOne => journal.append_durable(observation).ok().map(|d| d.leaf),
+            How::Quietly => journal.append(observation).ok().filter(|_| calm),
         };
         let id = leaf.map(|leaf| RecordId {
             origin: origin.clone(),
@@ -477,7 +513,7 @@ fn append_findings(
         for drift in &mut finding.drifts {
             drift.observation.clone_from(&id);
             let record = stored(&Record::Drift(drift.clone()), at, instance.as_ref());
-            journal.append_with(record, true, Box::new(drop));
+            journal.append_with(record, how != How::Quietly, Box::new(drop));
         }
         for alert in &mut finding.alerts {
             alert.evidence = id.iter().cloned().collect();

@@ -585,15 +585,13 @@ impl Pipeline {
     fn flush(&mut self) {
         if !self.findings.is_empty() {
             let findings = std::mem::take(&mut self.findings);
-            let shown: Vec<Alert> = findings
-                .iter()
-                .flat_map(|f| f.alerts.iter().cloned())
-                .collect();
-            let dicts: Vec<_> = findings.iter().map(|f| f.observation.event.dict).collect();
-            if !self.parts.ledger.raise(findings) {
-                dicts.into_iter().for_each(|dict| self.forget(dict));
-            }
+            let (alerting, quiet): (Vec<_>, Vec<_>) =
+                findings.into_iter().partition(|f| !f.alerts.is_empty());
+            let alerts = alerting.iter().flat_map(|f| f.alerts.iter().cloned());
+            let shown: Vec<Alert> = alerts.collect();
+            self.hand_over(alerting, Ledger::raise);
             shown.iter().for_each(|alert| self.show(alert));
+            self.hand_over(quiet, Ledger::keep);
         }
         let mut ordinary = std::mem::take(&mut self.ordinary);
         for o in ordinary.drain(..) {
@@ -603,6 +601,16 @@ impl Pipeline {
         }
         // the room is used again by the next batch
         self.ordinary = ordinary;
+    }
+
+    fn hand_over(&mut self, findings: Vec<Finding>, to: fn(&Ledger, Vec<Finding>) -> bool) {
+        if findings.is_empty() {
+            return;
+        }
+        let dicts: Vec<_> = findings.iter().map(|f| f.observation.event.dict).collect();
+        if !to(&self.parts.ledger, findings) {
+            dicts.into_iter().for_each(|dict| self.forget(dict));
+        }
     }
 
     fn forget(&mut self, dict: Option<[u8; 48]>) {

@@ -73,14 +73,28 @@ type Task = Box<dyn FnOnce(&mut Journal) + Send>;
 enum Item {
     Append(Record),
     Urgent(Record, Ack),
-    Task(Task),
+    Task {
+        task: Task,
+        /// What it holds, towards the bound.
+        bytes: usize,
+        /// It begins with nothing pending and is committed at once.
+        urgent: bool,
+    },
 }
 
 impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Append(record) | Self::Urgent(record, _) => record.payload.len(),
-            Self::Task(_) => 0,
+            Self::Task { bytes, .. } => *bytes,
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Append(_) => false,
+            Self::Urgent(..) => true,
+            Self::Task { urgent, .. } => *urgent,
         }
     }
 }
@@ -168,7 +182,29 @@ impl JournalWriter {
     /// # Errors
     /// When the queue is full or the writer has stopped.
     pub fn run(&self, task: impl FnOnce(&mut Journal) + Send + 'static) -> Result<(), AppendError> {
-        self.push(100, 0, || Item::Task(Box::new(task)))
+        self.run_holding(0, true, task)
+    }
+
+    /// The same for a task that holds records of about `bytes`, which count towards the queue's
+    /// bound. One that is not `urgent` waits for the next group commit like ordinary records do, and
+    /// may begin while others are pending.
+    ///
+    /// # Errors
+    /// When the queue is full or the writer has stopped.
+    pub fn run_holding(
+        &self,
+        bytes: usize,
+        urgent: bool,
+        task: impl FnOnce(&mut Journal) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let spare = 100_usize.saturating_sub(self.shared.bounds.urgent_percent);
+        let percent = if urgent { 100 } else { spare };
+        let item = || Item::Task {
+            task: Box::new(task),
+            bytes,
+            urgent,
+        };
+        self.push(percent, bytes, item)
             .map_err(|refusal| match refusal {
                 Refusal::Full => AppendError::QueueFull,
                 Refusal::Stopped => AppendError::Stopped,
@@ -229,9 +265,12 @@ impl JournalWriter {
         let mut record = Some(record);
         // The closure runs only when there is room, so a refused record is still here.
         let pushed = self.push(percent, bytes, || {
-            record
-                .take()
-                .map_or_else(|| Item::Task(Box::new(|_| {})), item)
+            let nothing = || Item::Task {
+                task: Box::new(|_| {}),
+                bytes: 0,
+                urgent: false,
+            };
+            record.take().map_or_else(nothing, item)
         });
         match (pushed, record) {
             (Err(Refusal::Full), Some(record)) => Err(SubmitError::Full(Box::new(record))),
@@ -259,7 +298,7 @@ impl JournalWriter {
             return Err(Refusal::Full);
         }
         let item = item();
-        let urgent = !matches!(item, Item::Append(_));
+        let urgent = item.is_urgent();
         queue.bytes = bytes;
         queue.urgent += usize::from(urgent);
         queue.items.push_back(item);
@@ -310,8 +349,10 @@ fn write_until_closed(shared: &Shared, mut journal: Journal) -> Journal {
                     drop(accepted);
                 }
                 Item::Urgent(record, ack) => journal.append_with(record, true, ack),
-                Item::Task(task) => {
-                    journal.commit();
+                Item::Task { task, urgent, .. } => {
+                    if urgent {
+                        journal.commit();
+                    }
                     task(&mut journal);
                 }
             }
@@ -362,8 +403,5 @@ fn take_round(queue: &mut Queue, round: &mut Vec<Item>) {
     let count = queue.items.len().min(ROUND_RECORDS);
     round.extend(queue.items.drain(..count));
     queue.bytes -= round.iter().map(Item::bytes).sum::<usize>();
-    queue.urgent -= round
-        .iter()
-        .filter(|item| !matches!(item, Item::Append(_)))
-        .count();
+    queue.urgent -= round.iter().filter(|item| item.is_urgent()).count();
 }

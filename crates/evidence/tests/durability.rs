@@ -493,6 +493,43 @@ fn writer_keeps_order_and_tells_every_alert() {
 }
 
 #[test]
+fn what_tasks_hold_counts_towards_the_bound_and_quiet_ones_leave_room_for_urgent_ones() {
+    let bench = Bench::new();
+    let bounds = QueueBounds {
+        bytes: 1000,
+        urgent_percent: 20,
+        ..QueueBounds::default()
+    };
+    let writer = JournalWriter::start(bench.open().0, bounds).unwrap();
+    let (block, blocked) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel();
+    writer
+        .run(move |_| {
+            begun.send(()).unwrap();
+            assert!(blocked.recv().is_err(), "waits until the test lets go");
+        })
+        .unwrap();
+    begins.recv().unwrap();
+    let (told, ran) = std::sync::mpsc::channel();
+    let task = |name: &'static str| {
+        let told = told.clone();
+        move |_: &mut plimsoll_evidence::Journal| told.send(name).unwrap()
+    };
+    writer.run_holding(700, false, task("quiet")).unwrap();
+    let full = writer.run_holding(200, false, task("too much"));
+    assert_eq!(full, Err(AppendError::QueueFull));
+    writer.run_holding(200, true, task("urgent")).unwrap();
+    assert_eq!(writer.status().queued_bytes, 900);
+    assert!(writer.run_holding(200, true, task("beyond")).is_err());
+    drop(block);
+    assert_eq!(
+        [ran.recv().unwrap(), ran.recv().unwrap()],
+        ["quiet", "urgent"]
+    );
+    drop(writer);
+}
+
+#[test]
 fn full_queue_gives_the_record_back_and_keeps_room_for_alerts() {
     let bench = Bench::new();
     let bounds = QueueBounds {
