@@ -116,6 +116,23 @@ impl Agent {
     pub(crate) fn status(&self) -> Value {
         self.lines(&["status"]).pop().unwrap_or_default()
     }
+    /// Makes everything seen so far durable.
+    pub(crate) fn flush(&self) {
+        use plimsoll_api::{Client, Request};
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            let client = Client::connect(&self.dir.join("agent.sock"), Duration::from_secs(30));
+            let flushed = client.and_then(|mut c| c.ask(&Request::Flush {}));
+            let queues = &self.status()["queues"];
+            let empty = ["inbox_bulk", "journal_queue"]
+                .iter()
+                .all(|q| queues[q] == 0);
+            if flushed.is_ok() && empty {
+                return;
+            }
+            assert!(Instant::now() < end, "the agent does not get through");
+        }
+    }
     pub(crate) fn wait(&self, done: impl Fn(&Value) -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
         while !done(&self.status()) {
