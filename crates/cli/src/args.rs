@@ -142,7 +142,10 @@ Examples:
 Examples:
   plimsoll rules check my-rules.yaml       errors and warnings with line, column and item
   plimsoll rules list                      every rule, and why one is off here
-  plimsoll rules explain 'Terminal shell in container'")]
+  plimsoll rules explain 'Terminal shell in container'
+  plimsoll rules record --container web > s.jsonl
+  plimsoll rules test my-rules.yaml --scenario s.jsonl
+  plimsoll rules audit --rules k8s_audit_rules.yaml audit.log")]
     Rules {
         #[command(subcommand)]
         command: RulesCommand,
@@ -222,6 +225,42 @@ With --json: Falco's own result shape (falco_load_results).")]
         /// Name of the rule
         #[arg(value_name = "RULE")]
         rule: String,
+        #[command(flatten)]
+        files: RuleFiles,
+    },
+    /// Try rules on recorded events: which fire, and what was the first condition that was false
+    #[command(after_help = "\
+Exit status 0 when a rule fires on an event of the scenario (with --expect quiet: when none does), else 1.
+A scenario holds a JSON object a line: Falco's fields of one event, or a Kubernetes audit event; see
+docs/guide/rules.md. `plimsoll rules record` writes one from the journal.")]
+    Test {
+        /// Rule files, or directories of them
+        #[arg(required = true, value_name = "FILE|DIR")]
+        files: Vec<PathBuf>,
+        /// The events; `-` for standard input
+        #[arg(long, value_name = "SCENARIO")]
+        scenario: PathBuf,
+        /// Only this rule
+        #[arg(long, value_name = "RULE")]
+        rule: Option<String>,
+        /// What has to come of it
+        #[arg(long, value_name = "fire|quiet", value_parser = ["fire", "quiet"], default_value = "fire")]
+        expect: String,
+    },
+    /// Write a scenario from what was observed: each event as rules see it, a JSON object a line
+    Record(Selection),
+    /// Judge Kubernetes audit events from a file or standard input; alerts as Falco prints them
+    #[command(after_help = "\
+Reads a JSON object a line, as the API server's log and webhook write them (an event, a list of events,
+or an EventList), until the end of the input. With --json: Falco's JSON, an alert a line. Exit status 1
+when a line could not be read; the others are judged all the same.
+
+Example:
+  kubectl logs -f audit-forwarder | plimsoll rules audit --rules k8s_audit_rules.yaml -")]
+    Audit {
+        /// The events; `-` for standard input
+        #[arg(value_name = "FILE")]
+        events: PathBuf,
         #[command(flatten)]
         files: RuleFiles,
     },

@@ -84,7 +84,7 @@ impl FromStr for Moment {
 }
 
 /// `2026-11-21`, `2026-11-21T01:02:03Z`, `2026-11-21 01:02:03.004Z`; UTC only.
-fn rfc3339(s: &str) -> Option<WallNs> {
+pub(crate) fn rfc3339(s: &str) -> Option<WallNs> {
     let s = s.strip_suffix(['Z', 'z']).unwrap_or(s);
     let (date, time) = s.split_once(['T', 't', ' ']).unwrap_or((s, "00:00:00"));
     let mut parts = date.split('-').map(|p| p.parse::<i64>().ok());

@@ -13,16 +13,19 @@
 //! The way through it: [`load`] reads texts into a [`Ruleset`] or says why not in a [`LoadReport`];
 //! [`Ruleset::judge`] asks an [`EventView`] for fields and gives the rules that match;
 //! [`Ruleset::could_match`] does the same with values that are not known;
+//! [`audit`] is a view of Kubernetes audit events;
 //! [`Ruleset::reason`], [`Ruleset::render`] and [`Ruleset::explain`] say why, what and how.
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod compile;
 mod events;
 mod explain;
 mod fields;
 mod graph;
 mod judge;
+mod kept;
 mod load;
 mod matcher;
 mod output;
@@ -40,6 +43,7 @@ pub use fields::{
     ArgRule, Field, FieldArg, FieldError, FieldInfo, FieldRef, FieldType, NodeCapabilities, Shape,
 };
 pub use judge::{Condition, MatchMode, Reason, Scratch};
+pub use kept::Kept;
 pub use load::ENGINE_VERSION;
 pub use output::{OutputValue, Rendered};
 pub use report::{Code, Context, FileReport, Finding, LoadReport, Location, Position};

@@ -14,6 +14,7 @@
 //! | [`view`] | an observation, asked for Falco's fields |
 //! | [`kinds`] | which `evt.type` an observation may have |
 //! | [`key`] | what the kernel's dictionary may answer for |
+//! | [`scenario`] | events as rules see them, in a file |
 //! | [`watched`] | behaviours that the kernel emits every time for the rules' sake |
 //! | [`capabilities`] | what this sensor does not tell rules |
 //! | `args`, `net`, `process`, `workload`, `words` | parts of the view |
@@ -29,6 +30,7 @@ pub mod key;
 pub mod kinds;
 mod net;
 mod process;
+pub mod scenario;
 pub mod view;
 pub mod watched;
 pub mod watcher;

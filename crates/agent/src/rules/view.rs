@@ -13,8 +13,8 @@ use super::{args, process, words};
 use plimsoll_baseline::PeerNames;
 use plimsoll_model::event::{Exec, FileEvent};
 use plimsoll_model::{Ancestor, Container, EventKind as Seen, FileOp, Observation, Origin, Trust};
-use plimsoll_rules::{EventKind, EventView, Field, FieldArg, FieldRef, Value};
-use std::cell::{Cell, OnceCell};
+use plimsoll_rules::{EventKind, EventView, Field, FieldArg, FieldRef, Kept, Value};
+use std::cell::Cell;
 
 /// What successful calls return that make a descriptor: its number is not recorded, and this one
 /// is no standard stream. It is compared, never shown.
@@ -38,7 +38,7 @@ pub struct View<'a> {
     lines: process::Lines<'a>,
     kind: Cell<EventKind>,
     showing: Cell<bool>,
-    pub(super) made: Arena,
+    made: Kept<Vec<u8>>,
 }
 
 impl<'a> View<'a> {
@@ -57,7 +57,7 @@ impl<'a> View<'a> {
             lines: process::Lines::new(obs),
             kind: Cell::new(kind),
             showing: Cell::new(false),
-            made: Arena::default(),
+            made: Kept::default(),
         }
     }
 
@@ -382,42 +382,6 @@ fn category(kind: &Seen) -> Option<&'static [u8]> {
         Seen::Signal { .. } => b"signal",
         _ => b"other",
     })
-}
-
-/// Texts that were composed for one event; they live as long as its view.
-#[derive(Default)]
-pub(super) struct Arena(OnceCell<Box<Made>>);
-
-struct Made {
-    text: Vec<u8>,
-    next: Arena,
-}
-
-impl Arena {
-    /// Keeps a text.
-    pub(super) fn keep(&self, text: Vec<u8>) -> &[u8] {
-        let mut place = self;
-        while let Some(made) = place.0.get() {
-            place = &made.next;
-        }
-        let made = place.0.get_or_init(|| {
-            Box::new(Made {
-                text,
-                next: Arena::default(),
-            })
-        });
-        &made.text
-    }
-}
-
-impl Drop for Arena {
-    /// One after another: a long chain must not be dropped by recursion.
-    fn drop(&mut self) {
-        let mut next = self.0.take();
-        while let Some(mut made) = next {
-            next = made.next.0.take();
-        }
-    }
 }
 
 impl View<'_> {

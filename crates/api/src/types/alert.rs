@@ -163,7 +163,7 @@ fn is_numeric(name: &str) -> bool {
 }
 
 /// A version 8 UUID (RFC 9562) over the alert's id: the same for every repeat and reader.
-fn uuid_of(alert_id: &str) -> String {
+pub fn uuid_of(alert_id: &str) -> String {
     let mut h = sha2::Sha256::new();
     h.update(b"plimsoll alert\0");
     h.update(alert_id);

@@ -14,7 +14,7 @@ mod gap;
 mod response;
 mod status;
 
-pub use alert::{Alert, PlimsollAlert};
+pub use alert::{Alert, PlimsollAlert, uuid_of};
 pub use answer::{Answer, Completeness, CompletenessGap, Statement, StatementStatus};
 pub use baseline::{
     Baseline, BaselineChange, BaselineDetail, BaselineDiff, BaselineRef, KnownBehaviour,

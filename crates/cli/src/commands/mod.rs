@@ -10,6 +10,8 @@ pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod gaps;
 pub(crate) mod rules;
+pub(crate) mod rules_audit;
+pub(crate) mod rules_try;
 pub(crate) mod run;
 pub(crate) mod select;
 pub(crate) mod status;

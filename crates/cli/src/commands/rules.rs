@@ -29,6 +29,20 @@ pub(crate) fn rules(
         RulesCommand::Check { files } => check(global, files, out),
         RulesCommand::List(files) => list(global, files, out),
         RulesCommand::Explain { rule, files } => explain(global, files, rule, out),
+        RulesCommand::Test {
+            files,
+            scenario,
+            rule,
+            expect,
+        } => {
+            let loaded = loaded(global, files)?;
+            let only = rule.as_deref().map(|r| find(&loaded, r)).transpose()?;
+            super::rules_try::test(&loaded, scenario, only, expect == "fire", out)
+        }
+        RulesCommand::Record(selection) => super::rules_try::record(global, selection, out),
+        RulesCommand::Audit { events, files } => {
+            super::rules_audit::audit(&loaded(global, &files.rules)?, events, out)
+        }
     }
 }
 

@@ -1,0 +1,229 @@
+//! `plimsoll rules`: what people and scripts get from it. No root, no agent.
+
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const RULES: &str = r#"
+- list: secrets
+  items: [/srv/key]
+- macro: reads
+  condition: (evt.type in (open, openat, openat2) and evt.is_open_read = true)
+- rule: Key read
+  desc: the key is read
+  condition: reads and fd.name in (secrets) and not proc.name = keeper
+  output: key read by %proc.name
+  priority: WARNING
+  tags: [T1552.001]
+- rule: Needs what is not collected
+  desc: d
+  condition: evt.type = execve and proc.env contains SECRET
+  output: o
+  priority: NOTICE
+- rule: Off
+  desc: d
+  condition: evt.type = execve and proc.name = x
+  output: o
+  priority: DEBUG
+  enabled: false
+- rule: Exec into a pod
+  desc: d
+  condition: ka.target.subresource = exec and ka.uri.param[command] = sh
+  output: shell in %ka.target.name by %ka.user.name
+  priority: NOTICE
+  source: k8s_audit
+"#;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        // what this machine has in /etc is no part of a test
+        let config = format!(
+            "version: 1\nrules:\n  builtin: false\n  paths: [{}]\n",
+            place.file("rules.yaml", RULES).display()
+        );
+        place.file("config.yaml", &config);
+        place
+    }
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+    fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        c.current_dir(self.path())
+            .args(["--config", "config.yaml", "--data-dir", "data"])
+            .args(["--socket", "/nonexistent/agent.sock"])
+            .args(args)
+            .stdin(Stdio::null());
+        c
+    }
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        told(self.command(args).output().unwrap())
+    }
+    fn json(&self, args: &[&str]) -> Vec<Value> {
+        let (_, out, _) = self.run(&[&["--json"], args].concat());
+        out.lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
+    }
+}
+
+fn told(out: Output) -> (i32, String, String) {
+    (
+        out.status.code().unwrap(),
+        String::from_utf8_lossy(&out.stdout).into_owned(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    )
+}
+
+#[test]
+fn check_points_at_file_line_column_and_item() {
+    let place = Place::new();
+    assert_eq!(place.run(&["rules", "check", "rules.yaml"]).0, 0);
+    place.file(
+        "bad.yaml",
+        "- rule: b\n  desc: d\n  condition: proc.nmae = a\n  output: o\n  priority: NOTICE\n",
+    );
+    let (status, out, _) = place.run(&["rules", "check", "rules.yaml", "bad.yaml"]);
+    assert_eq!(status, 1);
+    assert!(
+        out.starts_with("bad.yaml:3:14: error LOAD_ERR_COMPILE_CONDITION: rule \"b\": nonexistent field 'proc.nmae'"),
+        "{out}"
+    );
+    let result =
+        &place.json(&["rules", "check", "rules.yaml", "bad.yaml"])[0]["falco_load_results"];
+    assert_eq!(result[0]["successful"], true);
+    assert_eq!(result[1]["successful"], false);
+    let error = &result[1]["errors"][0];
+    assert_eq!(error["code"], "LOAD_ERR_COMPILE_CONDITION");
+    assert_eq!(error["context"]["locations"][1]["item_name"], "b");
+    let missing = place.json(&["rules", "check", "/nonexistent.yaml"]);
+    assert_eq!(
+        missing[0]["falco_load_results"][0]["errors"][0]["code"],
+        "LOAD_ERR_FILE_READ"
+    );
+    // a terminal never obeys what a file holds
+    place.file("evil.yaml", "- rule: \"\\e[31mx\"\n  condition: nonsense\n");
+    let (_, out, _) = place.run(&["rules", "check", "evil.yaml"]);
+    assert!(!out.contains('\x1b'), "{out:?}");
+    assert_eq!(place.run(&["rules", "check"]).0, 2, "wrong usage");
+}
+
+#[test]
+fn list_says_why_a_rule_is_off() {
+    let place = Place::new();
+    let list = place.json(&["rules", "list"]);
+    let state = |name: &str| {
+        let rule = list.iter().find(|r| r["rule"] == name).unwrap();
+        (
+            rule["state"].as_str().unwrap().to_owned(),
+            rule["reasons"].to_string(),
+        )
+    };
+    assert_eq!(state("Key read").0, "active");
+    assert_eq!(list[0]["techniques"][0], "T1552.001");
+    let (off, why) = state("Needs what is not collected");
+    assert_eq!(off, "inactive");
+    assert!(why.contains("needs proc.env"), "{why}");
+    assert_eq!(state("Off").0, "disabled");
+    let (status, table, _) = place.run(&["rules", "list"]);
+    assert!(status == 0 && table.contains("T1552.001"), "{table}");
+}
+
+#[test]
+fn explain_expands_and_says_what_is_observed() {
+    let place = Place::new();
+    let (status, text, _) = place.run(&["rules", "explain", "key read"]);
+    assert_eq!(status, 0);
+    assert!(
+        text.contains("fd.name in (/srv/key)") && text.contains("reads"),
+        "{text}"
+    );
+    let (status, _, error) = place.run(&["rules", "explain", "Key"]);
+    assert!(status == 1 && error.contains("Key read"), "{error}");
+}
+
+#[test]
+fn a_scenario_shows_what_was_true_and_the_first_that_was_false() {
+    let place = Place::new();
+    place.file(
+        "s.jsonl",
+        "# a stranger, then the keeper\n\
+         {\"evt.type\": [\"openat\", \"open\"], \"evt.is_open_read\": true, \"fd.name\": \"/srv/key\", \"proc.name\": \"cat\"}\n\
+         {\"evt.type\": \"openat\", \"evt.is_open_read\": true, \"fd.name\": \"/srv/key\", \"proc.name\": \"keeper\"}\n",
+    );
+    let test = ["rules", "test", "rules.yaml", "--scenario", "s.jsonl"];
+    let (status, text, _) = place.run(&test);
+    assert_eq!(status, 0);
+    assert!(
+        text.contains("Key read fires") && text.contains("2 events, 1 matches"),
+        "{text}"
+    );
+    let told = place.json(&test);
+    assert_eq!(told[0]["outcome"], "fires");
+    let quiet = told.iter().find(|t| t["line"] == 3).unwrap();
+    assert_eq!(quiet["outcome"], "quiet");
+    assert_eq!(quiet["first_false"]["text"], "not proc.name = keeper");
+    assert_eq!(quiet["first_false"]["value"], "keeper");
+    assert_eq!(
+        place.run(&[&test[..], &["--expect", "quiet"]].concat()).0,
+        1
+    );
+    place.file(
+        "bad.jsonl",
+        "{\"evt.type\": \"execve\", \"proc.nmae\": 1}\n",
+    );
+    let (status, _, error) = place.run(&["rules", "test", "rules.yaml", "--scenario", "bad.jsonl"]);
+    assert!(
+        status == 1 && error.contains("line 1: proc.nmae"),
+        "{error}"
+    );
+}
+
+#[test]
+fn audit_events_are_judged_as_they_come_in_and_bad_lines_are_said() {
+    let place = Place::new();
+    let event = include_str!("../../../fuzz/seeds/audit/exec-into-pod.json").trim();
+    let mut child = place
+        .command(&["--json", "rules", "audit", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut to = child.stdin.take().unwrap();
+    let long = "x".repeat(5 << 20);
+    writeln!(
+        to,
+        "{event}\nnot json\n{long}\n{}",
+        event.replace("command=sh", "command=ls")
+    )
+    .unwrap();
+    drop(to);
+    let (status, out, error) = told(child.wait_with_output().unwrap());
+    assert_eq!(status, 1, "lines that were not read");
+    let alerts: Vec<Value> = out
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let [alert] = &alerts[..] else {
+        panic!("one alert, not {alerts:?}");
+    };
+    assert_eq!(alert["rule"], "Exec into a pod");
+    assert_eq!(alert["source"], "k8s_audit");
+    assert_eq!(alert["output"], "shell in web-0 by eve@example.com");
+    assert_eq!(alert["output_fields"]["ka.target.name"], "web-0");
+    assert_eq!(alert["time"], "2026-03-01T10:00:00.250000Z");
+    assert!(
+        error.contains("line 2 is not read") && error.contains("line 3 is not read: longer"),
+        "{error}"
+    );
+}
