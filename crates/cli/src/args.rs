@@ -1,6 +1,6 @@
 //! The command line: commands, options and their help.
 
-use crate::commands::evidence::args::EvidenceCommand;
+use crate::commands::evidence::args::{EvidenceCommand, ReplayArgs};
 use crate::when::{Length, Moment};
 use clap::{Args, Parser, Subcommand};
 use plimsoll_ask::Question;
@@ -158,6 +158,12 @@ Examples:
         #[command(subcommand)]
         command: EvidenceCommand,
     },
+    /// Judge recorded observations again and compare; exit status 1 when a verdict differs
+    #[command(after_help = "\
+A verdict is a function of the observation as stored, the baseline version and the rules in force,
+all of which are records. What cannot be judged again, because a record is gone, is counted as
+unknown.")]
+    Replay(ReplayArgs),
 }
 
 fn ask_help() -> String {

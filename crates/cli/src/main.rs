@@ -18,6 +18,7 @@ mod commands;
 mod failure;
 mod journal;
 mod out;
+mod replay;
 mod source;
 mod table;
 mod when;
@@ -67,6 +68,7 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Gaps(args) => commands::gaps::gaps(global, args, out),
         Command::Rules { command } => commands::rules::rules(global, command, out),
         Command::Ask(args) => commands::ask::ask(global, args, out),
+        Command::Replay(args) => commands::replay::replay(global, args, out),
         Command::Evidence { command } => commands::evidence::evidence(global, command, out),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod drift;
 pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod gaps;
+pub(crate) mod replay;
 pub(crate) mod rules;
 pub(crate) mod rules_audit;
 pub(crate) mod rules_try;

@@ -7,6 +7,8 @@ mod hold;
 mod select;
 mod verify;
 
+pub(crate) use verify::target;
+
 use crate::Verdict;
 use crate::args::Global;
 use crate::failure::Failure;

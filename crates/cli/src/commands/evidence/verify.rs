@@ -56,7 +56,7 @@ pub(crate) fn verify(
 }
 
 /// A data directory's journal, a journal, or a bundle.
-pub(super) fn target(global: &Global, given: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn target(global: &Global, given: Option<&Path>) -> Result<PathBuf, Failure> {
     let Some(given) = given else {
         return Ok(config(global, Overrides::default())?.journal_dir());
     };
