@@ -1,6 +1,8 @@
 //! The command line: commands, options and their help.
 
 use crate::commands::evidence::args::{EvidenceCommand, ReplayArgs};
+use crate::commands::notify::NotifyCommand;
+use crate::commands::plan::PlanCommand;
 use crate::when::{Length, Moment};
 use clap::{Args, Parser, Subcommand};
 use plimsoll_ask::Question;
@@ -137,6 +139,28 @@ Examples:
   plimsoll gaps --since 1d
   plimsoll gaps --container web --json")]
     Gaps(GapsArgs),
+    /// What is done about alerts: list, show, approve, deny, undo; one switch for all of it
+    #[command(after_help = "\
+Examples:
+  plimsoll plan show --alert A-…           what would be done, why, how far it reaches
+  plimsoll plan approve P-… --reason 'confirmed by the shop team'
+  plimsoll plan undo P-… --reason 'false alarm, see INC-7'
+  plimsoll plan stop --reason 'game day'   nothing new begins anywhere until `plan resume`
+
+Approvals hold for a limited time, and count only as what the kernel says of you (uid, login uid).")]
+    Plan {
+        #[command(subcommand)]
+        command: PlanCommand,
+    },
+    /// Notifications that have not been delivered: list, resend
+    #[command(after_help = "\
+Examples:
+  plimsoll notify list
+  plimsoll notify resend --receiver ops --reason 'the proxy is fixed'")]
+    Notify {
+        #[command(subcommand)]
+        command: NotifyCommand,
+    },
     /// Rules in the Falco language: check files, list, explain, try them on a recording
     #[command(after_help = "\
 Examples:
@@ -200,6 +224,9 @@ pub(crate) struct RunArgs {
     /// Watch processes outside containers too
     #[arg(long)]
     pub(crate) host: bool,
+    /// Plan what the policy says about alerts, show and tell it, and do nothing of it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Falco rules: a file, or a directory of files; may be given more than once, later ones
     /// override [default: /etc/plimsoll/rules.d]
     #[arg(long, value_name = "FILE|DIR")]

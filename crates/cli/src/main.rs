@@ -66,6 +66,8 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Alerts(args) => commands::alerts::alerts(global, args, out),
         Command::Events(args) => commands::events::events(global, args, out),
         Command::Gaps(args) => commands::gaps::gaps(global, args, out),
+        Command::Plan { command } => commands::plan::plan(global, command, out),
+        Command::Notify { command } => commands::notify::notify(global, command, out),
         Command::Rules { command } => commands::rules::rules(global, command, out),
         Command::Ask(args) => commands::ask::ask(global, args, out),
         Command::Replay(args) => commands::replay::replay(global, args, out),

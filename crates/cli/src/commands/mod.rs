@@ -9,6 +9,8 @@ pub(crate) mod drift;
 pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod gaps;
+pub(crate) mod notify;
+pub(crate) mod plan;
 pub(crate) mod replay;
 pub(crate) mod rules;
 pub(crate) mod rules_audit;

@@ -14,6 +14,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs) -> Result<Verdict, Failure> {
     let more = Overrides {
         node: args.node.clone(),
         host: args.host,
+        dry_run: args.dry_run,
         stdout: global.json.then_some(Stdout::Json),
         rules: args.rules.clone(),
         ..Overrides::default()
