@@ -2,7 +2,9 @@
 //! inbox, attribution (one container, a lineage of three), baselines and journal are the real
 //! ones; the kernel is not there.
 //!
-//! `cargo run --release -p plimsoll-agent --example throughput [events] [DIR]`
+//! `cargo run --release -p plimsoll-agent --example throughput [events] [DIR]`; with
+//! `PLIMSOLL_BENCH_RULES` a file or directory of Falco rules judges the events too, and says of each
+//! whether its repeats have to be emitted.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -16,7 +18,11 @@ fn main() {
     let events: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(500_000);
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let dir = args.next().map_or(scratch.path().to_owned(), Into::into);
-    let config = Rig::config(&dir);
+    let mut config = Rig::config(&dir);
+    config.rules.paths = std::env::var_os("PLIMSOLL_BENCH_RULES")
+        .into_iter()
+        .map(Into::into)
+        .collect();
     let attributor = plimsoll_workload::Attributor::new(Default::default(), Paper);
     let rig = Rig::start(&config, &Hands::new(), attributor);
     let at = rig.now();
@@ -28,7 +34,12 @@ fn main() {
     let began = Instant::now();
     let inbox = &rig.agent.shared().inbox;
     for n in 0..events {
-        rig.deliver(event(at, 7, 10, 9, read(&format!("/srv/{}/{n}", n % 1000))));
+        let mut novel = event(at, 7, 10, 9, read(&format!("/srv/{}/{n}", n % 1000)));
+        let mut key = [0; 48];
+        key[..8].copy_from_slice(&n.to_ne_bytes());
+        novel.dict = Some(key);
+        novel.dense = 1;
+        rig.deliver(novel);
         // as the ring does: the generator is not faster than the reader for long
         while inbox.fill().bulk > 16_000 {
             std::thread::sleep(std::time::Duration::from_micros(200));
