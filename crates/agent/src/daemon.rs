@@ -7,6 +7,7 @@
 //! | `journal` (`evidence`) | group commit, alerts at once | its queue |
 //! | `keeper` | writes baseline files | its queue |
 //! | `timer` | clock anchors, gaps, retention | the clock |
+//! | `scrub` | reads the journal again, slowly | the clock |
 //! | `rules` | looks for changed rule files, loads them | the clock |
 //! | `alerts` | shows alerts | its queue |
 //! | `respond`, `effect` | plans; steps, at most 4 at once | its queue, the journal; their effects |
@@ -36,10 +37,11 @@ use crate::respond::{BeginError, Beginning, Door, Responder};
 use crate::rules::capabilities::refused;
 use crate::rules::watcher::{Health, Watcher, at_start};
 use crate::rules::{RulesError, files as rule_files};
+use crate::scrub::Scrub;
 use crate::server::{Access, ServeError, Server, group_id};
 use crate::shelf::Shelf;
 use plimsoll_baseline::PathPattern;
-use plimsoll_evidence::{Journal, OpenError, Options, Recovery, Sealing};
+use plimsoll_evidence::{Journal, OpenError, Options, Reader, Recovery, Sealing};
 use plimsoll_model::record::Lifecycle;
 use plimsoll_model::{BootId, Gap, GapScope, NodeId, Record, Stage, Stamp};
 use plimsoll_sensor::api::{
@@ -66,6 +68,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// How often retention looks, and how many payload files it removes at a time.
 const RETAIN_EVERY: Duration = Duration::from_secs(600);
 const RETAIN_MOST: usize = 8;
+/// How often the scrub takes a step.
+const SCRUB_EVERY: Duration = Duration::from_secs(1);
 
 /// Work for the pipeline's thread.
 pub type Job = Box<dyn FnOnce(&mut Pipeline) + Send>;
@@ -218,6 +222,8 @@ pub struct Agent {
     keeper: JoinHandle<()>,
     timer: JoinHandle<()>,
     timer_stop: crossbeam_channel::Sender<()>,
+    scrubber: JoinHandle<()>,
+    scrub_stop: crossbeam_channel::Sender<()>,
     rules: JoinHandle<()>,
     rules_stop: crossbeam_channel::Sender<()>,
     server: Server,
@@ -328,6 +334,11 @@ impl Agent {
             let inbox = shared.inbox.clone();
             move || run_pipeline(pipeline, &inbox, &work, &keep)
         })?;
+        let (scrub_stop, scrub_stopped) = crossbeam_channel::bounded(1);
+        let scrubber = spawn("scrub", {
+            let shared = shared.clone();
+            move || run_scrub(&shared, &scrub_stopped)
+        })?;
         let (timer_stop, stopped) = crossbeam_channel::bounded(1);
         let timer = spawn("timer", {
             let shared = shared.clone();
@@ -342,6 +353,8 @@ impl Agent {
             keeper,
             timer,
             timer_stop,
+            scrubber,
+            scrub_stop,
             rules,
             rules_stop,
             server,
@@ -380,6 +393,8 @@ impl Agent {
         let _ = self.keeper.join();
         let _ = self.timer_stop.send(());
         let _ = self.timer.join();
+        let _ = self.scrub_stop.send(());
+        let _ = self.scrubber.join();
         self.responder.close();
         let shared = self.shared;
         flush_gaps(&shared);
@@ -644,6 +659,22 @@ fn keep_files(shared: &Shared, files: &crossbeam_channel::Receiver<(PathBuf, Vec
                 to: now,
                 reason: format!("a baseline could not be written to its file: {e}").into(),
             });
+        }
+    }
+}
+
+/// Looks at a little of the journal each second.
+fn run_scrub(shared: &Shared, stopped: &crossbeam_channel::Receiver<()>) {
+    use crossbeam_channel::RecvTimeoutError::Timeout;
+    // without a journal to read the writer has said so already
+    let Ok(reader) = Reader::open(&shared.journal_dir) else {
+        return;
+    };
+    let mut scrub = Scrub::new(reader);
+    while stopped.recv_timeout(SCRUB_EVERY) == Err(Timeout) {
+        let now = shared.anchor.stamp(shared.clocks.boot());
+        for gap in scrub.step(now) {
+            shared.ledger.record_gap(gap);
         }
     }
 }

@@ -53,6 +53,7 @@ pub mod quota;
 pub mod respond;
 pub mod rules;
 pub mod run;
+pub mod scrub;
 pub mod server;
 pub mod shelf;
 #[cfg(test)]

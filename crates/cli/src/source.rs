@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::out::remark;
 use plimsoll_agent::config::{Config, Overrides};
+use plimsoll_api::evidence::{EvidenceAct, SUBJECT_BYTES_MAX};
 use plimsoll_api::{Client, Item, Request, Status, describe};
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ impl Source {
         };
         let journal = Journal::open(&self.config.journal_dir())?;
         match flushed {
-            Ok(true) => {}
+            Ok(true) => self.write_down(),
             Ok(false) => self.say_stale(&journal),
             Err(e) => remark(&format!(
                 "note: the last records may be missing: {}",
@@ -102,6 +103,31 @@ impl Source {
             )),
         }
         Ok(journal)
+    }
+
+    /// Custody: who read what becomes a record. `PLIMSOLL_REASON` says why.
+    fn write_down(&mut self) {
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        let command: Vec<String> = std::env::args().skip(1).collect();
+        let mut subject = command.join(" ");
+        let mut end = subject.len().min(SUBJECT_BYTES_MAX);
+        while !subject.is_char_boundary(end) {
+            end -= 1;
+        }
+        subject.truncate(end);
+        let act = EvidenceAct::Access {
+            action: "evidence.read".to_owned(),
+            subject,
+        };
+        let reason = std::env::var("PLIMSOLL_REASON").unwrap_or_default();
+        if let Err(e) = client.ask(&Request::Evidence { act, reason }) {
+            remark(&format!(
+                "note: this reading is not recorded: {}",
+                Failure::from(e).in_full()
+            ));
+        }
     }
 
     fn say_stale(&self, journal: &Journal) {

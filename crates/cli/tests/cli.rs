@@ -478,6 +478,11 @@ fn a_running_agent_is_asked_for_live_state_and_for_decisions() {
                 return Err(Failure::new(FailureCode::Denied, "only root may reset"));
             }
             Request::Flush {} => vec![Item::Flushed { durable: 1 }],
+            // that somebody has read is written down
+            Request::Evidence { act, .. } => {
+                assert_eq!(act.name(), "evidence.read");
+                vec![Item::Document(String::new())]
+            }
             other => panic!("{other:?}"),
         })
     });

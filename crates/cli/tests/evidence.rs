@@ -37,7 +37,7 @@ fn attacked(change: impl Fn(&mut Drift)) -> (tempfile::TempDir, AlertId) {
     let web = container("web", 'a', 0.0, '1');
     world.container(&web, 0.0);
     let p = process(10, 0.0, "/tmp/dropped", &["/tmp/dropped"], Entry::Init);
-    let shown = world.event(&web, 1.0, &[p.clone()], exec(&p, Origin::Upper));
+    let shown = world.event(&web, 1.0, std::slice::from_ref(&p), exec(&p, Origin::Upper));
     let Some((_, _, Body::Record(Record::Observation(observation)))) = world.records.last() else {
         panic!("an observation was just put there")
     };

@@ -20,10 +20,12 @@ use crate::format::{
     Salt,
 };
 use crate::index::{self, BLOCK_LEAVES, Index};
+use crate::merkle::{self, Hash};
 use crate::paths::{self, Name, Paths};
 use crate::record::{Header, InstanceKey, LEAF_BYTES, Leaf, RecordId, RetentionClass};
 use crate::recover::{payload_frame_bytes, read_frames, read_head, read_meta};
 use crate::store::Meta;
+use crate::tiles::{self, TILE_HASHES};
 use crate::tlog::TlogPaths;
 
 const OPEN_PAYLOADS_MAX: usize = 32;
@@ -145,6 +147,8 @@ pub struct ScrubReport {
     pub damage: Vec<ReadError>,
     /// Leaves whose payload is lost, with what was found instead; the first 1000.
     pub lost: Vec<(Leaf, String)>,
+    /// Leaves whose tile has another hash: one of both was altered; the first 1000.
+    pub altered: Vec<Leaf>,
     /// Further damage beyond those.
     pub omitted: u64,
 }
@@ -289,10 +293,17 @@ impl Reader {
     /// When the journal's files cannot be listed.
     pub fn scrub(&self, leaves: Range<u64>) -> Result<ScrubReport, ReadError> {
         let mut report = ScrubReport::default();
+        let mut tile = (u64::MAX, Vec::new());
         for entry in self.scan(Filter {
             leaves,
             ..Filter::default()
         })? {
+            if let Ok(entry) = &entry
+                && self.differs_from_tile(entry, &mut tile)
+                && report.altered.len() < SCRUB_DAMAGE_MAX
+            {
+                report.altered.push(entry.leaf);
+            }
             let room = report.damage.len() + report.lost.len() < SCRUB_DAMAGE_MAX;
             report.checked += 1;
             match entry {
@@ -316,6 +327,18 @@ impl Reader {
             }
         }
         Ok(report)
+    }
+
+    /// Only whole tiles are asked: the right edge is being written.
+    fn differs_from_tile(&self, entry: &Entry, tile: &mut (u64, Vec<Hash>)) -> bool {
+        let number = entry.leaf.0 / TILE_HASHES as u64;
+        if tile.0 != number {
+            let stored = tiles::read_tile(&*self.disk, &self.tlog.dir, 0, number, TILE_HASHES);
+            *tile = (number, stored.unwrap_or_default());
+        }
+        let at = (entry.leaf.0 % TILE_HASHES as u64) as usize;
+        let stored = tile.1.get(at);
+        stored.is_some_and(|hash| *hash != merkle::leaf_hash(&entry.leaf_bytes))
     }
 
     /// The emergency segment first, then the head: what leaves the former between the two
