@@ -5,6 +5,8 @@
 //! engine). A step that this build or this machine cannot do says so as its outcome and is never
 //! reported as done. Left out: order, guards and approvals (`plimsoll_respond`).
 
+use super::docker::{self, Is, Known};
+use super::kill;
 use plimsoll_model::response::{Step, StepKind, StepOutcome};
 use plimsoll_model::{Container, ProcessKey};
 use std::net::IpAddr;
@@ -152,13 +154,74 @@ pub fn action_of(step: &Step) -> Action {
 
 /// Acts, and looks whether that had its effect. May take as long as its action says.
 pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutcome {
-    let _ = (machine, target);
-    let why = match action {
-        Action::Elsewhere(kind) => format!(
+    match action {
+        Action::Pause => through_runtime(machine, target, Known::pause),
+        Action::Stop { grace } => through_runtime(machine, target, |k| k.stop(*grace)),
+        Action::Remove => through_runtime(machine, target, Known::remove),
+        Action::KillTree => kill::kill_tree(&target.container, target.process),
+        Action::Undo {
+            kind: StepKind::Pause,
+            ..
+        } => through_runtime(machine, target, Known::unpause),
+        Action::Look(kind) => look(machine, target, *kind),
+        Action::Elsewhere(kind) => unavailable(format!(
             "{} is not available here: it needs an orchestrator's effector",
             kind.as_str()
-        ),
-        _ => "not available in this build".to_owned(),
-    };
+        )),
+        Action::Snapshot
+        | Action::Capture { .. }
+        | Action::Memory { .. }
+        | Action::Freeze { .. }
+        | Action::Thaw
+        | Action::Isolate { .. }
+        | Action::BlockProgram { .. }
+        | Action::BlockAddress { .. }
+        | Action::Undo { .. } => unavailable("not available in this build".to_owned()),
+    }
+}
+
+fn unavailable(why: String) -> StepOutcome {
     StepOutcome::Unavailable { why }
+}
+
+fn through_runtime(
+    machine: &Machine,
+    target: &Target,
+    act: impl FnOnce(&Known) -> StepOutcome,
+) -> StepOutcome {
+    match docker::find(&machine.docker_sockets, target.container.id()) {
+        Some(known) => act(&known),
+        None => unavailable(
+            "no socket of Docker or Podman knows the container (runtimes.docker_sockets)"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Whether a step that was interrupted holds: done or failed; unavailable: that cannot be told.
+fn look(machine: &Machine, target: &Target, kind: StepKind) -> StepOutcome {
+    let cannot_tell = || unavailable("whether it holds cannot be told".to_owned());
+    let holds = match kind {
+        StepKind::KillTree => return cannot_tell(),
+        StepKind::Pause => Is::Paused,
+        StepKind::Stop => Is::Stopped,
+        StepKind::Remove => Is::Unknown,
+        _ => return cannot_tell(),
+    };
+    let is = match docker::find(&machine.docker_sockets, target.container.id()) {
+        Some(known) => known.look(),
+        // nobody knows it: removed, or its daemon is down
+        None => return cannot_tell(),
+    };
+    match is {
+        Ok(is) if is == holds => StepOutcome::Done {
+            effect: "it holds".to_owned(),
+            sealed: None,
+            undo: Vec::new(),
+        },
+        Ok(_) => StepOutcome::Failed {
+            why: "it does not hold".to_owned(),
+        },
+        Err(_) => cannot_tell(),
+    }
 }

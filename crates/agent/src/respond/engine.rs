@@ -565,6 +565,11 @@ impl Engine {
         container: &Container,
         at: Stamp,
     ) -> Option<String> {
+        // a restart makes another instance under the same id: this plan is not about that one
+        let another = |i: &Instance| i.id == container.instance.id && *i != container.instance;
+        if step.kind.class() >= StepClass::Contain && self.containers.keys().any(another) {
+            return Some("the container has been restarted since the alert".to_owned());
+        }
         let running: Vec<&Container> = self.containers.values().map(Arc::as_ref).collect();
         let acts: Vec<Act> = self.acts.iter().cloned().collect();
         let around = Surroundings {

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`act`] | the boundary: an action in, an outcome out |
+//! | [`docker`], [`kill`] | effects through a runtime's socket; on one process tree |
 //! | [`engine`] | the thread: journal first, apply then, act last |
 //! | [`recall`] | plans and notifications of before this start, from the journal |
 //! | [`sender`] | the process that sends notifications |
@@ -11,7 +12,9 @@
 //! never holds the journal up (what found no room is read back from the journal).
 
 pub mod act;
+pub mod docker;
 pub mod engine;
+pub mod kill;
 pub mod recall;
 pub mod sender;
 mod show;

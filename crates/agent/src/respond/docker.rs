@@ -1,0 +1,209 @@
+//! Effects through the socket of Docker or Podman: pause, unpause, stop, remove, and a look
+//! whether they hold.
+//!
+//! Promises: the container is named by its full id, never by a name; what the daemon answers is
+//! read up to a bound and within a time; an effect counts only when a look afterwards shows it.
+//! Plain HTTP/1.0 over a Unix socket, the few requests that are needed. Left out: everything that
+//! does not go through a runtime.
+
+use plimsoll_model::ContainerId;
+use plimsoll_model::response::StepOutcome;
+use serde_json::Value;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Of an answer, this much is read.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Where daemons are looked for besides the configured sockets.
+const USUAL: [&str; 2] = ["/run/docker.sock", "/run/podman/podman.sock"];
+
+/// A container as a daemon knows it.
+#[derive(Debug)]
+pub struct Known {
+    socket: PathBuf,
+    id: ContainerId,
+}
+
+/// How a container is, as its daemon says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Is {
+    /// Its processes run.
+    Running,
+    /// They are stopped in their tracks.
+    Paused,
+    /// It has no processes.
+    Stopped,
+    /// The daemon does not know it (any more).
+    Unknown,
+}
+
+/// Asks every socket who knows the container.
+pub fn find(sockets: &[PathBuf], id: &ContainerId) -> Option<Known> {
+    let usual = USUAL.iter().map(PathBuf::from);
+    let mut all = sockets.iter().cloned().chain(usual);
+    all.find_map(|socket| {
+        let known = Known {
+            socket,
+            id: id.clone(),
+        };
+        (known.look().ok()? != Is::Unknown).then_some(known)
+    })
+}
+
+impl Known {
+    /// How it is.
+    ///
+    /// # Errors
+    /// When the daemon does not answer, or nonsense.
+    pub fn look(&self) -> io::Result<Is> {
+        let path = format!("/containers/{}/json", self.id);
+        let (status, body) = ask(&self.socket, "GET", &path, Duration::from_secs(5))?;
+        match status {
+            404 => return Ok(Is::Unknown),
+            200 => {}
+            other => return Err(io::Error::other(format!("HTTP {other}"))),
+        }
+        let answer: Value = serde_json::from_slice(&body)?;
+        let flag = |name: &str| answer["State"][name] == true;
+        Ok(match (flag("Running"), flag("Paused")) {
+            (_, true) => Is::Paused,
+            (true, false) => Is::Running,
+            (false, false) => Is::Stopped,
+        })
+    }
+
+    /// Stops its processes in their tracks.
+    pub fn pause(&self) -> StepOutcome {
+        self.change("POST", "pause", Duration::from_secs(20), Is::Paused)
+    }
+    /// Lets them go on.
+    pub fn unpause(&self) -> StepOutcome {
+        self.change("POST", "unpause", Duration::from_secs(20), Is::Running)
+    }
+    /// Ends its processes: SIGTERM, and SIGKILL after `grace`.
+    pub fn stop(&self, grace: Duration) -> StepOutcome {
+        let what = format!("stop?t={}", grace.as_secs());
+        self.change("POST", &what, grace + Duration::from_secs(20), Is::Stopped)
+    }
+    /// Removes it, running or not.
+    pub fn remove(&self) -> StepOutcome {
+        self.change(
+            "DELETE",
+            "?force=true",
+            Duration::from_secs(40),
+            Is::Unknown,
+        )
+    }
+
+    fn change(&self, method: &str, what: &str, patience: Duration, to: Is) -> StepOutcome {
+        let failed = |why: String| StepOutcome::Failed { why };
+        if self.look().is_ok_and(|is| is == to) {
+            return done(to, "it was so already");
+        }
+        let slash = if what.starts_with('?') { "" } else { "/" };
+        let path = format!("/containers/{}{slash}{what}", self.id);
+        let answered = ask(&self.socket, method, &path, patience);
+        // whatever was answered, what holds now decides
+        match (self.look(), answered) {
+            (Ok(is), _) if is == to => done(to, "looked at afterwards"),
+            (_, Err(e)) => failed(format!("{}: {e}", self.socket.display())),
+            (_, Ok((status, body))) => {
+                let said: String = String::from_utf8_lossy(&body).chars().take(300).collect();
+                failed(format!("the runtime answered HTTP {status}: {said}"))
+            }
+        }
+    }
+}
+
+fn done(is: Is, how: &str) -> StepOutcome {
+    let what = match is {
+        Is::Running => "its processes run",
+        Is::Paused => "its processes are paused",
+        Is::Stopped => "it is stopped",
+        Is::Unknown => "it is removed",
+    };
+    StepOutcome::Done {
+        effect: format!("{what} ({how})"),
+        sealed: None,
+        undo: Vec::new(),
+    }
+}
+
+/// One request; status and body.
+fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: runtime\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    parse(answer).ok_or_else(|| io::Error::other("not an HTTP answer"))
+}
+
+fn parse(mut answer: Vec<u8>) -> Option<(u16, Vec<u8>)> {
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(answer.get(..end)?).ok()?;
+    let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    answer.drain(..end + 4);
+    Some((status, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A daemon that gives these answers, one connection each.
+    fn daemon(answers: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
+        std::thread::spawn(move || {
+            for answer in answers {
+                let Ok((mut stream, _)) = listener.accept() else {
+                    return;
+                };
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        (dir, path)
+    }
+    fn state(running: bool, paused: bool) -> String {
+        format!(
+            "HTTP/1.0 200 OK\r\n\r\n{{\"State\":{{\"Running\":{running},\"Paused\":{paused}}}}}"
+        )
+    }
+    fn known(socket: PathBuf) -> Known {
+        Known {
+            socket,
+            id: ContainerId::parse(&"ab".repeat(32)).unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_effect_counts_only_when_a_look_shows_it() {
+        let fine = "HTTP/1.0 204 No Content\r\n\r\n";
+        let (_dir, path) = daemon(&[&state(true, false), fine, &state(true, true)]);
+        assert!(known(path).pause().is_done());
+        let (_dir, path) = daemon(&[&state(true, false), fine, &state(true, false)]);
+        assert_eq!(known(path).pause().as_str(), "failed");
+    }
+
+    #[test]
+    fn garbage_and_silence_are_failures() {
+        let (_dir, path) = daemon(&["\0\0garbage", "garbage", ""]);
+        assert_eq!(known(path).remove().as_str(), "failed");
+        assert!(
+            find(
+                &["/nowhere/docker.sock".into()],
+                &ContainerId::parse("x").unwrap()
+            )
+            .is_none()
+        );
+    }
+}
