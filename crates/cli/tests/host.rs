@@ -7,6 +7,8 @@ mod evidence;
 mod faults;
 #[path = "host/redaction.rs"]
 mod redaction;
+#[path = "host/response.rs"]
+mod response;
 #[path = "host/rules.rs"]
 mod rules;
 #[path = "host/runtimes.rs"]

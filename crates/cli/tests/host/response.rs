@@ -1,0 +1,196 @@
+//! A real container under attack: told first, contained, destroyed only when a named person has
+//! waived the capture (or one was sealed); its replica goes on; what can be undone is undone.
+
+use crate::{Agent, ONE, docker_socket};
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+
+const POLICY: &str = r#"
+version: 1
+guards: {min_healthy: 1, protected: {labels: {tier: core}}}
+policies:
+  - name: dropped program
+    match: {labels: {plimsoll-test: respond}, risk: high}
+    dry_run: false
+    steps: [notify, pause, {capture: {deadline: 20s}}, {remove: {approvals: 1}}]
+"#;
+
+/// A receiver that takes everything; what it was sent, in order.
+fn receiver() -> (u16, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let got = Arc::<Mutex<Vec<Value>>>::default();
+    let taken = got.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream);
+            let mut length = 0;
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|n| n > 2) {
+                let lower = line.to_ascii_lowercase();
+                if let Some(n) = lower.strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap_or(0);
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            if lines.read_exact(&mut body).is_ok() {
+                let message = serde_json::from_slice(&body).unwrap_or_default();
+                taken.lock().expect("whole").push(message);
+            }
+            let _ = lines
+                .get_mut()
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    (port, got)
+}
+
+fn prepare(docker: &str, port: u16) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    // the sender is not root, and has to read its file
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).expect("open the directory");
+    let at = |name: &str| dir.path().join(name);
+    let show = |name: &str| at(name).display().to_string();
+    std::fs::write(at("policy.yaml"), POLICY).expect("write");
+    let receivers = format!(
+        "version: 1\nreceivers:\n  - {{name: ops, kind: webhook, url: 'http://127.0.0.1:{port}/', per_minute: 6000}}\n"
+    );
+    std::fs::write(at("notify.yaml"), receivers).expect("write");
+    let config = format!(
+        "version: 1\nlearning: {{slot_seconds: 1}}\nruntimes: {{docker_sockets: ['{docker}']}}\nresponse: {{policy: '{}'}}\nnotifications: {{file: '{}', user: nobody}}\n",
+        show("policy.yaml"),
+        show("notify.yaml")
+    );
+    std::fs::write(at("config.yaml"), config).expect("write");
+    dir
+}
+
+fn start(agent: &Agent, name: &str, labels: &[&str]) {
+    let service = "com.docker.compose.service=respond-web";
+    let mut run = vec!["run", "-d", "--name", name, "--label", service];
+    run.extend(["--label", "com.docker.compose.project=respond"]);
+    labels.iter().for_each(|l| run.extend(["--label", l]));
+    run.extend(["plimsoll-test/debian:1", "sleep", "600"]);
+    agent.docker(&run);
+}
+fn attack(agent: &Agent, name: &str) {
+    let dropped = "cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null";
+    agent.docker(&["exec", name, "sh", "-c", dropped]);
+}
+fn state(agent: &Agent, name: &str) -> String {
+    let format = "{{.State.Status}}";
+    agent
+        .docker(&["inspect", "-f", format, name])
+        .trim()
+        .to_owned()
+}
+fn plan_of(agent: &Agent, name: &str, state: &str) -> Option<Value> {
+    let plans = agent.plimsoll(&["plan", "list"]).unwrap_or_default();
+    let mut mine = plans.into_iter().filter(|p| p["container"] == name);
+    mine.find(|p| p["state"] == state)
+}
+fn step<'a>(plan: &'a Value, name: &str) -> &'a Value {
+    let steps = plan["steps"].as_array().expect("steps");
+    steps.iter().find(|s| s["step"] == name).expect("the step")
+}
+
+#[test]
+fn an_attacked_container_is_told_of_contained_and_removed_only_after_a_persons_word() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (port, got) = receiver();
+    let agent = Agent::start_in(prepare(&docker, port), docker);
+    let names = ["respond-hit", "respond-twin", "respond-core"];
+    start(&agent, names[0], &["plimsoll-test=respond"]);
+    start(&agent, names[1], &["plimsoll-test=respond"]);
+    start(&agent, names[2], &["plimsoll-test=respond", "tier=core"]);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        story(&agent, &got);
+    }));
+    for name in names {
+        let rm = std::panic::AssertUnwindSafe(|| agent.docker(&["rm", "-f", name]));
+        let _ = std::panic::catch_unwind(rm);
+    }
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn story(agent: &Agent, got: &Mutex<Vec<Value>>) {
+    let [hit, twin, core] = ["respond-hit", "respond-twin", "respond-core"];
+    attack(agent, hit);
+    agent.wait_until("a plan about it waits for a person", || {
+        plan_of(agent, hit, "waiting").is_some()
+    });
+    let plan = plan_of(agent, hit, "waiting").expect("it was there");
+    let id = plan["plan_id"].as_str().expect("an id").to_owned();
+    assert_eq!(step(&plan, "notify")["state"], "done", "{plan}");
+    assert_eq!(step(&plan, "pause")["state"], "done", "{plan}");
+    assert_eq!(step(&plan, "remove")["state"], "pending", "{plan}");
+    assert_eq!(state(agent, hit), "paused");
+    assert_eq!(state(agent, twin), "running", "its replica is untouched");
+
+    // (that this came before any step is checked where effects can look at the journal:
+    // crates/agent/tests/response.rs)
+    let told = got.lock().expect("whole").clone();
+    assert!(
+        told.iter()
+            .any(|m| m["alert"]["plimsoll"]["alert_id"] == plan["alert_id"]),
+        "{told:?}"
+    );
+
+    // undo gives it back
+    agent
+        .plimsoll(&["plan", "undo", &id, "--reason", "drill"])
+        .expect("undone");
+    agent.wait_until("it runs again", || state(agent, hit) == "running");
+
+    // another attack, taken to its end: approved and the missing capture waived by a person
+    let dropped = "cp /bin/date /tmp/dropped2; /tmp/dropped2 >/dev/null";
+    agent.docker(&["exec", hit, "sh", "-c", dropped]);
+    agent.wait_until("the next plan waits", || {
+        plan_of(agent, hit, "waiting").is_some()
+    });
+    let plan = plan_of(agent, hit, "waiting").expect("it was there");
+    let id = plan["plan_id"].as_str().expect("an id").to_owned();
+    if step(&plan, "capture")["sealed"].is_null() {
+        agent
+            .plimsoll(&[
+                "plan",
+                "approve",
+                &id,
+                "--waive-capture",
+                "--reason",
+                "drill",
+            ])
+            .expect("waived");
+        assert_eq!(state(agent, hit), "paused", "a waiver alone is no approval");
+    }
+    agent
+        .plimsoll(&["plan", "approve", &id, "--reason", "drill"])
+        .expect("approved");
+    agent.wait_until("it is removed", || {
+        let all = agent.docker(&["ps", "-a", "--format", "{{.Names}}"]);
+        all.lines().all(|l| l != hit)
+    });
+    assert_eq!(state(agent, twin), "running");
+
+    // a protected one is left alone, and the plan says why
+    attack(agent, core);
+    agent.wait_until("the plan about the protected one has ended", || {
+        plan_of(agent, core, "ended").is_some()
+    });
+    let plan = plan_of(agent, core, "ended").expect("it was there");
+    assert_eq!(step(&plan, "pause")["state"], "refused", "{plan}");
+    assert!(plan.to_string().contains("tier=core"), "{plan}");
+    assert_eq!(state(agent, core), "running");
+}
