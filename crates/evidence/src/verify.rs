@@ -563,23 +563,35 @@ impl Unit {
                 width => tiles::read_tile(&**disk, dir, 0, number, width),
             });
             let tile = tile.unwrap_or_default();
-            let mut done = Vec::with_capacity(row.len());
-            for (at, hash) in row.iter().enumerate() {
-                let stored = tile.get(at).copied();
-                if hash.is_some() && stored.is_some() && *hash != stored {
+            for (at, (hash, stored)) in row.iter().zip(&tile).enumerate() {
+                if hash.is_some_and(|hash| hash != *stored) {
                     self.differs.push(first + at as u64);
                 }
-                let hash = hash.or(stored).unwrap_or_else(tiles::lost_leaf);
-                done.push(hash);
-                peaks.push(hash);
-                let size = first + at as u64 + 1;
+            }
+            let known = |at: usize| row[at].or(tile.get(at).copied());
+            let done: Vec<Hash> = (0..row.len())
+                .map(|at| known(at).unwrap_or_else(tiles::lost_leaf))
+                .collect();
+            let end = first + done.len() as u64;
+            let whole = done.len() == TILE_HASHES;
+            if whole && sizes.peek().is_none_or(|size| *size >= end) {
+                // No checkpoint ends inside: its nodes are hashed once.
+                let root = tiles::root_of(&done);
+                peaks.push_whole(8, root);
+                self.tiles.push(root);
+                while sizes.next_if(|s| *s == end).is_some() {
+                    self.peaks.push((end, peaks.whole().to_vec()));
+                }
+                continue;
+            }
+            for (size, hash) in (first + 1..).zip(&done) {
+                peaks.push(*hash);
                 while sizes.next_if(|s| *s == size).is_some() {
                     self.peaks.push((size, peaks.whole().to_vec()));
                 }
             }
-            if done.len() == TILE_HASHES {
+            if whole {
                 self.tiles.push(tiles::root_of(&done));
-                self.edge = Vec::new();
             } else {
                 self.edge = done;
             }

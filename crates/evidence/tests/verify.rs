@@ -129,8 +129,8 @@ fn any_flipped_byte_is_found_and_named() {
             _ => whole.len(),
         };
         for at in 0..relevant {
-            // Each header byte, and one in five of the rest.
-            if at >= 96 && dice.below(5) != 0 {
+            // Each header byte, and one in eight of the rest.
+            if at >= 96 && dice.below(8) != 0 {
                 continue;
             }
             let mut bytes = whole.clone();
