@@ -98,6 +98,24 @@ static __always_inline void put_user(struct scratch *s, int i, __u64 from, __u64
 	s->used = at + len;
 }
 
+/* A name in a fixed field ends at its first zero byte, unless it starts with one (abstract). */
+static __always_inline void trim_zero(struct scratch *s, int i)
+{
+	__u32 at = s->used - s->e.slen[i], n = s->e.slen[i];
+
+	for (__u32 k = 1; k < 108; k++) {
+		if (k >= n)
+			break;
+		if (!s->data[at & (WIRE_DATA_MAX - 1)])
+			break;
+		if (!s->data[(at + k) & (WIRE_DATA_MAX - 1)]) {
+			s->used = at + k;
+			s->e.slen[i] = k;
+			break;
+		}
+	}
+}
+
 static __always_inline void lose(struct container *c, __u32 stage)
 {
 	struct cpu_state *cpu = cpu_state();
@@ -141,6 +159,13 @@ __noinline int submit(__u32 slot, int alert_class)
 
 	if (!s || !cpu)
 		return -1;
+	if (s->owner && s->owner != bpf_get_current_pid_tgid()) {
+		/* another task came in between: neither record can be trusted */
+		s->owner = ~0ULL;
+		root = s->actor.cgroup;
+		lose(bpf_map_lookup_elem(&containers, &root), STAGE_SCRATCH);
+		return -1;
+	}
 	/* waking costs an interrupt, some ten times what the rest of this function does */
 	wake = s->e.boot_ns < reader_until_ns ? BPF_RB_NO_WAKEUP : 0;
 	root = s->e.cgroup;

@@ -175,6 +175,7 @@ struct task_struct {
 	__u64 start_boottime;
 	int exit_code;
 	unsigned int flags;
+	unsigned in_execve : 1;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;

@@ -118,9 +118,11 @@ struct {
 
 /*
  * Scratch space. A program never runs on top of itself on one CPU (the kernel counts a recursion
- * miss instead), but on top of another one; so each class of programs has its own slot.
+ * miss instead), but on top of another one; so each class of programs has its own slot. LSM and
+ * fentry programs can be preempted by another task's: they share four slots by thread id, and
+ * each use carries its owner; submit() gives up, and counts the loss, when that has changed.
  */
-enum scratch_slot { SLOT_SYS, SLOT_EXEC, SLOT_FORK, SLOT_EXIT, SLOT_CGROUP, SLOT_SOCK, SLOT_SEND, SLOT_LSM, SLOTS };
+enum scratch_slot { SLOT_SYS, SLOT_EXEC, SLOT_FORK, SLOT_EXIT, SLOT_CGROUP, SLOT_SOCK, SLOT_SEND, SLOT_URING, SLOT_LSM, SLOTS = SLOT_LSM + 4 };
 
 #define PATH_MAX 4096
 #define LEVELS 64
@@ -128,7 +130,8 @@ struct scratch {
 	struct wire_event e;
 	__u8 data[WIRE_DATA_MAX + PATH_MAX]; /* the second part only keeps the verifier content */
 	__u32 used;
-	__u32 pad;
+	__u32 slot; /* which one this is */
+	__u64 owner; /* bpf_get_current_pid_tgid() of who uses it, where it can be shared */
 	__u8 path[2 * PATH_MAX]; /* built from its middle downwards */
 	__u32 path_at; /* where the path starts in path[] */
 	__u32 path_len;

@@ -145,11 +145,11 @@ static __always_inline int unix_peer(struct scratch *s, struct container *c, str
 	return use_words(s, WIRE_CONNECT, PROTO_UNIX, hash_string(s, 1, 0), 0, 1);
 }
 
-HANDLER(h_connect)
+HANDLER(connect)
 {
 	struct sock *sk;
 	struct ends e;
-	SCRATCH_AND_CONTAINER(s, c);
+	CONTAINER(s, c);
 
 	sk = sock_of(s->args[0]);
 	if (!sk)
@@ -162,14 +162,14 @@ HANDLER(h_connect)
 		return 0;
 	if (e.proto == PROTO_UDP && e.rport == DNS_PORT)
 		open_dns_gates();
-	return use_ends(s, c, &e, WIRE_DATAGRAM, SLOT_SYS);
+	return use_ends(s, c, &e, WIRE_DATAGRAM, s->slot);
 }
 
-HANDLER(h_accept)
+HANDLER(accept)
 {
 	struct sock *sk;
 	struct ends e;
-	SCRATCH_AND_CONTAINER(s, c);
+	CONTAINER(s, c);
 
 	if (s->ret < 0)
 		return 0;
@@ -177,14 +177,14 @@ HANDLER(h_accept)
 	if (!sk || !read_ends(sk, &e))
 		return 0;
 	s->ret = 0;
-	return use_ends(s, c, &e, WIRE_ACCEPT, SLOT_SYS);
+	return use_ends(s, c, &e, WIRE_ACCEPT, s->slot);
 }
 
-HANDLER(h_bind)
+HANDLER(bind)
 {
 	struct sock *sk;
 	struct ends e;
-	SCRATCH_AND_CONTAINER(s, c);
+	CONTAINER(s, c);
 
 	if (s->ret < 0)
 		return 0;
@@ -194,13 +194,12 @@ HANDLER(h_bind)
 	/* an ephemeral port is no news, whatever its number */
 	if (call_numbers[s->nr & (SYSCALLS - 1)] == 0 && e.lport >= 32768 && e.proto != PROTO_TCP)
 		e.lport = 0;
-	return use_ends(s, c, &e, WIRE_BIND, SLOT_SYS);
+	return use_ends(s, c, &e, WIRE_BIND, s->slot);
 }
 
-HANDLER(h_socket)
+HANDLER(socket)
 {
 	__u32 family, type;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	family = s->args[0];
 	type = s->args[1] & 0xf;
@@ -257,7 +256,7 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 		if (!((__u8 *)s->word)[question])
 			break;
 	}
-	hash_word(SLOT_SYS, (question + 5) & 0xff);
+	hash_word(s->slot, (question + 5) & 0xff);
 	start_key(&s->key, &s->actor, WIRE_DNS, s->e.num[0]);
 	s->key.object[0] = s->hash;
 	/* answers change: one of them is looked at every half minute (2^35 ns) */
@@ -267,17 +266,17 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 		return 0;
 	s->verdict = NOVEL;
 	if (told == WATCHED)
-		emit_watched(s, SLOT_SYS);
+		emit_watched(s, s->slot);
 	else
-		settle(SLOT_SYS, 0);
+		settle(s->slot, 0);
 	return 0;
 }
 
 /* sendto, write, recvfrom, read: (fd, buffer, length, flags, address) */
-HANDLER(h_dns_buffer)
+HANDLER(dns_buffer)
 {
 	__u32 call;
-	SCRATCH_AND_CONTAINER(s, c);
+	CONTAINER(s, c);
 
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret <= 0)
@@ -295,12 +294,12 @@ struct user_msghdr {
 };
 
 /* sendmsg, recvmsg: (fd, msghdr); sendmmsg, recvmmsg: (fd, mmsghdr[]), the first four messages */
-HANDLER(h_dns_message)
+HANDLER(dns_message)
 {
 	struct user_msghdr m;
 	struct { __u64 base, len; } iov;
 	__u32 many, n;
-	SCRATCH_AND_CONTAINER(s, c);
+	CONTAINER(s, c);
 
 	many = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret <= 0 || s->compat)

@@ -7,10 +7,12 @@
  * maps.h     state and its bounds       emit.h   records, quotas, losses
  * task.h     cgroups, credentials       dict.h   the dictionary (first and second level)
  * sched.h    processes and cgroups      sys.h    system calls by kind      net.h  sockets, DNS
+ * lsm.h      security hooks (BPF-LSM or fentry)   calls.h  single calls (fexit)   uring.h  io_uring
  *
  * Left out here: the recorder and enforcement, which have their own issue.
  */
-#include "net.h"
+#include "calls.h"
+#include "uring.h"
 #include "sched.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

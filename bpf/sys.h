@@ -32,6 +32,7 @@ enum handler {
 	H_DNS_BUFFER,
 	H_DNS_MESSAGE,
 	H_SIGNAL,
+	H_MPROTECT,
 	H_MAX,
 };
 
@@ -124,7 +125,7 @@ static __always_inline void note_used(struct scratch *s)
 	begin(s, WIRE_SYSCALL, &s->actor);
 	s->verdict = in_set(s, c, s->nr, s->key.code, 0) ? KNOWN : NOVEL;
 	s->e.num[0] = s->nr;
-	settle(SLOT_SYS, 0);
+	settle(s->slot, 0);
 }
 
 #if defined(__TARGET_ARCH_x86)
@@ -164,6 +165,8 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 		compat = 1;
 	}
 #endif
+	if ((g.failures & (1 + compat)) && ret != -EACCES && ret != -EPERM)
+		g.handler = 0;
 	if (!g.handler && !g.used)
 		return 0;
 	tgid = bpf_get_current_pid_tgid() >> 32;
@@ -177,6 +180,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	s = scratch_of(SLOT_SYS);
 	if (!s)
 		return 0;
+	s->slot = SLOT_SYS;
 	s->actor = *p;
 	s->ret = ret;
 	s->nr = compat ? native_numbers[nr & (SYSCALLS - 1)] : nr;
@@ -195,23 +199,56 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	return 0;
 }
 
-#define HANDLER(name)              \
-	SEC("tp_btf/sys_exit")     \
-	int BPF_PROG(name, struct pt_regs *regs, long ret)
+/* One of the slots that programs share which can be preempted. */
+static __always_inline struct scratch *shared_scratch(void)
+{
+	__u64 ids = bpf_get_current_pid_tgid();
+	__u32 slot = SLOT_LSM + (ids & 3);
+	struct scratch *s = scratch_of(slot);
 
-#define SCRATCH(s)                                       \
-	struct scratch *s = scratch_of(SLOT_SYS);        \
-	if (!s)                                          \
+	if (!s)
+		return NULL;
+	s->owner = ids;
+	s->slot = slot;
+	return s;
+}
+
+static __always_inline struct scratch *resume_scratch(void)
+{
+	return scratch_of(SLOT_LSM + (bpf_get_current_pid_tgid() & 3));
+}
+
+#if defined(__TARGET_ARCH_x86)
+#define SYSCALL_FUNCTION "__x64_sys_"
+#else
+#define SYSCALL_FUNCTION "__arm64_sys_"
+#endif
+
+/*
+ * What is done about one kind of call. Reached from on_sys_exit (h_NAME), or, where the kernel
+ * takes fexit programs and nobody asked for the calls used, from the exit of that call's own
+ * function (x_NAME; any call's name does, its type is what counts).
+ */
+#define HANDLER(name)                                            \
+	static __always_inline int body_##name(struct scratch *s); \
+	SEC("tp_btf/sys_exit")                                   \
+	int h_##name(void *ctx)                                  \
+	{                                                        \
+		struct scratch *s = scratch_of(SLOT_SYS);        \
+		return s ? body_##name(s) : 0;                   \
+	}                                                        \
+	SEC("?fexit/" SYSCALL_FUNCTION "openat")                 \
+	int x_##name(void *ctx)                                  \
+	{                                                        \
+		struct scratch *s = resume_scratch();            \
+		return s ? body_##name(s) : 0;                   \
+	}                                                        \
+	static __always_inline int body_##name(struct scratch *s)
+
+#define CONTAINER(s, c)                              \
+	struct container *c = container_of_actor(s); \
+	if (!c)                                      \
 	return 0
-
-#define SCRATCH_AND_CONTAINER(s, c)                      \
-	struct scratch *s = scratch_of(SLOT_SYS);        \
-	struct container *c;                             \
-	if (!s)                                          \
-		return 0;                                \
-	c = container_of_actor(s);                       \
-	if (!c)                                          \
-		return 0
 
 /* Key of a file object: device, inode, generation, change time. */
 static __always_inline void file_key(struct scratch *s, struct file_facts *f, __u32 kind, __u32 op)
@@ -280,12 +317,12 @@ static __always_inline void put_base(struct scratch *s, int i, int dfd)
 
 	if (dfd == AT_FDCWD) {
 		struct task_struct *task = current_task();
-		build_path(SLOT_SYS, (__u64)BPF_CORE_READ(task, fs, pwd.mnt), (__u64)BPF_CORE_READ(task, fs, pwd.dentry));
+		build_path(s->slot, (__u64)BPF_CORE_READ(task, fs, pwd.mnt), (__u64)BPF_CORE_READ(task, fs, pwd.dentry));
 	} else {
 		dir = file_of(dfd);
 		if (!dir)
 			return;
-		build_path(SLOT_SYS, (__u64)BPF_CORE_READ(dir, f_path.mnt), (__u64)BPF_CORE_READ(dir, f_path.dentry));
+		build_path(s->slot, (__u64)BPF_CORE_READ(dir, f_path.mnt), (__u64)BPF_CORE_READ(dir, f_path.dentry));
 	}
 	put_path(s, i);
 }
@@ -303,7 +340,7 @@ static __always_inline __u64 hash_string(struct scratch *s, int i, __u64 from)
 	MASK(len, 255);
 	MASK(from, WIRE_DATA_MAX - 1);
 	bpf_probe_read_kernel(s->word, len, &s->data[from]);
-	hash_word(SLOT_SYS, len);
+	hash_word(s->slot, len);
 	return s->hash;
 }
 
@@ -351,11 +388,11 @@ static __always_inline int use_paths(struct scratch *s, __u32 op, struct path_ca
 	if (pc.path2 < 6)
 		put_base(s, 3, pc.dfd2 < 6 ? (int)arg(s, pc.dfd2) : AT_FDCWD);
 	if (told == WATCHED) {
-		emit_watched(s, SLOT_SYS);
+		emit_watched(s, s->slot);
 		return 0;
 	}
 	s->verdict = NOVEL;
-	settle(SLOT_SYS, op == FILE_CHMOD || op == FILE_LINK || op == FILE_SYMLINK);
+	settle(s->slot, op == FILE_CHMOD || op == FILE_LINK || op == FILE_SYMLINK);
 	return 0;
 }
 
@@ -372,29 +409,26 @@ static __always_inline int opened(struct scratch *s, struct path_call pc, __u64 
 	if (!file)
 		return 0;
 	read_facts(file, &f);
-	return use_file(s, file, &f, WIRE_FILE, open_op(&f), flags, SLOT_SYS);
+	return use_file(s, file, &f, WIRE_FILE, open_op(&f), flags, s->slot);
 }
 
-HANDLER(h_open)
+HANDLER(open)
 {
 	struct path_call pc = { .dfd = 0xff, .path = 0, .dfd2 = 0xff, .path2 = 0xff, .mode = 1 };
-	SCRATCH(s);
 	return opened(s, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[1]);
 }
 
-HANDLER(h_openat)
+HANDLER(openat)
 {
 	struct path_call pc = { .dfd = 0, .path = 1, .dfd2 = 0xff, .path2 = 0xff, .mode = 2 };
-	SCRATCH(s);
 	return opened(s, pc, call_numbers[s->nr & (SYSCALLS - 1)] ? 0 : s->args[2]);
 }
 
-HANDLER(h_path)
+HANDLER(path)
 {
 	struct path_call pc;
 	struct file_facts f;
 	struct file *file;
-	SCRATCH(s);
 
 	if (s->ret < 0 && s->ret != -EACCES && s->ret != -EPERM)
 		return 0;
@@ -405,27 +439,11 @@ HANDLER(h_path)
 		if (!file || s->ret < 0)
 			return 0;
 		read_facts(file, &f);
-		return use_file(s, file, &f, WIRE_FILE, pc.op & 31, s->args[1], SLOT_SYS);
+		return use_file(s, file, &f, WIRE_FILE, pc.op & 31, s->args[1], s->slot);
 	}
 	if (pc.op == FILE_UNLINK && pc.mode < 6 && (arg(s, pc.mode) & 0x200)) /* AT_REMOVEDIR */
 		pc.op = FILE_RMDIR;
 	return use_paths(s, pc.op & 31, pc, s->ret);
-}
-
-HANDLER(h_mmap)
-{
-	struct file_facts f;
-	struct file *file;
-	SCRATCH(s);
-
-	/* errors are the last page of the address space */
-	if (!(s->args[2] & PROT_EXEC) || (s->args[3] & MAP_ANONYMOUS) || (__u64)s->ret > -4096ULL)
-		return 0;
-	file = file_of(s->args[4]);
-	if (!file)
-		return 0;
-	read_facts(file, &f);
-	return use_file(s, file, &f, WIRE_LIBRARY, 0, s->args[2], SLOT_SYS);
 }
 
 /* Calls that are new by a few words: key words, no path. */
@@ -442,21 +460,64 @@ static __always_inline int use_words(struct scratch *s, __u32 kind, __u32 op, __
 		return 0;
 	s->verdict = NOVEL;
 	if (told == WATCHED)
-		emit_watched(s, SLOT_SYS);
+		emit_watched(s, s->slot);
 	else
-		settle(SLOT_SYS, alert_class);
+		settle(s->slot, alert_class);
 	return 0;
 }
 
-HANDLER(h_dup)
+#if defined(__TARGET_ARCH_x86)
+#define NR_MMAP 9
+#define NR_MPROTECT 10
+#else
+#define NR_MMAP 222
+#define NR_MPROTECT 226
+#endif
+
+/* Memory without a file that may be executed: what a packer or an injected program needs. */
+static __always_inline int executable_memory(struct scratch *s, __u32 nr, __u64 prot)
+{
+	begin(s, WIRE_RARE, &s->actor);
+	s->e.num[0] = nr;
+	s->e.num[3] = prot;
+	return use_words(s, WIRE_RARE, 0, nr, prot, 1);
+}
+
+HANDLER(mmap)
+{
+	struct file_facts f;
+	struct file *file;
+
+	/* errors are the last page of the address space */
+	if (!(s->args[2] & PROT_EXEC) || (__u64)s->ret > -4096ULL)
+		return 0;
+	if (s->args[3] & MAP_ANONYMOUS)
+		return executable_memory(s, NR_MMAP, s->args[2]);
+	file = file_of(s->args[4]);
+	if (!file)
+		return 0;
+	read_facts(file, &f);
+	return use_file(s, file, &f, WIRE_LIBRARY, 0, s->args[2], s->slot);
+}
+
+HANDLER(mprotect)
+{
+	if (!(s->args[2] & PROT_EXEC) || s->ret)
+		return 0;
+	return executable_memory(s, NR_MPROTECT, s->args[2]);
+}
+
+HANDLER(dup)
 {
 	struct file *file;
 	struct sock *sk;
 	__u32 stream, target = 4, family = 0;
 	__u16 type;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	if (s->ret < 0 || s->ret > 2)
+		return 0;
+	/* fcntl: only F_DUPFD and F_DUPFD_CLOEXEC */
+	if (call_numbers[s->nr & (SYSCALLS - 1)] == 1 && s->args[1] != 0 && s->args[1] != 1030)
 		return 0;
 	stream = s->ret;
 	file = file_of(stream);
@@ -487,11 +548,10 @@ HANDLER(h_dup)
 	return use_words(s, WIRE_DUP, stream, target, target == 0 ? hash_string(s, 1, 0) : 0, target == 0);
 }
 
-HANDLER(h_namespace)
+HANDLER(namespace)
 {
 	__u64 flags;
 	__u32 call;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	flags = call == 0 ? s->args[1] : s->args[0];
@@ -513,11 +573,10 @@ HANDLER(h_namespace)
 	return use_words(s, WIRE_NAMESPACE, call, flags, 0, 1);
 }
 
-HANDLER(h_mount)
+HANDLER(mount)
 {
 	__u32 call;
 	__u64 h;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret == 0) {
@@ -555,10 +614,9 @@ HANDLER(h_mount)
 	return use_words(s, WIRE_MOUNT, call, h, s->e.num[1], 1);
 }
 
-HANDLER(h_ptrace)
+HANDLER(ptrace)
 {
 	__u32 request, call;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	request = call == 0 ? s->args[0] : call == 1 ? 0xffffffff : 0xfffffffe;
@@ -572,15 +630,14 @@ HANDLER(h_ptrace)
 	return use_words(s, WIRE_PTRACE, call, request, 0, 1);
 }
 
-HANDLER(h_module)
+HANDLER(module)
 {
 	struct file *file;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	begin(s, WIRE_MODULE, &s->actor);
 	if (call_numbers[s->nr & (SYSCALLS - 1)] == 1) {
 		file = file_of(s->args[0]);
-		if (file && build_path(SLOT_SYS, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry)))
+		if (file && build_path(s->slot, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry)))
 			put_path(s, 0);
 	} else if (call_numbers[s->nr & (SYSCALLS - 1)] == 2) {
 		put_user_str(s, 0, s->args[0]);
@@ -590,18 +647,16 @@ HANDLER(h_module)
 	return use_words(s, WIRE_MODULE, 0, hash_string(s, 0, 0), s->nr, 1);
 }
 
-HANDLER(h_bpf)
+HANDLER(bpf)
 {
-	SCRATCH_AND_CONTAINER(s, c);
 	begin(s, WIRE_BPF, &s->actor);
 	s->e.num[0] = s->args[0];
 	s->e.num[1] = s->ret;
 	return use_words(s, WIRE_BPF, 0, s->args[0], 0, 1);
 }
 
-HANDLER(h_memfd)
+HANDLER(memfd)
 {
-	SCRATCH_AND_CONTAINER(s, c);
 	if (s->ret < 0)
 		return 0;
 	begin(s, WIRE_MEMFD, &s->actor);
@@ -610,9 +665,8 @@ HANDLER(h_memfd)
 	return use_words(s, WIRE_MEMFD, 0, hash_string(s, 0, 0), 0, 1);
 }
 
-HANDLER(h_rare)
+HANDLER(rare)
 {
-	SCRATCH_AND_CONTAINER(s, c);
 	begin(s, WIRE_RARE, &s->actor);
 	s->e.num[0] = s->nr;
 	s->e.num[1] = s->args[0];
@@ -623,10 +677,9 @@ HANDLER(h_rare)
 	return use_words(s, WIRE_RARE, 0, s->nr, s->args[0] & 0xffff, 1);
 }
 
-HANDLER(h_signal)
+HANDLER(signal)
 {
 	__u32 call;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	begin(s, WIRE_SIGNAL, &s->actor);
@@ -639,14 +692,13 @@ HANDLER(h_signal)
 	return use_words(s, WIRE_SIGNAL, 0, s->e.num[0], 0, 0);
 }
 
-HANDLER(h_credentials)
+HANDLER(credentials)
 {
 	struct task_struct *task = current_task();
 	const struct cred *cred;
 	struct process *p;
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32, uid;
 	__u64 caps;
-	SCRATCH_AND_CONTAINER(s, c);
 
 	if (s->ret < 0)
 		return 0;

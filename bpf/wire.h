@@ -190,7 +190,7 @@ struct gate {
 	__u8 handler; /* tail call index, 0: none */
 	__u8 used; /* collect "system calls used" for this number now */
 	__u8 compat; /* handler of this number in the 32-bit table */
-	__u8 pad;
+	__u8 failures; /* 1 native, 2 32-bit: a better hook sees successes, only refusals are looked at */
 };
 
 #define SYSCALLS 512

@@ -42,6 +42,19 @@ pub struct SensorConfig {
     pub syscalls_used: bool,
     /// Watch processes outside containers too.
     pub host: bool,
+    /// Highest rung of the hook ladder that is tried.
+    pub top: Rung,
+}
+
+/// A family of hooks, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// BPF-LSM programs.
+    Lsm,
+    /// fentry and fexit programs.
+    Fentry,
+    /// `tp_btf`, raw tracepoints and cgroup programs only.
+    Tracepoint,
 }
 
 impl SensorConfig {
@@ -56,6 +69,7 @@ impl SensorConfig {
             alert_quota_per_second: 4096,
             syscalls_used: true,
             host: false,
+            top: Rung::Lsm,
         }
     }
 }

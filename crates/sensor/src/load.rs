@@ -5,8 +5,9 @@
 
 use crate::api::*;
 use crate::hash::{Key, op_number};
+use crate::ladder::{Ladder, hook_statuses};
 use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
-use crate::tables::{HANDLER_PROGRAMS, Handler, calls, dns_calls};
+use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, dns_calls};
 use crate::wire;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{
@@ -171,42 +172,45 @@ impl Sensor {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let key = Key::random().map_err(SensorError::Random)?;
-        let mut refused: HashMap<String, String> = HashMap::new();
-        let skel = loop {
-            match try_load(config, key, &refused)? {
-                Ok(skel) => break skel,
+        let mut ladder = Ladder::new(config);
+        loop {
+            let attached = match try_load(config, key, &ladder)? {
+                Ok(skel) => Self::attach(config, key, skel, &mut ladder)?,
+                Err(refused) => Err(refused),
+            };
+            match attached {
+                Ok(sensor) => return Ok(sensor),
                 Err((program, reason)) => {
                     if ESSENTIAL.contains(&program.as_str()) {
                         return Err(SensorError::Essential { program, reason });
                     }
-                    refused.insert(program, reason);
+                    ladder.refuse(&program, reason);
                 }
             }
-        };
-        Self::attach(config, key, skel, refused)
+        }
     }
 
     fn attach(
         config: &SensorConfig,
         key: Key,
         mut skel: PlimsollSkel<'static>,
-        mut refused: HashMap<String, String>,
-    ) -> Result<Sensor, SensorError> {
-        fill_handlers(&skel, &refused)?;
-        fill_tables(&mut skel, &refused);
+        ladder: &mut Ladder,
+    ) -> Result<Result<Sensor, Refused>, SensorError> {
+        fill_handlers(&skel, ladder)?;
+        fill_tables(&mut skel, ladder);
         let mut links = Vec::new();
         let mut misses = Vec::new();
         let v2 = v2_mount(config);
         for program in skel.object().progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            if refused.contains_key(&name) || name.starts_with("h_") {
+            if !ladder.wants(&name) || name.starts_with("h_") || name.starts_with("x_") {
                 continue;
             }
             let link = if name.starts_with("on_sendmsg") {
                 match &v2 {
                     Some(dir) => program.attach_cgroup(dir.as_raw_fd()),
                     None => {
-                        refused.insert(name, "no cgroup2 mount to attach to".into());
+                        ladder.refuse(&name, "no cgroup2 mount to attach to".into());
                         continue;
                     }
                 }
@@ -220,15 +224,8 @@ impl Sensor {
                         misses.push((MapFreeProgram { fd }, 0));
                     }
                 }
-                Err(e) if ESSENTIAL.contains(&name.as_str()) => {
-                    return Err(SensorError::Essential {
-                        program: name,
-                        reason: e.to_string(),
-                    });
-                }
-                Err(e) => {
-                    refused.insert(name, format!("attach: {e}"));
-                }
+                // another program takes its place: load again
+                Err(e) => return Ok(Err((name, format!("attach: {e}")))),
             }
         }
         let inbox = Arc::new(Mutex::new(Inbox::default()));
@@ -266,7 +263,7 @@ impl Sensor {
             rings,
             inbox,
             _links: links,
-            hooks: hook_statuses(&refused),
+            hooks: hook_statuses(ladder),
             control,
             losses: Losses {
                 since: now,
@@ -279,7 +276,7 @@ impl Sensor {
             skel,
         };
         sensor.tick(now);
-        Ok(sensor)
+        Ok(Ok(sensor))
     }
 
     /// How each kind is observed, and what was refused.
@@ -513,7 +510,7 @@ type Refused = (String, String);
 fn try_load(
     config: &SensorConfig,
     key: Key,
-    refused: &HashMap<String, String>,
+    ladder: &Ladder,
 ) -> Result<Result<PlimsollSkel<'static>, Refused>, SensorError> {
     MESSAGES
         .lock()
@@ -522,7 +519,7 @@ fn try_load(
     let before = libbpf_rs::set_print(Some((PrintLevel::Warn, keep_message)));
     // One small allocation a load lives as long as the process: the skeleton borrows from it.
     let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
-    let loaded = open(config, key, refused, storage).and_then(|open| {
+    let loaded = open(config, key, ladder, storage).and_then(|open| {
         open.load().map_err(|e| SensorError::Load {
             reason: e.to_string(),
         })
@@ -536,9 +533,7 @@ fn try_load(
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .clone();
             match refused_program(&messages) {
-                Some((program, reason)) if !refused.contains_key(&program) => {
-                    Ok(Err((program, reason)))
-                }
+                Some((program, reason)) if ladder.wants(&program) => Ok(Err((program, reason))),
                 _ if messages
                     .iter()
                     .any(|m| m.contains("Operation not permitted")) =>
@@ -606,7 +601,7 @@ fn last_lines(log: &str) -> String {
 fn open(
     config: &SensorConfig,
     key: Key,
-    refused: &HashMap<String, String>,
+    ladder: &Ladder,
     storage: &'static mut MaybeUninit<OpenObject>,
 ) -> Result<OpenPlimsollSkel<'static>, SensorError> {
     let load_error = |e: libbpf_rs::Error| SensorError::Load {
@@ -616,9 +611,8 @@ fn open(
         .open(storage)
         .map_err(load_error)?;
     for mut program in open.open_object_mut().progs_mut() {
-        if refused.contains_key(&*program.name().to_string_lossy()) {
-            program.set_autoload(false);
-        }
+        let wanted = ladder.wants(&program.name().to_string_lossy());
+        program.set_autoload(wanted);
     }
     open.maps
         .bulk_ring
@@ -687,10 +681,7 @@ fn v2_mount(config: &SensorConfig) -> Option<File> {
 }
 
 /// Puts the tail-called programs into their table.
-fn fill_handlers(
-    skel: &PlimsollSkel<'_>,
-    refused: &HashMap<String, String>,
-) -> Result<(), SensorError> {
+fn fill_handlers(skel: &PlimsollSkel<'_>, ladder: &Ladder) -> Result<(), SensorError> {
     let programs: HashMap<String, i32> = skel
         .object()
         .progs_mut()
@@ -701,12 +692,17 @@ fn fill_handlers(
             )
         })
         .collect();
+    let (table, prefix): (&dyn MapCore, _) = if ladder.single_calls() {
+        (&skel.maps.call_handlers, "x_")
+    } else {
+        (&skel.maps.handlers, "h_")
+    };
     for (handler, name) in HANDLER_PROGRAMS {
-        let (false, Some(fd)) = (refused.contains_key(*name), programs.get(*name)) else {
+        let name = format!("{prefix}{name}");
+        let (true, Some(fd)) = (ladder.wants(&name), programs.get(&name)) else {
             continue;
         };
-        skel.maps
-            .handlers
+        table
             .update(
                 &u32::from(*handler as u8).to_ne_bytes(),
                 &(*fd as u32).to_ne_bytes(),
@@ -721,27 +717,74 @@ fn fill_handlers(
     Ok(())
 }
 
+/// What is left to the system calls of a kind that a security hook observes.
+enum Left {
+    /// Nothing observes it better: all of it.
+    All,
+    /// The hook is not reached by calls that are refused before it.
+    Failures,
+    /// Nothing.
+    Nothing,
+}
+
+fn left(call: &Call, ladder: &Ladder) -> Left {
+    let hook = match (call.handler, call.path) {
+        (Handler::Open | Handler::Openat, _) => "file_open",
+        (Handler::Mmap, _) => "mmap_file",
+        (Handler::Mprotect, _) => "file_mprotect",
+        (Handler::Connect, _) => "socket_connect",
+        (Handler::Accept, _) => "accept",
+        (Handler::Path, Some(p)) => match p.op {
+            4 => "path_unlink",
+            5 => "path_mkdir",
+            6 => "path_rmdir",
+            7 => "path_chmod",
+            8 => "path_chown",
+            9 => "path_rename",
+            10 => "path_link",
+            _ => "path_symlink",
+        },
+        _ => return Left::All,
+    };
+    let by_descriptor = call.path.is_some_and(|p| p.path == 0xff);
+    match (ladder.rung(hook), call.handler) {
+        (None, _) => Left::All,
+        (Some(_), Handler::Open | Handler::Openat) => Left::Failures,
+        (Some(_), Handler::Path) if !by_descriptor => Left::Failures,
+        _ => Left::Nothing,
+    }
+}
+
 /// Which number is served by which handler, natively and in the 32-bit table.
-fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
+fn fill_tables(skel: &mut PlimsollSkel<'_>, ladder: &Ladder) {
+    let prefix = if ladder.single_calls() { "x_" } else { "h_" };
     let missing: HashSet<u8> = HANDLER_PROGRAMS
         .iter()
-        .filter(|(_, name)| refused.contains_key(*name))
+        .filter(|(_, name)| !ladder.wants(&format!("{prefix}{name}")))
         .map(|(h, _)| *h as u8)
         .collect();
     let Some(bss) = skel.maps.bss_data.as_deref_mut() else {
         return;
     };
+    bss.uring_by_hooks = u32::from(
+        ["file_open", "path_unlink", "path_rename"]
+            .iter()
+            .all(|h| ladder.rung(h).is_some()),
+    );
     bss.native_numbers.fill(u16::MAX);
     for call in calls() {
+        let left = left(&call, ladder);
         let handler = call.handler as u8;
-        if missing.contains(&handler) {
+        if missing.contains(&handler) || matches!(left, Left::Nothing) {
             continue;
         }
+        let failures = u8::from(matches!(left, Left::Failures));
         let native = usize::try_from(call.nr)
             .ok()
             .filter(|n| *n < bss.gates.len());
         if let Some(nr) = native {
             bss.gates[nr].handler = handler;
+            bss.gates[nr].failures |= failures;
             bss.call_numbers[nr] = call.number;
             if let Some(p) = call.path {
                 bss.path_calls[nr] = types::path_call {
@@ -761,6 +804,7 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
         if let (Some(compat), Some(nr)) = (compat, native) {
             // mmap of the 32-bit table has its descriptor elsewhere only in old_mmap (90), left out
             bss.gates[compat].compat = handler;
+            bss.gates[compat].failures |= failures << 1;
             bss.native_numbers[compat] = nr as u16;
         }
     }
@@ -771,7 +815,7 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
         bss.dns_numbers[i] = nr as u32;
     }
     // without the sendmsg hook nobody tells when unconnected resolvers start: keep sends open
-    if refused.contains_key("on_sendmsg4") {
+    if !ladder.wants("on_sendmsg4") {
         for (nr, handler, _) in dns_calls()
             .into_iter()
             .filter(|(_, h, _)| *h == Handler::DnsBuffer)
@@ -780,177 +824,6 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, refused: &HashMap<String, String>) {
             bss.gates[nr as usize].handler = handler as u8;
         }
     }
-}
-
-/// A kind, the programs that observe it, the mechanism's name, what it misses, what would be better.
-const KINDS: &[(&str, &[&str], &str, &str, &str)] = &[
-    ("exec", &["on_exec"], "tp_btf/sched_process_exec", "", ""),
-    (
-        "fork, exit",
-        &["on_fork", "on_exit"],
-        "tp_btf/sched_process_fork, sched_process_exit",
-        "",
-        "",
-    ),
-    (
-        "container start and end",
-        &["on_cgroup_mkdir", "on_cgroup_rmdir", "on_cgroup_attach"],
-        "tp_btf/cgroup_mkdir, cgroup_rmdir, cgroup_attach_task",
-        "",
-        "",
-    ),
-    (
-        "file open",
-        &["on_sys_exit", "h_open", "h_openat"],
-        "tp_btf/sys_exit, file object",
-        "opens through io_uring",
-        "boot with lsm=...,bpf (the LSM hooks come with the sensor's own release)",
-    ),
-    (
-        "file create, rename, link, unlink, chmod, chown, mkdir, rmdir",
-        &["on_sys_exit", "h_path"],
-        "tp_btf/sys_exit, argument",
-        "paths are copied from the program at the end of the call: another thread can change them meanwhile; io_uring",
-        "boot with lsm=...,bpf",
-    ),
-    (
-        "library load",
-        &["on_sys_exit", "h_mmap"],
-        "tp_btf/sys_exit(mmap), file object",
-        "memory made executable later (mprotect)",
-        "",
-    ),
-    (
-        "TCP connect and listen",
-        &["on_sock_state"],
-        "tp_btf/inet_sock_set_state",
-        "",
-        "",
-    ),
-    (
-        "UNIX connect",
-        &["on_sys_exit", "h_connect"],
-        "tp_btf/sys_exit(connect), socket object",
-        "connects through io_uring",
-        "",
-    ),
-    (
-        "accept, bind, socket",
-        &["on_sys_exit", "h_accept", "h_bind", "h_socket"],
-        "tp_btf/sys_exit, socket object",
-        "accepts through io_uring",
-        "",
-    ),
-    (
-        "UDP peers",
-        &["on_sendmsg4", "on_sendmsg6", "h_connect"],
-        "cgroup/sendmsg4, sendmsg6; tp_btf/sys_exit(connect)",
-        "",
-        "",
-    ),
-    (
-        "DNS questions and answers",
-        &["on_sys_exit", "h_dns_buffer", "h_dns_message"],
-        "tp_btf/sys_exit on send and receive, open while somebody resolves",
-        "DNS over TCP, TLS and HTTPS; ports other than 53",
-        "",
-    ),
-    (
-        "redirected standard streams",
-        &["on_sys_exit", "h_dup"],
-        "tp_btf/sys_exit(dup)",
-        "fcntl(F_DUPFD)",
-        "",
-    ),
-    (
-        "setns, unshare, clone flags",
-        &["on_sys_exit", "h_namespace"],
-        "tp_btf/sys_exit",
-        "",
-        "",
-    ),
-    (
-        "mount, umount, pivot_root, chroot",
-        &["on_sys_exit", "h_mount"],
-        "tp_btf/sys_exit, argument",
-        "",
-        "",
-    ),
-    (
-        "ptrace, process_vm_writev",
-        &["on_sys_exit", "h_ptrace"],
-        "tp_btf/sys_exit",
-        "writes to /proc/PID/mem show as file writes",
-        "",
-    ),
-    (
-        "kernel modules",
-        &["on_sys_exit", "h_module"],
-        "tp_btf/sys_exit",
-        "",
-        "",
-    ),
-    ("bpf", &["on_sys_exit", "h_bpf"], "tp_btf/sys_exit", "", ""),
-    (
-        "uid and capability changes",
-        &["on_sys_exit", "h_credentials"],
-        "tp_btf/sys_exit",
-        "",
-        "",
-    ),
-    (
-        "memory files",
-        &["on_sys_exit", "h_memfd"],
-        "tp_btf/sys_exit",
-        "",
-        "",
-    ),
-    (
-        "signals to others",
-        &["on_sys_exit", "h_signal"],
-        "tp_btf/sys_exit",
-        "",
-        "",
-    ),
-    (
-        "other rare calls",
-        &["on_sys_exit", "h_rare"],
-        "tp_btf/sys_exit",
-        "",
-        "",
-    ),
-    (
-        "system calls used",
-        &["on_sys_exit"],
-        "tp_btf/sys_exit",
-        "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)",
-        "",
-    ),
-];
-
-fn hook_statuses(refused: &HashMap<String, String>) -> Vec<HookStatus> {
-    KINDS
-        .iter()
-        .map(|(kind, programs, mechanism, misses, advice)| {
-            let refusals: Vec<Refusal> = programs
-                .iter()
-                .filter_map(|p| {
-                    refused.get(*p).map(|reason| Refusal {
-                        mechanism: (*p).to_owned(),
-                        reason: reason.clone(),
-                    })
-                })
-                .collect();
-            HookStatus {
-                kind,
-                mechanism: (refusals.len() < programs.len() && !refused.contains_key(programs[0]))
-                    .then(|| (*mechanism).to_owned()),
-                refused: refusals,
-                misses,
-                advice,
-            }
-        })
-        .collect()
 }
 
 /// A handle on the maps: cheap to clone, for any thread.

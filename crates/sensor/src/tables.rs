@@ -25,6 +25,7 @@ pub(crate) enum Handler {
     DnsBuffer,
     DnsMessage,
     Signal,
+    Mprotect,
 }
 
 /// No such argument.
@@ -166,6 +167,9 @@ pub(crate) fn calls() -> Vec<Call> {
         call(nr!(SYS_setresgid), 210, Credentials, 0),
         call(nr!(SYS_capset), 185, Credentials, 0),
         call(nr!(SYS_mmap), 192, Mmap, 0),
+        call(nr!(SYS_mprotect), 125, Mprotect, 0),
+        call(nr!(SYS_pkey_mprotect), 380, Mprotect, 0),
+        call(nr!(SYS_fcntl), 55, Dup, 1),
         call(nr!(SYS_memfd_create), 356, Memfd, 0),
         call(447, 447, Rare, 0), // memfd_secret
         call(nr!(SYS_kill), 37, Signal, 0),
@@ -212,28 +216,29 @@ pub(crate) fn dns_calls() -> Vec<(i64, Handler, u8)> {
     ]
 }
 
-/// The program of each handler, as named in `bpf/sys.h` and `bpf/net.h`.
+/// The program of each handler behind its prefix (`h_`, `x_`), as named in `bpf/sys.h` and `bpf/net.h`.
 pub(crate) const HANDLER_PROGRAMS: &[(Handler, &str)] = &[
-    (Handler::Open, "h_open"),
-    (Handler::Openat, "h_openat"),
-    (Handler::Path, "h_path"),
-    (Handler::Connect, "h_connect"),
-    (Handler::Accept, "h_accept"),
-    (Handler::Bind, "h_bind"),
-    (Handler::Socket, "h_socket"),
-    (Handler::Dup, "h_dup"),
-    (Handler::Namespace, "h_namespace"),
-    (Handler::Mount, "h_mount"),
-    (Handler::Ptrace, "h_ptrace"),
-    (Handler::Module, "h_module"),
-    (Handler::Bpf, "h_bpf"),
-    (Handler::Credentials, "h_credentials"),
-    (Handler::Mmap, "h_mmap"),
-    (Handler::Memfd, "h_memfd"),
-    (Handler::Rare, "h_rare"),
-    (Handler::DnsBuffer, "h_dns_buffer"),
-    (Handler::DnsMessage, "h_dns_message"),
-    (Handler::Signal, "h_signal"),
+    (Handler::Open, "open"),
+    (Handler::Openat, "openat"),
+    (Handler::Path, "path"),
+    (Handler::Connect, "connect"),
+    (Handler::Accept, "accept"),
+    (Handler::Bind, "bind"),
+    (Handler::Socket, "socket"),
+    (Handler::Dup, "dup"),
+    (Handler::Namespace, "namespace"),
+    (Handler::Mount, "mount"),
+    (Handler::Ptrace, "ptrace"),
+    (Handler::Module, "module"),
+    (Handler::Bpf, "bpf"),
+    (Handler::Credentials, "credentials"),
+    (Handler::Mmap, "mmap"),
+    (Handler::Memfd, "memfd"),
+    (Handler::Rare, "rare"),
+    (Handler::DnsBuffer, "dns_buffer"),
+    (Handler::DnsMessage, "dns_message"),
+    (Handler::Signal, "signal"),
+    (Handler::Mprotect, "mprotect"),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,475 @@
+//! The hook ladder: which mechanism observes which kind on this kernel, and what each refusal costs.
+//!
+//! Per kind the first rung that the kernel takes is used: BPF-LSM, then fentry on the security
+//! functions, then the tracepoints. Programs are loaded one by one; a refusal of a whole family for
+//! lack of permission is not tried again for each of its members.
+
+use crate::api::{HookStatus, Refusal, Rung, SensorConfig};
+use std::collections::{BTreeMap, HashSet};
+
+/// Security hooks, loaded as `l_NAME` (lsm/NAME) or `f_NAME` (fentry/security_NAME).
+pub(crate) const HOOKS: &[&str] = &[
+    "file_open",
+    "mmap_file",
+    "file_mprotect",
+    "path_unlink",
+    "path_rmdir",
+    "path_mkdir",
+    "path_symlink",
+    "path_link",
+    "path_rename",
+    "path_chmod",
+    "path_chown",
+    "socket_connect",
+];
+
+/// Programs that were refused, with the reason, by name.
+pub(crate) type Refused = BTreeMap<String, String>;
+
+/// What is loaded, decided anew after each refusal.
+pub(crate) struct Ladder {
+    top: Rung,
+    calls_used: bool,
+    pub(crate) refused: Refused,
+    lsm: Result<(), String>,
+}
+
+impl Ladder {
+    pub(crate) fn new(config: &SensorConfig) -> Self {
+        Ladder {
+            top: config.top,
+            calls_used: config.syscalls_used,
+            refused: Refused::new(),
+            lsm: match config.top {
+                Rung::Lsm => lsm_usable(),
+                _ => Err("not tried: left out by the configuration".into()),
+            },
+        }
+    }
+
+    /// Whether single calls are hooked at their exit (`c_`, `x_`) instead of all calls at once.
+    pub(crate) fn single_calls(&self) -> bool {
+        self.top != Rung::Tracepoint && !self.calls_used && !self.fentry_refused()
+    }
+
+    fn fentry_refused(&self) -> bool {
+        self.refused.contains_key("fentry")
+    }
+
+    /// Whether a program is to be loaded.
+    pub(crate) fn wants(&self, program: &str) -> bool {
+        if self.refused.contains_key(program) {
+            return false;
+        }
+        let (family, rest) = program.split_at(program.find('_').map_or(0, |i| i + 1));
+        match family {
+            "l_" => self.lsm.is_ok() && !self.refused.contains_key("lsm"),
+            "f_" => {
+                self.top != Rung::Tracepoint
+                    && !self.fentry_refused()
+                    && !self.wants(&format!("l_{rest}"))
+            }
+            "c_" | "x_" => self.single_calls(),
+            "h_" => !self.single_calls(),
+            _ if program == "on_sys_exit" => !self.single_calls(),
+            // one tracepoint under two names
+            _ if program == "on_uring_sqe" => self.refused.contains_key("on_uring"),
+            _ => true,
+        }
+    }
+
+    /// Keeps a refusal; for lack of permission the whole family counts as refused.
+    pub(crate) fn refuse(&mut self, program: &str, reason: String) {
+        let family = match program.split('_').next() {
+            Some("l") => "lsm",
+            Some("f" | "c" | "x") => "fentry",
+            _ => "",
+        };
+        if !family.is_empty() && not_permitted(&reason) {
+            self.refused.insert(family.to_owned(), reason.clone());
+        }
+        self.refused.insert(program.to_owned(), reason);
+    }
+
+    /// The rung that observes a security hook, or `None` when the tracepoints do.
+    pub(crate) fn rung(&self, hook: &str) -> Option<Rung> {
+        if HOOKS.contains(&hook) && self.wants(&format!("l_{hook}")) {
+            Some(Rung::Lsm)
+        } else if self.wants(&format!("f_{hook}")) {
+            Some(Rung::Fentry)
+        } else {
+            None
+        }
+    }
+
+    /// Why a hook is not on a higher rung than it is.
+    fn refusals(&self, hook: &str) -> Vec<Refusal> {
+        let mut out = Vec::new();
+        let why = |program: String, family: &str| {
+            self.refused
+                .get(&program)
+                .or_else(|| self.refused.get(family))
+                .cloned()
+        };
+        let now = self.rung(hook);
+        if HOOKS.contains(&hook) && now != Some(Rung::Lsm) {
+            let reason = why(format!("l_{hook}"), "lsm").or_else(|| self.lsm.clone().err());
+            out.extend(reason.map(|reason| Refusal {
+                mechanism: format!("lsm/{hook}"),
+                reason,
+            }));
+        }
+        if now.is_none() {
+            let mechanism = match hook {
+                "accept" => "fexit/inet_csk_accept".to_owned(),
+                _ => format!("fentry/security_{hook}"),
+            };
+            let reason = why(format!("f_{hook}"), "fentry").or_else(|| {
+                (self.top == Rung::Tracepoint)
+                    .then(|| "not tried: left out by the configuration".into())
+            });
+            out.extend(reason.map(|reason| Refusal { mechanism, reason }));
+        }
+        out
+    }
+}
+
+fn not_permitted(reason: &str) -> bool {
+    reason.contains("Operation not permitted") || reason.contains("-EPERM") || reason.contains("-1")
+}
+
+/// Programs on LSM hooks load on many kernels where they are never called.
+fn lsm_usable() -> Result<(), String> {
+    let list = std::fs::read_to_string("/sys/kernel/security/lsm").map_err(|e| {
+        format!("read /sys/kernel/security/lsm: {e}; without it nothing says that BPF is among the LSMs (mount securityfs)")
+    })?;
+    if list.trim().split(',').any(|l| l == "bpf") {
+        Ok(())
+    } else {
+        Err(format!(
+            "bpf is not among the LSMs of this kernel ({}): boot with lsm={},bpf",
+            list.trim(),
+            list.trim()
+        ))
+    }
+}
+
+/// How one kind is observed by each mechanism.
+struct Kind {
+    kind: &'static str,
+    /// Security hooks that observe it (`accept` is fexit/inet_csk_accept).
+    hooks: &'static [&'static str],
+    /// What those do not see.
+    hook_misses: &'static str,
+    /// Programs of the tracepoint rung; the first one is necessary.
+    programs: &'static [&'static str],
+    mechanism: &'static str,
+    misses: &'static str,
+    advice: &'static str,
+}
+
+const LSM_ADVICE: &str = "boot with lsm=...,bpf, or run where fentry programs may be loaded";
+
+const fn plain(
+    kind: &'static str,
+    programs: &'static [&'static str],
+    mechanism: &'static str,
+    misses: &'static str,
+) -> Kind {
+    Kind {
+        kind,
+        hooks: &[],
+        hook_misses: "",
+        programs,
+        mechanism,
+        misses,
+        advice: "",
+    }
+}
+
+const KINDS: &[Kind] = &[
+    plain("exec", &["on_exec"], "tp_btf/sched_process_exec", ""),
+    plain(
+        "fork, exit",
+        &["on_fork", "on_exit"],
+        "tp_btf/sched_process_fork, sched_process_exit",
+        "",
+    ),
+    plain(
+        "container start and end",
+        &["on_cgroup_mkdir", "on_cgroup_rmdir", "on_cgroup_attach"],
+        "tp_btf/cgroup_mkdir, cgroup_rmdir, cgroup_attach_task",
+        "",
+    ),
+    Kind {
+        kind: "file open",
+        hooks: &["file_open"],
+        hook_misses: "opens for the path alone (O_PATH)",
+        programs: &["h_open", "h_openat"],
+        mechanism: "sys_exit, file object; io_uring by the name it was given",
+        misses: "opens through io_uring are seen before links are followed, on kernels with its tracepoint (5.19)",
+        advice: LSM_ADVICE,
+    },
+    Kind {
+        kind: "file create, rename, link, unlink, chmod, chown, mkdir, rmdir",
+        hooks: &[
+            "path_unlink",
+            "path_rmdir",
+            "path_mkdir",
+            "path_symlink",
+            "path_link",
+            "path_rename",
+            "path_chmod",
+            "path_chown",
+        ],
+        hook_misses: "whether the act succeeded",
+        programs: &["h_path"],
+        mechanism: "sys_exit, argument",
+        misses: "paths are copied from the program at the end of the call: another thread can change them meanwhile",
+        advice: LSM_ADVICE,
+    },
+    Kind {
+        kind: "library load",
+        hooks: &["mmap_file"],
+        hook_misses: "",
+        programs: &["h_mmap"],
+        mechanism: "sys_exit(mmap), file object",
+        misses: "",
+        advice: "",
+    },
+    Kind {
+        kind: "memory made executable",
+        hooks: &["file_mprotect"],
+        hook_misses: "",
+        programs: &["h_mprotect"],
+        mechanism: "sys_exit(mprotect)",
+        misses: "",
+        advice: "",
+    },
+    plain(
+        "TCP connect and listen",
+        &["on_sock_state"],
+        "tp_btf/inet_sock_set_state",
+        "",
+    ),
+    Kind {
+        kind: "UNIX and UDP connect",
+        hooks: &["socket_connect"],
+        hook_misses: "whether it succeeded",
+        programs: &["h_connect"],
+        mechanism: "sys_exit(connect), socket object",
+        misses: "connects of UNIX and UDP sockets through io_uring show only as its use",
+        advice: LSM_ADVICE,
+    },
+    Kind {
+        kind: "accept",
+        hooks: &["accept"],
+        hook_misses: "UNIX sockets",
+        programs: &["h_accept"],
+        mechanism: "sys_exit, socket object",
+        misses: "accepts through io_uring show only as its use; UNIX sockets",
+        advice: "run where fentry programs may be loaded",
+    },
+    plain(
+        "bind, socket",
+        &["h_bind", "h_socket"],
+        "sys_exit, socket object",
+        "binds through io_uring (6.11) show only as its use",
+    ),
+    plain(
+        "UDP peers",
+        &["on_sendmsg4", "on_sendmsg6", "h_connect"],
+        "cgroup/sendmsg4, sendmsg6; sys_exit(connect)",
+        "",
+    ),
+    plain(
+        "DNS questions and answers",
+        &["h_dns_buffer", "h_dns_message"],
+        "sys_exit on send and receive, open while somebody resolves",
+        "DNS over TLS and HTTPS; ports other than 53; messages through io_uring",
+    ),
+    plain(
+        "io_uring",
+        &["on_uring"],
+        "tp_btf/io_uring_submit_req (io_uring_submit_sqe before 6.4)",
+        "on kernels before 5.19: only that a ring was set up",
+    ),
+    plain(
+        "redirected standard streams",
+        &["h_dup"],
+        "sys_exit(dup, dup2, dup3, fcntl)",
+        "",
+    ),
+    plain(
+        "setns, unshare, clone flags",
+        &["h_namespace"],
+        "sys_exit",
+        "",
+    ),
+    plain(
+        "mount, umount, pivot_root, chroot",
+        &["h_mount"],
+        "sys_exit, argument",
+        "",
+    ),
+    plain(
+        "ptrace, process_vm_writev",
+        &["h_ptrace"],
+        "sys_exit",
+        "writes to /proc/PID/mem show as file writes",
+    ),
+    plain("kernel modules", &["h_module"], "sys_exit", ""),
+    plain("bpf", &["h_bpf"], "sys_exit", ""),
+    plain(
+        "uid and capability changes",
+        &["h_credentials"],
+        "sys_exit",
+        "",
+    ),
+    plain("memory files", &["h_memfd"], "sys_exit", ""),
+    plain("signals to others", &["h_signal"], "sys_exit", ""),
+    plain("other rare calls", &["h_rare"], "sys_exit", ""),
+    plain(
+        "system calls used",
+        &["on_sys_exit"],
+        "sys_exit",
+        "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)",
+    ),
+];
+
+/// How each kind is observed, and what was refused.
+pub(crate) fn hook_statuses(ladder: &Ladder) -> Vec<HookStatus> {
+    KINDS.iter().map(|k| status(ladder, k)).collect()
+}
+
+fn status(ladder: &Ladder, k: &Kind) -> HookStatus {
+    let refused: Vec<Refusal> = k
+        .hooks
+        .first()
+        .map_or_else(Vec::new, |h| ladder.refusals(h));
+    let rungs: HashSet<Option<Rung>> = k.hooks.iter().map(|h| ladder.rung(h)).collect();
+    if !k.hooks.is_empty() && !rungs.contains(&None) {
+        return HookStatus {
+            kind: k.kind,
+            mechanism: Some(name_hooks(ladder, k.hooks)),
+            refused,
+            misses: k.hook_misses,
+            advice: "",
+        };
+    }
+    let mut refused = refused;
+    refused.extend(k.programs.iter().filter_map(|p| {
+        let reason = ladder.refused.get(*p).or_else(|| behind(ladder, p))?;
+        Some(Refusal {
+            mechanism: (*p).to_owned(),
+            reason: reason.clone(),
+        })
+    }));
+    HookStatus {
+        kind: k.kind,
+        mechanism: served(ladder, k).then(|| spell(ladder, k.mechanism)),
+        refused,
+        misses: k.misses,
+        advice: k.advice,
+    }
+}
+
+/// A handler is reached through on_sys_exit only.
+fn behind<'a>(ladder: &'a Ladder, program: &str) -> Option<&'a String> {
+    (program.starts_with("h_") && !ladder.single_calls())
+        .then(|| ladder.refused.get("on_sys_exit"))
+        .flatten()
+}
+
+fn served(ladder: &Ladder, k: &Kind) -> bool {
+    let program = k.programs[0];
+    if program == "on_sys_exit" && !ladder.calls_used {
+        return false; // switched off by the configuration
+    }
+    if program == "on_uring" {
+        return ladder.wants("on_uring") || ladder.wants("on_uring_sqe");
+    }
+    match program.strip_prefix("h_") {
+        Some(handler) if ladder.single_calls() => ladder.wants(&format!("x_{handler}")),
+        Some(_) => ladder.wants(program) && ladder.wants("on_sys_exit"),
+        None => ladder.wants(program),
+    }
+}
+
+fn spell(ladder: &Ladder, mechanism: &str) -> String {
+    if !mechanism.contains("sys_exit") {
+        return mechanism.to_owned();
+    }
+    if ladder.single_calls() {
+        mechanism.replacen("sys_exit", "fexit of the call (64-bit calls only)", 1)
+    } else {
+        mechanism.replacen("sys_exit", "tp_btf/sys_exit", 1)
+    }
+}
+
+fn name_hooks(ladder: &Ladder, hooks: &[&str]) -> String {
+    let name = |h: &&str| match (ladder.rung(h), **h == *"accept") {
+        (_, true) => "fexit/inet_csk_accept".to_owned(),
+        (Some(Rung::Lsm), _) => format!("lsm/{h}"),
+        _ => format!("fentry/security_{h}"),
+    };
+    hooks.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Hierarchy;
+
+    fn ladder(lsm: Result<(), String>, top: Rung, calls_used: bool) -> Ladder {
+        let mut config = SensorConfig::new(Hierarchy::V2 { mount: "/".into() });
+        config.top = Rung::Tracepoint;
+        let mut l = Ladder::new(&config);
+        (l.lsm, l.top, l.calls_used) = (lsm, top, calls_used);
+        l
+    }
+
+    #[test]
+    fn each_refusal_costs_one_rung_of_its_own_kind() {
+        let mut l = ladder(Ok(()), Rung::Lsm, true);
+        assert_eq!(l.rung("file_open"), Some(Rung::Lsm));
+        l.refuse("l_file_open", "invalid argument".into());
+        assert_eq!(l.rung("file_open"), Some(Rung::Fentry));
+        assert_eq!(l.rung("path_unlink"), Some(Rung::Lsm), "its own kind only");
+        l.refuse("f_file_open", "no such function".into());
+        assert_eq!(l.rung("file_open"), None);
+        let s = hook_statuses(&l);
+        let open = s.iter().find(|s| s.kind == "file open").expect("there");
+        assert_eq!(
+            open.mechanism.as_deref(),
+            Some("tp_btf/sys_exit, file object; io_uring by the name it was given")
+        );
+        assert_eq!(open.refused.len(), 2, "both reasons are shown");
+    }
+
+    #[test]
+    fn a_family_without_permission_is_refused_at_once() {
+        let mut l = ladder(Ok(()), Rung::Lsm, true);
+        l.refuse("l_file_open", "-EPERM".into());
+        l.refuse("f_path_unlink", "Operation not permitted".into());
+        for hook in HOOKS {
+            assert_eq!(l.rung(hook), None);
+        }
+        assert!(!l.single_calls());
+        assert!(l.wants("on_sys_exit") && l.wants("h_open"));
+    }
+
+    #[test]
+    fn without_calls_used_only_single_calls_are_hooked_where_fentry_is_taken() {
+        let l = ladder(Err("no".into()), Rung::Lsm, false);
+        assert!(
+            l.wants("c_dup2") && l.wants("x_dup") && !l.wants("on_sys_exit") && !l.wants("h_dup")
+        );
+        let s = hook_statuses(&l);
+        let used = s
+            .iter()
+            .find(|s| s.kind == "system calls used")
+            .expect("there");
+        assert_eq!(used.mechanism, None);
+    }
+}

@@ -1,0 +1,428 @@
+//! What the watched process does, one act a run: `matrix act NAME`. Each kind has an act that must be
+//! seen and a near miss that must not. Plain system calls, so that nothing but them happens.
+
+use std::ffi::CString;
+
+/// Where the acts play; made by the test before.
+pub(crate) const DIR: &str = "/tmp/plimsoll-matrix";
+
+fn c(s: &str) -> CString {
+    CString::new(s).expect("no zero byte")
+}
+
+fn at(name: &str) -> CString {
+    c(&format!("{DIR}/{name}"))
+}
+
+/// One raw system call; what it returns is of no interest, except where said.
+fn call(nr: i64, a: [i64; 6]) -> i64 {
+    // SAFETY: the acts pass pointers to live memory of the right size, or none; a wrong call fails.
+    unsafe { libc::syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]) }
+}
+
+fn open(name: &CString, flags: i32) -> i64 {
+    call(
+        libc::SYS_openat,
+        [
+            i64::from(libc::AT_FDCWD),
+            name.as_ptr() as i64,
+            i64::from(flags),
+            0o644,
+            0,
+            0,
+        ],
+    )
+}
+
+fn path_call(nr: i64, one: &CString, two: Option<&CString>, number: i64) {
+    let cwd = i64::from(libc::AT_FDCWD);
+    let one = one.as_ptr() as i64;
+    match two.map(|t| t.as_ptr() as i64) {
+        Some(two) => call(nr, [cwd, one, cwd, two, number, 0]),
+        None => call(nr, [cwd, one, number, 0, 0, 0]),
+    };
+}
+
+fn socket(family: i32, kind: i32, proto: i32) -> i64 {
+    call(
+        libc::SYS_socket,
+        [family.into(), kind.into(), proto.into(), 0, 0, 0],
+    )
+}
+
+/// struct sockaddr_in of 127.0.0.1 and a port.
+fn loopback(port: u16) -> [u8; 16] {
+    let mut a = [0u8; 16];
+    a[0] = libc::AF_INET as u8;
+    a[2..4].copy_from_slice(&port.to_be_bytes());
+    a[4..8].copy_from_slice(&[127, 0, 0, 1]);
+    a
+}
+
+fn connect(fd: i64, address: &[u8]) -> i64 {
+    call(
+        libc::SYS_connect,
+        [fd, address.as_ptr() as i64, address.len() as i64, 0, 0, 0],
+    )
+}
+
+fn memory(prot: i32, flags: i32, fd: i64) -> i64 {
+    call(libc::SYS_mmap, [0, 4096, prot.into(), flags.into(), fd, 0])
+}
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const ANON: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+/// A question for www.example, type A.
+const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";
+
+fn child_that_waits() -> i32 {
+    // SAFETY: the child only sleeps and leaves; nothing of the parent's state is used in it.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::pause();
+            libc::_exit(0);
+        }
+        pid
+    }
+}
+
+fn end(pid: i32) {
+    // SAFETY: a child of ours.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
+    }
+}
+
+fn tcp(port: u16) {
+    let l = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+    let a = loopback(port);
+    call(
+        libc::SYS_setsockopt,
+        [
+            l,
+            libc::SOL_SOCKET.into(),
+            libc::SO_REUSEADDR.into(),
+            [1i32].as_ptr() as i64,
+            4,
+            0,
+        ],
+    );
+    call(libc::SYS_bind, [l, a.as_ptr() as i64, 16, 0, 0, 0]);
+    call(libc::SYS_listen, [l, 4, 0, 0, 0, 0]);
+    let c = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+    connect(c, &a);
+    call(libc::SYS_accept4, [l, 0, 0, 0, 0, 0]);
+}
+
+/// The file that a memory file is filled with and executed from: this program.
+fn run_from_memory() {
+    let fd = call(
+        libc::SYS_memfd_create,
+        [c("quiet").as_ptr() as i64, 0, 0, 0, 0, 0],
+    );
+    let own = std::fs::read("/proc/self/exe").expect("own program");
+    let mut done = 0;
+    while done < own.len() {
+        let n = call(
+            libc::SYS_write,
+            [
+                fd,
+                own[done..].as_ptr() as i64,
+                (own.len() - done) as i64,
+                0,
+                0,
+                0,
+            ],
+        );
+        assert!(n > 0, "write to a memory file");
+        done += n as usize;
+    }
+    drop(
+        std::process::Command::new(format!("/proc/self/fd/{fd}"))
+            .args(["act", "nothing"])
+            .status(),
+    );
+}
+
+/// Opens a file through a ring of one entry (include/uapi/linux/io_uring.h).
+fn uring_open(name: &CString) {
+    let mut params = [0u32; 30];
+    let ring = call(425, [4, params.as_mut_ptr() as i64, 0, 0, 0, 0]);
+    if ring < 0 {
+        eprintln!("no io_uring here");
+        return;
+    }
+    let map = |len: usize, offset: i64| -> *mut u8 {
+        call(
+            libc::SYS_mmap,
+            [
+                0,
+                len as i64,
+                RW.into(),
+                (libc::MAP_SHARED | libc::MAP_POPULATE).into(),
+                ring,
+                offset,
+            ],
+        ) as *mut u8
+    };
+    // sq_off: head, tail, mask, entries, flags, dropped, array start at word 10
+    let (tail, array) = (params[11] as usize, params[16] as usize);
+    let sq = map(array + 64, 0);
+    let sqes = map(64 * params[0] as usize, 0x1000_0000);
+    // SAFETY: both mappings were made with these lengths; offsets come from the kernel.
+    unsafe {
+        let sqe = sqes;
+        std::ptr::write_bytes(sqe, 0, 64);
+        *sqe = 18; // IORING_OP_OPENAT
+        sqe.add(4).cast::<i32>().write(libc::AT_FDCWD);
+        sqe.add(16).cast::<u64>().write(name.as_ptr() as u64);
+        sqe.add(28).cast::<u32>().write(libc::O_RDONLY as u32);
+        sq.add(array).cast::<u32>().write(0);
+        sq.add(tail).cast::<u32>().write(1);
+    }
+    call(426, [ring, 1, 1, 1, 0, 0]);
+}
+
+/// A call through the 32-bit table, with its path below 4 GiB.
+#[cfg(target_arch = "x86_64")]
+fn compat_open(name: &CString) {
+    let low = call(
+        libc::SYS_mmap,
+        [0, 4096, RW.into(), (ANON | libc::MAP_32BIT).into(), -1, 0],
+    );
+    let bytes = name.as_bytes_with_nul();
+    // SAFETY: the page was just mapped; int 0x80 takes its arguments in ebx, ecx, edx and clobbers eax.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), low as *mut u8, bytes.len());
+        std::arch::asm!("push rbx", "mov ebx, {p:e}", "int 0x80", "pop rbx", p = in(reg) low,
+            inout("eax") 5 => _, in("ecx") 0, in("edx") 0, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn compat_open(name: &CString) {
+    open(name, 0);
+}
+
+/// Does what `name` says; `false`: there is no such act.
+pub(crate) fn act(name: &str) -> bool {
+    let missing = at("missing");
+    match name {
+        "nothing" => {}
+        "open" => drop(open(&at("file"), libc::O_RDONLY)),
+        "open-missing" => drop(open(&missing, libc::O_RDONLY)),
+        "write" => drop(open(&at("file"), libc::O_WRONLY)),
+        "create" => drop(open(&at("created"), libc::O_CREAT | libc::O_WRONLY)),
+        "list" => drop(open(&c(DIR), libc::O_DIRECTORY)),
+        "open-32" => compat_open(&at("file")),
+        "open-uring" => uring_open(&at("file")),
+        "open-denied" => {
+            call(libc::SYS_setresuid, [65534, 65534, 65534, 0, 0, 0]);
+            open(&at("secret"), libc::O_RDONLY);
+        }
+        "unlink" => path_call(libc::SYS_unlinkat, &at("file2"), None, 0),
+        "unlink-missing" => path_call(libc::SYS_unlinkat, &missing, None, 0),
+        "rmdir" => path_call(libc::SYS_unlinkat, &at("dir"), None, 0x200),
+        "rmdir-missing" => path_call(libc::SYS_unlinkat, &missing, None, 0x200),
+        "mkdir" => path_call(libc::SYS_mkdirat, &at("made"), None, 0o755),
+        "mkdir-missing" => path_call(libc::SYS_mkdirat, &at("missing/made"), None, 0o755),
+        "rename" => path_call(libc::SYS_renameat2, &at("file3"), Some(&at("renamed")), 0),
+        "rename-missing" => path_call(libc::SYS_renameat2, &missing, Some(&at("renamed")), 0),
+        "link" => path_call(libc::SYS_linkat, &at("file"), Some(&at("hard")), 0),
+        "link-missing" => path_call(libc::SYS_linkat, &missing, Some(&at("hard")), 0),
+        "symlink" => {
+            call(
+                libc::SYS_symlinkat,
+                [
+                    at("file").as_ptr() as i64,
+                    i64::from(libc::AT_FDCWD),
+                    at("soft").as_ptr() as i64,
+                    0,
+                    0,
+                    0,
+                ],
+            );
+        }
+        "symlink-missing" => {
+            call(
+                libc::SYS_symlinkat,
+                [
+                    at("file").as_ptr() as i64,
+                    i64::from(libc::AT_FDCWD),
+                    at("missing/soft").as_ptr() as i64,
+                    0,
+                    0,
+                    0,
+                ],
+            );
+        }
+        "chmod" => path_call(libc::SYS_fchmodat, &at("file"), None, 0o755),
+        "chmod-missing" => path_call(libc::SYS_fchmodat, &missing, None, 0o755),
+        "chown" => {
+            call(
+                libc::SYS_fchownat,
+                [
+                    libc::AT_FDCWD.into(),
+                    at("file").as_ptr() as i64,
+                    1,
+                    1,
+                    0,
+                    0,
+                ],
+            );
+        }
+        "chown-missing" => {
+            call(
+                libc::SYS_fchownat,
+                [libc::AT_FDCWD.into(), missing.as_ptr() as i64, 1, 1, 0, 0],
+            );
+        }
+        "library" => drop(memory(
+            libc::PROT_READ | libc::PROT_EXEC,
+            libc::MAP_PRIVATE,
+            open(&at("file"), 0),
+        )),
+        "library-read" => drop(memory(
+            libc::PROT_READ,
+            libc::MAP_PRIVATE,
+            open(&at("file"), 0),
+        )),
+        "anonymous" => drop(memory(RW | libc::PROT_EXEC, ANON, -1)),
+        "anonymous-data" => drop(memory(RW, ANON, -1)),
+        "mprotect" => {
+            call(
+                libc::SYS_mprotect,
+                [
+                    memory(RW, ANON, -1),
+                    4096,
+                    (libc::PROT_READ | libc::PROT_EXEC).into(),
+                    0,
+                    0,
+                    0,
+                ],
+            );
+        }
+        "mprotect-data" => {
+            call(
+                libc::SYS_mprotect,
+                [memory(RW, ANON, -1), 4096, libc::PROT_READ.into(), 0, 0, 0],
+            );
+        }
+        "tcp" => tcp(41017),
+        "unix" => {
+            let mut a = vec![libc::AF_UNIX as u8, 0];
+            a.extend_from_slice(b"/run/docker.sock\0");
+            connect(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), &a);
+        }
+        "socket-only" => drop(socket(libc::AF_INET, libc::SOCK_STREAM, 0)),
+        "udp" | "udp-connected" | "dns" => {
+            let fd = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+            let a = loopback(if name == "dns" { 53 } else { 9 });
+            if name == "udp" {
+                call(
+                    libc::SYS_sendto,
+                    [fd, b"x".as_ptr() as i64, 1, 0, a.as_ptr() as i64, 16],
+                );
+            } else {
+                connect(fd, &a);
+                if name == "dns" {
+                    call(
+                        libc::SYS_sendto,
+                        [fd, QUESTION.as_ptr() as i64, QUESTION.len() as i64, 0, 0, 0],
+                    );
+                }
+            }
+        }
+        "bind" => {
+            let a = loopback(41019);
+            call(
+                libc::SYS_bind,
+                [
+                    socket(libc::AF_INET, libc::SOCK_DGRAM, 0),
+                    a.as_ptr() as i64,
+                    16,
+                    0,
+                    0,
+                    0,
+                ],
+            );
+        }
+        "raw" => drop(socket(libc::AF_INET, libc::SOCK_RAW, 1)),
+        "dup" => {
+            let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            call(libc::SYS_dup3, [fd, 0, 0, 0, 0, 0]);
+        }
+        "dup-high" => {
+            let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            call(libc::SYS_dup3, [fd, 77, 0, 0, 0, 0]);
+            call(libc::SYS_fcntl, [0, libc::F_GETFL.into(), 0, 0, 0, 0]);
+        }
+        "dup-fcntl" => {
+            let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            call(libc::SYS_close, [0, 0, 0, 0, 0, 0]);
+            call(libc::SYS_fcntl, [fd, libc::F_DUPFD.into(), 0, 0, 0, 0]);
+        }
+        "unshare" => drop(call(
+            libc::SYS_unshare,
+            [libc::CLONE_NEWUTS.into(), 0, 0, 0, 0, 0],
+        )),
+        "unshare-files" => drop(call(
+            libc::SYS_unshare,
+            [libc::CLONE_FILES.into(), 0, 0, 0, 0, 0],
+        )),
+        "mount" => {
+            let none = c("none");
+            call(
+                libc::SYS_mount,
+                [
+                    none.as_ptr() as i64,
+                    missing.as_ptr() as i64,
+                    none.as_ptr() as i64,
+                    0,
+                    0,
+                    0,
+                ],
+            );
+        }
+        "ptrace" | "ptrace-peek" | "kill" | "kill-ask" => {
+            let pid = child_that_waits();
+            let p = i64::from(pid);
+            match name {
+                "ptrace" => drop(call(libc::SYS_ptrace, [16, p, 0, 0, 0, 0])),
+                "ptrace-peek" => drop(call(libc::SYS_ptrace, [1, p, 0, 0, 0, 0])),
+                "kill" => drop(call(libc::SYS_kill, [p, libc::SIGUSR1.into(), 0, 0, 0, 0])),
+                _ => drop(call(libc::SYS_kill, [p, 0, 0, 0, 0, 0])),
+            }
+            if name == "kill-ask" {
+                // ends by itself when its parent is gone: a signal would be what must not be seen
+                // SAFETY: asks the kernel about a child of ours.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+                std::process::exit(0);
+            }
+            end(pid);
+        }
+        "module" => drop(call(
+            libc::SYS_finit_module,
+            [-1, c("x").as_ptr() as i64, 0, 0, 0, 0],
+        )),
+        "bpf" => drop(call(libc::SYS_bpf, [5, 0, 0, 0, 0, 0])),
+        "setuid" => drop(call(libc::SYS_setresuid, [1234, 1234, 1234, 0, 0, 0])),
+        "setuid-same" => drop(call(libc::SYS_setresuid, [-1, -1, -1, 0, 0, 0])),
+        "memfd" => drop(call(
+            libc::SYS_memfd_create,
+            [c("secret").as_ptr() as i64, 0, 0, 0, 0, 0],
+        )),
+        "keyctl" => drop(call(libc::SYS_keyctl, [0, 0, 0, 0, 0, 0])),
+        "exec" => drop(
+            std::process::Command::new("/proc/self/exe")
+                .args(["act", "nothing"])
+                .status(),
+        ),
+        "exec-memory" => run_from_memory(),
+        _ => return false,
+    }
+    true
+}
