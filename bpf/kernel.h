@@ -239,6 +239,10 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
  */
 #define MASK(x, mask) asm volatile("%0 &= %1" : "+r"(x) : "i"(mask))
 
+#ifndef barrier
+#define barrier() asm volatile("" ::: "memory")
+#endif
+
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_NETLINK 16

@@ -170,14 +170,17 @@ static __always_inline bool typed_facts(struct file *from, struct file_facts *f)
 
 static __always_inline void read_facts(struct file *file, struct file_facts *f)
 {
+	struct inode *inode;
+
 	if (typed_facts(file, f))
 		return;
-	f->inode = BPF_CORE_READ(file, f_inode);
+	inode = BPF_CORE_READ(file, f_inode);
+	f->inode = inode;
 	f->mode = BPF_CORE_READ(file, f_mode);
-	f->type = BPF_CORE_READ(f->inode, i_mode) & S_IFMT;
-	f->ino = BPF_CORE_READ(f->inode, i_ino);
-	f->device = (__u64)BPF_CORE_READ(f->inode, i_sb, s_dev) << 32 | BPF_CORE_READ(f->inode, i_generation);
-	f->ctime = ctime_of(f->inode);
+	f->type = BPF_CORE_READ(inode, i_mode) & S_IFMT;
+	f->ino = BPF_CORE_READ(inode, i_ino);
+	f->device = (__u64)BPF_CORE_READ(inode, i_sb, s_dev) << 32 | BPF_CORE_READ(inode, i_generation);
+	f->ctime = ctime_of(inode);
 }
 
 #define OVERLAYFS_MAGIC 0x794c7630

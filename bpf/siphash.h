@@ -85,7 +85,11 @@ static __always_inline __u64 sip_bytes(const __u64 *p, __u32 len, int words)
 	__u32 full = len / 8, rest = len % 8;
 	__u64 last = (__u64)len << 56;
 	for (int i = 0; i < words; i++) {
-		if (i >= full)
+		__u32 end = full;
+
+		/* the compiler must not fold both bounds into one: verifiers up to 6.1 need the constant */
+		asm volatile("" : "+r"(end));
+		if (i >= end)
 			break;
 		SIP_WORD(p[i]);
 	}

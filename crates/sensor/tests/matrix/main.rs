@@ -87,7 +87,8 @@ fn mode(top: Rung, calls_used: bool, done: &mut Vec<String>) -> usize {
         let quiet_events = run(&mut sensor, &mount, case.near_miss);
         let quiet = !quiet_events.iter().any(|e| (case.is)(e));
         let blind = (case.blind)(mechanism.as_deref());
-        let ok = quiet && (fires || blind || mechanism.is_none());
+        let off = mechanism.is_none() && case.hook == "system calls used" && !calls_used;
+        let ok = quiet && (fires || blind || off);
         println!(
             "MATRIX {} | {} | {} | {} | {}",
             if ok { "ok" } else { "FAILED" },
