@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Calls at the exit of their own function, where the kernel takes fexit programs: then nothing
- * stands in the way of all other calls. The same handlers as behind on_sys_exit; 32-bit calls have
+ * stands in the way of all other calls. The same bodies as behind on_sys_exit; 32-bit calls have
  * functions of other names and are not seen here.
  */
 #ifndef PLIMSOLL_CALLS_H
@@ -10,14 +10,11 @@
 #include <asm/unistd.h>
 #include "lsm.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 32);
-	__type(key, __u32);
-	__type(value, __u32);
-} call_handlers SEC(".maps");
-
-static __always_inline int at_exit_of(unsigned long long *ctx, struct pt_regs *regs, __u32 nr)
+/*
+ * A slot with the call in it, or nothing when nobody wants it. No tail calls here: since 6.12 a
+ * table takes only programs for functions of one type, and equal ones may count as different.
+ */
+static __always_inline struct scratch *leave_call(unsigned long long *ctx, struct pt_regs *regs, __u32 nr)
 {
 	struct gate g = gates[nr & (SYSCALLS - 1)];
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -25,48 +22,55 @@ static __always_inline int at_exit_of(unsigned long long *ctx, struct pt_regs *r
 	struct scratch *s;
 	__s64 ret = ctx[1];
 
-	if (!g.handler || (g.failures && ret != -EACCES && ret != -EPERM))
-		return 0;
+	if (!g.handler || ((g.failures & 1) && ret != -EACCES && ret != -EPERM))
+		return NULL;
 	p = bpf_map_lookup_elem(&processes, &tgid);
 	if (!p || (p->flags & PROCESS_SETUP))
-		return 0;
+		return NULL;
 	s = shared_scratch();
 	if (!s)
-		return 0;
+		return NULL;
 	s->actor = *p;
 	s->ret = ret;
 	s->nr = nr;
 	s->compat = 0;
 	read_args(s, regs, 0);
-	bpf_tail_call(ctx, &call_handlers, g.handler);
-	return 0;
+	return s;
 }
 
-#define CALL(name)                                         \
-	SEC("?fexit/" SYSCALL_FUNCTION #name)              \
-	int BPF_PROG(c_##name, struct pt_regs *regs)       \
-	{                                                  \
-		return at_exit_of(ctx, regs, __NR_##name); \
+#define CALL(name, handler)                                                  \
+	SEC("?fexit/" SYSCALL_FUNCTION #name)                                \
+	int BPF_PROG(c_##name, struct pt_regs *regs)                         \
+	{                                                                    \
+		struct scratch *s = leave_call(ctx, regs, __NR_##name);      \
+		return s ? body_##handler(s) : 0;                            \
 	}
 
-CALL(openat) CALL(openat2) CALL(open_by_handle_at)
-CALL(unlinkat) CALL(mkdirat) CALL(fchmodat) CALL(fchmod) CALL(fchownat) CALL(fchown)
-CALL(renameat) CALL(renameat2) CALL(linkat) CALL(symlinkat)
-CALL(connect) CALL(accept4) CALL(bind) CALL(socket)
-CALL(dup) CALL(dup3) CALL(fcntl)
-CALL(setns) CALL(unshare) CALL(clone) CALL(clone3)
-CALL(mount) CALL(pivot_root) CALL(chroot) CALL(move_mount)
-CALL(ptrace) CALL(process_vm_writev) CALL(process_vm_readv)
-CALL(init_module) CALL(finit_module) CALL(delete_module) CALL(bpf)
-CALL(setuid) CALL(setgid) CALL(setreuid) CALL(setregid) CALL(setresuid) CALL(setresgid) CALL(capset)
-CALL(mmap) CALL(mprotect) CALL(memfd_create)
-CALL(kill) CALL(tgkill)
-CALL(perf_event_open) CALL(userfaultfd) CALL(io_uring_setup) CALL(kexec_load) CALL(add_key) CALL(request_key) CALL(keyctl)
-CALL(open_tree) CALL(fsopen) CALL(pidfd_getfd) CALL(fanotify_init) CALL(syslog) CALL(reboot)
-CALL(sendto) CALL(recvfrom) CALL(write) CALL(read) CALL(sendmsg) CALL(recvmsg) CALL(sendmmsg) CALL(recvmmsg)
+CALL(openat, openat) CALL(openat2, openat)
+CALL(unlinkat, path) CALL(mkdirat, path) CALL(fchmodat, path) CALL(fchmod, path) CALL(fchownat, path) CALL(fchown, path) CALL(renameat, path) CALL(renameat2, path) CALL(linkat, path) CALL(symlinkat, path)
+CALL(connect, connect)
+CALL(accept4, accept)
+CALL(bind, bind)
+CALL(socket, socket)
+CALL(dup, dup) CALL(dup3, dup) CALL(fcntl, dup)
+CALL(setns, namespace) CALL(unshare, namespace) CALL(clone, namespace) CALL(clone3, namespace)
+CALL(mount, mount) CALL(pivot_root, mount) CALL(chroot, mount) CALL(move_mount, mount)
+CALL(ptrace, ptrace) CALL(process_vm_writev, ptrace) CALL(process_vm_readv, ptrace)
+CALL(init_module, module) CALL(finit_module, module) CALL(delete_module, module)
+CALL(bpf, bpf)
+CALL(setuid, credentials) CALL(setgid, credentials) CALL(setreuid, credentials) CALL(setregid, credentials) CALL(setresuid, credentials) CALL(setresgid, credentials) CALL(capset, credentials)
+CALL(mmap, mmap)
+CALL(mprotect, mprotect) CALL(pkey_mprotect, mprotect)
+CALL(memfd_create, memfd)
+CALL(kill, signal) CALL(tgkill, signal)
+CALL(open_by_handle_at, rare) CALL(perf_event_open, rare) CALL(userfaultfd, rare) CALL(io_uring_setup, rare) CALL(kexec_load, rare) CALL(add_key, rare) CALL(request_key, rare) CALL(keyctl, rare) CALL(open_tree, rare) CALL(fsopen, rare) CALL(pidfd_getfd, rare) CALL(fanotify_init, rare) CALL(syslog, rare) CALL(reboot, rare)
+CALL(sendto, dns_buffer) CALL(recvfrom, dns_buffer) CALL(write, dns_buffer) CALL(read, dns_buffer)
+CALL(sendmsg, dns_message) CALL(recvmsg, dns_message) CALL(sendmmsg, dns_message) CALL(recvmmsg, dns_message)
 #if defined(__TARGET_ARCH_x86)
-CALL(open) CALL(creat) CALL(unlink) CALL(rmdir) CALL(mkdir) CALL(chmod) CALL(chown) CALL(lchown) CALL(rename) CALL(link)
-CALL(symlink) CALL(accept) CALL(dup2)
+CALL(open, open) CALL(creat, open)
+CALL(unlink, path) CALL(rmdir, path) CALL(mkdir, path) CALL(chmod, path) CALL(chown, path) CALL(lchown, path) CALL(rename, path) CALL(link, path) CALL(symlink, path)
+CALL(accept, accept)
+CALL(dup2, dup)
 #endif
 
 #endif

@@ -213,11 +213,6 @@ static __always_inline struct scratch *shared_scratch(void)
 	return s;
 }
 
-static __always_inline struct scratch *resume_scratch(void)
-{
-	return scratch_of(SLOT_LSM + (bpf_get_current_pid_tgid() & 3));
-}
-
 #if defined(__TARGET_ARCH_x86)
 #define SYSCALL_FUNCTION "__x64_sys_"
 #else
@@ -227,7 +222,7 @@ static __always_inline struct scratch *resume_scratch(void)
 /*
  * What is done about one kind of call. Reached from on_sys_exit (h_NAME), or, where the kernel
  * takes fexit programs and nobody asked for the calls used, from the exit of that call's own
- * function (x_NAME; any call's name does, its type is what counts).
+ * function (calls.h).
  */
 #define HANDLER(name)                                            \
 	static __always_inline int body_##name(struct scratch *s); \
@@ -235,12 +230,6 @@ static __always_inline struct scratch *resume_scratch(void)
 	int h_##name(void *ctx)                                  \
 	{                                                        \
 		struct scratch *s = scratch_of(SLOT_SYS);        \
-		return s ? body_##name(s) : 0;                   \
-	}                                                        \
-	SEC("?fexit/" SYSCALL_FUNCTION "openat")                 \
-	int x_##name(void *ctx)                                  \
-	{                                                        \
-		struct scratch *s = resume_scratch();            \
 		return s ? body_##name(s) : 0;                   \
 	}                                                        \
 	static __always_inline int body_##name(struct scratch *s)

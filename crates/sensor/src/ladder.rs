@@ -47,9 +47,12 @@ impl Ladder {
         }
     }
 
-    /// Whether single calls are hooked at their exit (`c_`, `x_`) instead of all calls at once.
+    /// Whether single calls are hooked at their exit (`c_`) instead of all calls at once.
     pub(crate) fn single_calls(&self) -> bool {
-        self.top != Rung::Tracepoint && !self.calls_used && !self.fentry_refused()
+        self.top != Rung::Tracepoint
+            && !self.calls_used
+            && !self.fentry_refused()
+            && !self.refused.contains_key("calls")
     }
 
     fn fentry_refused(&self) -> bool {
@@ -69,7 +72,7 @@ impl Ladder {
                     && !self.fentry_refused()
                     && !self.wants(&format!("l_{rest}"))
             }
-            "c_" | "x_" => self.single_calls(),
+            "c_" => self.single_calls(),
             "h_" => !self.single_calls(),
             _ if program == "on_sys_exit" => !self.single_calls(),
             // one tracepoint under two names
@@ -82,11 +85,18 @@ impl Ladder {
     pub(crate) fn refuse(&mut self, program: &str, reason: String) {
         let family = match program.split('_').next() {
             Some("l") => "lsm",
-            Some("f" | "c" | "x") => "fentry",
+            Some("f" | "c") => "fentry",
             _ => "",
         };
         if !family.is_empty() && not_permitted(&reason) {
             self.refused.insert(family.to_owned(), reason.clone());
+        }
+        // a call that exists and cannot be hooked by itself would go unseen: then all at once
+        if let Some(call) = program.strip_prefix("c_")
+            && has_call(call)
+        {
+            self.refused
+                .insert("calls".into(), format!("{program}: {reason}"));
         }
         self.refused.insert(program.to_owned(), reason);
     }
@@ -136,6 +146,16 @@ impl Ladder {
 
 fn not_permitted(reason: &str) -> bool {
     reason.contains("Operation not permitted") || reason.contains("-EPERM") || reason.contains("-1")
+}
+
+/// Whether this kernel has a system call of that name; when that cannot be told, yes.
+fn has_call(name: &str) -> bool {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let function = format!("__x64_sys_{name}");
+    symbols.is_empty()
+        || symbols
+            .lines()
+            .any(|l| l.split(' ').nth(2) == Some(function.as_str()))
 }
 
 /// Programs on LSM hooks load on many kernels where they are never called.
@@ -390,7 +410,7 @@ fn served(ladder: &Ladder, k: &Kind) -> bool {
         return ladder.wants("on_uring") || ladder.wants("on_uring_sqe");
     }
     match program.strip_prefix("h_") {
-        Some(handler) if ladder.single_calls() => ladder.wants(&format!("x_{handler}")),
+        Some(_) if ladder.single_calls() => true,
         Some(_) => ladder.wants(program) && ladder.wants("on_sys_exit"),
         None => ladder.wants(program),
     }
@@ -462,9 +482,7 @@ mod tests {
     #[test]
     fn without_calls_used_only_single_calls_are_hooked_where_fentry_is_taken() {
         let l = ladder(Err("no".into()), Rung::Lsm, false);
-        assert!(
-            l.wants("c_dup2") && l.wants("x_dup") && !l.wants("on_sys_exit") && !l.wants("h_dup")
-        );
+        assert!(l.wants("c_dup2") && !l.wants("on_sys_exit") && !l.wants("h_dup"));
         let s = hook_statuses(&l);
         let used = s
             .iter()

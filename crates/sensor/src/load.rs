@@ -129,6 +129,7 @@ pub struct Sensor {
     inbox: Arc<Mutex<Inbox>>,
     _links: Vec<Link>,
     hooks: Vec<HookStatus>,
+    refused: Vec<String>,
     control: Control,
     losses: Losses,
     last_tick: BootNs,
@@ -203,7 +204,7 @@ impl Sensor {
         let v2 = v2_mount(config);
         for program in skel.object().progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            if !ladder.wants(&name) || name.starts_with("h_") || name.starts_with("x_") {
+            if !ladder.wants(&name) || name.starts_with("h_") {
                 continue;
             }
             let link = if name.starts_with("on_sendmsg") {
@@ -264,6 +265,11 @@ impl Sensor {
             inbox,
             _links: links,
             hooks: hook_statuses(ladder),
+            refused: ladder
+                .refused
+                .iter()
+                .map(|(p, why)| format!("{p}: {why}"))
+                .collect(),
             control,
             losses: Losses {
                 since: now,
@@ -282,6 +288,11 @@ impl Sensor {
     /// How each kind is observed, and what was refused.
     pub fn hooks(&self) -> &[HookStatus] {
         &self.hooks
+    }
+
+    /// Programs that the kernel did not take, with its reasons.
+    pub fn refused_programs(&self) -> Vec<String> {
+        self.refused.clone()
     }
 
     /// A handle on the maps, for any thread.
@@ -692,17 +703,13 @@ fn fill_handlers(skel: &PlimsollSkel<'_>, ladder: &Ladder) -> Result<(), SensorE
             )
         })
         .collect();
-    let (table, prefix): (&dyn MapCore, _) = if ladder.single_calls() {
-        (&skel.maps.call_handlers, "x_")
-    } else {
-        (&skel.maps.handlers, "h_")
-    };
     for (handler, name) in HANDLER_PROGRAMS {
-        let name = format!("{prefix}{name}");
+        let name = format!("h_{name}");
         let (true, Some(fd)) = (ladder.wants(&name), programs.get(&name)) else {
             continue;
         };
-        table
+        skel.maps
+            .handlers
             .update(
                 &u32::from(*handler as u8).to_ne_bytes(),
                 &(*fd as u32).to_ne_bytes(),
@@ -757,10 +764,9 @@ fn left(call: &Call, ladder: &Ladder) -> Left {
 
 /// Which number is served by which handler, natively and in the 32-bit table.
 fn fill_tables(skel: &mut PlimsollSkel<'_>, ladder: &Ladder) {
-    let prefix = if ladder.single_calls() { "x_" } else { "h_" };
     let missing: HashSet<u8> = HANDLER_PROGRAMS
         .iter()
-        .filter(|(_, name)| !ladder.wants(&format!("{prefix}{name}")))
+        .filter(|(_, name)| !ladder.single_calls() && !ladder.wants(&format!("h_{name}")))
         .map(|(h, _)| *h as u8)
         .collect();
     let Some(bss) = skel.maps.bss_data.as_deref_mut() else {

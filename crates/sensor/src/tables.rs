@@ -216,7 +216,7 @@ pub(crate) fn dns_calls() -> Vec<(i64, Handler, u8)> {
     ]
 }
 
-/// The program of each handler behind its prefix (`h_`, `x_`), as named in `bpf/sys.h` and `bpf/net.h`.
+/// The program of each handler behind its prefix `h_`, as named in `bpf/sys.h` and `bpf/net.h`.
 pub(crate) const HANDLER_PROGRAMS: &[(Handler, &str)] = &[
     (Handler::Open, "open"),
     (Handler::Openat, "openat"),

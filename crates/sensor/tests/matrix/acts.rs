@@ -422,7 +422,29 @@ pub(crate) fn act(name: &str) -> bool {
                 .status(),
         ),
         "exec-memory" => run_from_memory(),
+        "cost-open" => {
+            let name = at("file");
+            let mut buf = [0u8; 64];
+            println!(
+                "{}",
+                per_op(&mut || {
+                    let fd = open(&name, libc::O_RDONLY);
+                    call(libc::SYS_read, [fd, buf.as_mut_ptr() as i64, 64, 0, 0, 0]);
+                    call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
+                })
+            );
+        }
+        "cost-getppid" => println!("{}", per_op(&mut || drop(call(libc::SYS_getppid, [0; 6])))),
         _ => return false,
     }
     true
+}
+
+/// Nanoseconds an operation, after a warm-up.
+fn per_op(op: &mut dyn FnMut()) -> f64 {
+    const N: u32 = 5000;
+    (0..500).for_each(|_| op());
+    let start = std::time::Instant::now();
+    (0..N).for_each(|_| op());
+    start.elapsed().as_nanos() as f64 / f64::from(N)
 }
