@@ -162,6 +162,7 @@ pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
         alert_quota_per_second: config.rings.alert_quota_per_second,
         syscalls_used: config.rings.syscalls_used,
         host: config.host,
+        top: plimsoll_sensor::api::Rung::Lsm,
     }
 }
 

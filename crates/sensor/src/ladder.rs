@@ -385,6 +385,12 @@ fn status(ladder: &Ladder, k: &Kind) -> HookStatus {
             reason: reason.clone(),
         })
     }));
+    if k.programs[0] == "on_sys_exit" && !ladder.calls_used {
+        refused.push(Refusal {
+            mechanism: "tp_btf/sys_exit".into(),
+            reason: "switched off by the configuration (syscalls_used: false)".into(),
+        });
+    }
     HookStatus {
         kind: k.kind,
         mechanism: served(ladder, k).then(|| spell(ladder, k.mechanism)),

@@ -295,6 +295,23 @@ impl Sensor {
         self.refused.clone()
     }
 
+    /// What the verifier went through for each attached program: name, instructions (5.16 and
+    /// later; 0 before).
+    pub fn program_costs(&self) -> Vec<(String, u32)> {
+        let mut costs: Vec<(String, u32)> = self
+            .skel
+            .object()
+            .progs_mut()
+            .filter_map(|p| {
+                let fd = p.as_fd().try_clone_to_owned().ok()?;
+                let info = program_info(&MapFreeProgram { fd })?;
+                Some((p.name().to_string_lossy().into_owned(), info.verified_insns))
+            })
+            .collect();
+        costs.sort();
+        costs
+    }
+
     /// A handle on the maps, for any thread.
     pub fn control(&self) -> Control {
         self.control.clone()

@@ -84,6 +84,9 @@ fn mode(top: Rung, calls_used: bool, done: &mut Vec<String>) -> usize {
     for program in sensor.refused_programs() {
         println!("MATRIX refused program {program}");
     }
+    for (program, instructions) in sensor.program_costs() {
+        println!("VERIFIED {program} {instructions}");
+    }
     let mut failed = 0;
     for case in CASES {
         let kind = sensor
