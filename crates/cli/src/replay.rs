@@ -5,7 +5,7 @@
 //! force. And the other way round: what is found now and was not recorded then is a difference,
 //! too. Pure but for the rule engine's own state; time comes from the records.
 
-use plimsoll_agent::rules::files::{load_texts, options};
+use plimsoll_agent::rules::files::{Options, load_texts, options};
 use plimsoll_agent::rules::{Engine, RuleText, Surroundings};
 use plimsoll_baseline::{Baseline, Key, LearnConfig, ResolvedNames, State, behaviours, judge};
 use plimsoll_model::{
@@ -143,7 +143,8 @@ impl Replay {
             .map(|file| {
                 Some(RuleText {
                     name: file.name.clone(),
-                    text: file.text.as_ref()?.to_string(),
+                    // as it was: shown, a text has its control characters written out
+                    text: file.text.as_ref()?.to_str_lossy().into_owned(),
                 })
             })
             .collect();
@@ -151,7 +152,7 @@ impl Replay {
             None => {
                 Err("the texts of the rules in force were too large for their record".to_owned())
             }
-            Some(texts) => load_texts(&texts, &options(MatchMode::All, &[]))
+            Some(texts) => load_texts(&texts, &options_of(set))
                 .map_err(|e| format!("the rules in force do not load here: {e}")),
         };
         match loaded {
@@ -378,6 +379,15 @@ impl Replay {
         }
         self.outcome
     }
+}
+
+/// How the rules were loaded on that node.
+fn options_of(set: &plimsoll_model::RuleSet) -> Options {
+    let mode = match set.first_match_only {
+        true => MatchMode::First,
+        false => MatchMode::All,
+    };
+    options(mode, &set.hooks_refused)
 }
 
 fn act_of(drift: &Drift) -> Act {

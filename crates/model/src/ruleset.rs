@@ -28,6 +28,14 @@ pub struct RuleSet {
     /// The set that was in force before; empty at a start.
     #[n(5)]
     pub replaced: String,
+    /// Only the first rule that matches an event counts.
+    #[n(6)]
+    #[cbor(default)]
+    pub first_match_only: bool,
+    /// Hooks that the kernel refused, by the sensor's names: rules that need them were off.
+    #[n(7)]
+    #[cbor(default)]
+    pub hooks_refused: Vec<String>,
 }
 
 /// One file of a set.

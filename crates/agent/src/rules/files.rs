@@ -229,16 +229,27 @@ pub struct Loaded {
     /// What was warned of.
     pub report: LoadReport,
     files: Vec<RuleFile>,
+    options: Options,
     /// Which names of each family are judged: one for each set of rules that it can tell apart.
     kinds: HashMap<Family, Box<[EventKind]>>,
 }
 
+/// How rules are loaded on a node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    load: LoadOptions,
+    refused: Vec<String>,
+}
+
 /// How rules are loaded on a node whose kernel refused these hooks.
-pub fn options(mode: MatchMode, refused: &[String]) -> LoadOptions {
-    LoadOptions {
-        capabilities: capabilities(refused),
-        match_mode: mode,
-        ..LoadOptions::default()
+pub fn options(mode: MatchMode, refused: &[String]) -> Options {
+    Options {
+        load: LoadOptions {
+            capabilities: capabilities(refused),
+            match_mode: mode,
+            ..LoadOptions::default()
+        },
+        refused: refused.to_owned(),
     }
 }
 
@@ -246,12 +257,12 @@ pub fn options(mode: MatchMode, refused: &[String]) -> LoadOptions {
 ///
 /// # Errors
 /// When a file does not load; the report names every error.
-pub fn load_texts(texts: &[RuleText], options: &LoadOptions) -> Result<Loaded, RulesError> {
+pub fn load_texts(texts: &[RuleText], options: &Options) -> Result<Loaded, RulesError> {
     let files: Vec<(&str, &str)> = texts
         .iter()
         .map(|t| (t.name.as_str(), t.text.as_str()))
         .collect();
-    let (report, set) = load(&files, options);
+    let (report, set) = load(&files, &options.load);
     let Some(set) = set else {
         return Err(RulesError::Load(Box::new(report)));
     };
@@ -261,6 +272,7 @@ pub fn load_texts(texts: &[RuleText], options: &LoadOptions) -> Result<Loaded, R
         id: id_of(texts),
         report,
         files: journal_files(texts),
+        options: options.clone(),
         kinds,
     })
 }
@@ -353,6 +365,8 @@ impl Loaded {
                 .collect(),
             engine: engine_version(),
             replaced: replaced.to_owned(),
+            first_match_only: self.options.load.match_mode == MatchMode::First,
+            hooks_refused: self.options.refused.clone(),
         }
     }
 

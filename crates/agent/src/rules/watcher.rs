@@ -8,11 +8,10 @@
 //! By looking and not by inotify: what is mounted into a container (a Kubernetes ConfigMap, NFS)
 //! changes without telling, and there is nothing to overflow.
 
-use super::files::{Loaded, RuleSources, RulesError, first_errors, id_of, load_texts};
+use super::files::{Loaded, Options, RuleSources, RulesError, first_errors, id_of, load_texts};
 use crate::daemon::Shared;
 use plimsoll_model::record::Lifecycle;
 use plimsoll_model::{Record, Text};
-use plimsoll_rules::LoadOptions;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +55,7 @@ fn look(sources: &RuleSources) -> Result<Look, RulesError> {
 /// Looks at the files of `sources`.
 pub struct Watcher {
     sources: RuleSources,
-    options: LoadOptions,
+    options: Options,
     shared: Arc<Shared>,
     /// Set by SIGHUP.
     reload: Arc<AtomicBool>,
@@ -74,7 +73,7 @@ pub struct Watcher {
 /// When rules that were named do not load.
 pub fn at_start(
     sources: &RuleSources,
-    options: &LoadOptions,
+    options: &Options,
 ) -> Result<(Loaded, Option<String>), RulesError> {
     let why = match sources.read().and_then(|texts| load_texts(&texts, options)) {
         Ok(loaded) => return Ok((loaded, None)),
@@ -93,7 +92,7 @@ impl Watcher {
     /// Starts with what [`at_start`] gave.
     pub fn new(
         sources: RuleSources,
-        options: LoadOptions,
+        options: Options,
         shared: Arc<Shared>,
         reload: Arc<AtomicBool>,
         started: (&Loaded, Option<String>),

@@ -11,12 +11,12 @@ use crate::failure::Failure;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
-use plimsoll_agent::rules::files::{Loaded, load_texts, options};
+use plimsoll_agent::rules::files::{Loaded, Options, load_texts, options};
 use plimsoll_agent::rules::{RuleSources, RuleText, RulesError};
 use plimsoll_api::describe::words;
 use plimsoll_api::{Item, Request};
 use plimsoll_rules::{
-    Code, Context, Explanation, FileReport, Finding, LoadOptions, LoadReport, RuleId, RuleStatus,
+    Code, Context, Explanation, FileReport, Finding, LoadReport, RuleId, RuleStatus,
 };
 use std::path::PathBuf;
 
@@ -47,7 +47,7 @@ pub(crate) fn rules(
 }
 
 /// Where rules come from for this command, and how they are loaded on this node.
-fn surroundings(global: &Global, paths: &[PathBuf]) -> Result<(RuleSources, LoadOptions), Failure> {
+fn surroundings(global: &Global, paths: &[PathBuf]) -> Result<(RuleSources, Options), Failure> {
     let mut source = Source::find(global)?;
     let mut sources = source.config.rules.clone();
     if !paths.is_empty() {

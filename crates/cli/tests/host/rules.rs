@@ -138,6 +138,14 @@ fn an_act_fires_its_rule_and_a_near_miss_does_not() {
     );
     assert_eq!(by("Odd port")["output_fields"]["fd.sport"], 47113);
     assert_eq!(by("Odd port")["output_fields"]["fd.l4proto"], "tcp");
+    // the rules, as they are in the journal, judge the same again
+    let replay = agent.plimsoll(&["replay"]).expect("an answer");
+    let replay = replay[0].to_string();
+    assert!(
+        !replay.contains("Ledger read by a stranger"),
+        "a difference: {replay}"
+    );
+    assert!(!replay.contains("rules in force"), "not judged: {replay}");
 
     let near = "echo 1 > /srv/plimsoll-ledger; head -c1 /srv/plimsoll-ledger; \
                 cat /srv/plimsoll-ledger.old 2>/dev/null; sh -c ': plimsoll-deep'; \
