@@ -554,6 +554,59 @@ fn what_was_not_delivered_before_a_restart_is_delivered_after_it() {
 }
 
 #[test]
+fn a_dead_letter_is_seen_and_sent_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let begin = |heard: &Arc<Mutex<Vec<String>>>, result: TryResult| {
+        let perform: Perform = Arc::new(|_, _| StepOutcome::TimedOut);
+        let mut begin = beginning("version: 1\npolicies: []\n", perform);
+        begin.launch = Some(sender(heard.clone(), move |_| Some(result.clone())));
+        begin
+    };
+    let outgoing = || {
+        let (items, _) = client(&config).ask(&Request::NotifyList {}).unwrap();
+        items
+            .into_iter()
+            .filter(|i| matches!(i, Item::Outgoing(o) if o.state == "dead"))
+            .count()
+    };
+    let (first, second) = (
+        Arc::<Mutex<Vec<String>>>::default(),
+        Arc::<Mutex<Vec<String>>>::default(),
+    );
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        begin(&first, TryResult::Refused),
+    );
+    attack(&rig);
+    pass_until(&hands, "it is dead", || outgoing() > 0);
+    rig.agent.stop("test");
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(&[web()]),
+        begin(&second, TryResult::Delivered),
+    );
+    pass_until(&hands, "it is seen", || outgoing() > 0);
+    assert!(second.lock().unwrap().is_empty(), "not sent by itself");
+    let again = Request::NotifyResend {
+        receiver: Some("ops".into()),
+        key: None,
+        reason: "fixed".into(),
+    };
+    client(&config).ask(&again).unwrap();
+    pass_until(&hands, "it is delivered", || {
+        outgoing() == 0 && !second.lock().unwrap().is_empty()
+    });
+    let dead = first.lock().unwrap().clone();
+    assert!(second.lock().unwrap().iter().all(|k| dead.contains(k)));
+    rig.agent.stop("test");
+}
+
+#[test]
 fn an_act_is_handed_to_a_receiver_within_100_ms_at_p95() {
     const ACTS: u64 = 60;
     let dir = tempfile::tempdir().unwrap();

@@ -270,6 +270,15 @@ impl Outbox {
         })
     }
 
+    /// Takes over a dead letter of an earlier run.
+    pub fn bury(&mut self, receiver: &str, message: Message) {
+        if let Some(lane) = self.lane(receiver)
+            && lane.dead.len() < DEAD_MAX
+        {
+            lane.dead.push_back(message);
+        }
+    }
+
     /// What waits, with its receiver: single messages and the alerts counted in storms.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
         self.lanes.iter().map(|l| {

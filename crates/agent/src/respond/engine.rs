@@ -10,6 +10,7 @@ use super::recall::{Found, Recalled, decision};
 use super::sender::SenderNews;
 use super::{Perform, Question, show};
 use crate::clock::{Anchor, Clocks};
+use crate::gaps::Loss;
 use crate::ledger::Ledger;
 use crate::server::Peer;
 use plimsoll_api::notify::{FromSender, Group, Message as Told, ToSender, TryResult};
@@ -20,7 +21,7 @@ use plimsoll_model::response::*;
 use plimsoll_model::*;
 use plimsoll_respond::guards::{Act, Asking, Surroundings};
 use plimsoll_respond::order::{Fact, Next, Order, decisions};
-use plimsoll_respond::outbox::{Content, Message, Offered, Outbox, Receiver, Settled, Tried};
+use plimsoll_respond::outbox::{self, Content, Message, Offered, Outbox, Receiver, Settled, Tried};
 use plimsoll_respond::plan::{Knowing, choose, make};
 use plimsoll_respond::policy::{Policy, priority};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -109,7 +110,6 @@ pub(super) struct Engine {
     recalled: Recalled,
     /// Leaves of the alerts taken last, so that reading missed ones back repeats none.
     taken: BTreeSet<u64>,
-    unanswered: u64,
     started: Instant,
     /// Recent alerts of before this start that no plan is known for; looked at once the
     /// containers of this machine are known.
@@ -128,7 +128,6 @@ impl Engine {
             outbox: Outbox::new(seed),
             sender: None,
             taken: BTreeSet::new(),
-            unanswered: 0,
             started: Instant::now(),
             unlooked: Vec::new(),
             recalled: Recalled::default(),
@@ -141,6 +140,9 @@ impl Engine {
                 engine.resume(order, found);
             }
         }
+        let acts = std::mem::take(&mut recalled.acts);
+        let skip = acts.len().saturating_sub(ACTS_MAX);
+        engine.acts.extend(acts.into_iter().skip(skip));
         let since = engine.now().wall.0.saturating_sub(super::RESPOND_WITHIN_NS);
         let open = recalled.alerts.iter().filter(|f| f.at.0 >= since);
         engine.unlooked = open.cloned().collect();
@@ -295,7 +297,15 @@ impl Engine {
             return;
         }
         if self.live.len() >= ORDERS_MAX {
-            self.unanswered += 1;
+            let now = self.parts.clocks.boot();
+            self.parts.ledger.note(Loss {
+                stage: Stage::Queue,
+                instance: found.alert.instance.clone(),
+                count: Some(1),
+                from: now,
+                to: now,
+                reason: "too many alerts were being answered at once: told, not acted upon".into(),
+            });
             return;
         }
         let mut order = Order::new(found.alert.id.clone());
@@ -768,6 +778,7 @@ impl Engine {
             if from.is_none() {
                 self.note_receiver(name);
             }
+            self.bury(name);
             // a receiver that was never known is told what comes from this start on
             let from = from.unwrap_or(self.recalled_end());
             for found in kept.iter().filter(|f| f.leaf >= from) {
@@ -777,6 +788,48 @@ impl Engine {
                     self.outbox.offer(&offered, Some(name), now);
                 }
             }
+        }
+    }
+
+    /// Dead letters of before this start can be seen and sent again, too.
+    fn bury(&mut self, receiver: &str) {
+        let dead = self
+            .recalled
+            .dead
+            .iter()
+            .filter(|((r, _), _)| r == receiver);
+        let letters: Vec<Delivery> = dead
+            .map(|(_, d)| d.clone())
+            .take(outbox::DEAD_MAX)
+            .collect();
+        for letter in letters {
+            let (Some(first), Some(last)) = (letter.alerts.first(), letter.alerts.last()) else {
+                continue;
+            };
+            let found = self.find_alert(first.as_str());
+            let content = match found.filter(|_| letter.count == 1) {
+                Some(found) => Content::Alert(self.offered(&found).body),
+                None => Content::Storm(vec![outbox::Group {
+                    rule: String::new(),
+                    count: letter.count,
+                    first: first.clone(),
+                    last: last.clone(),
+                    priority: Priority::Notice,
+                    sample: "null".into(),
+                }]),
+            };
+            self.outbox.bury(
+                receiver,
+                Message {
+                    key: letter.message,
+                    content,
+                    alerts: letter.alerts,
+                    count: letter.count,
+                    attempts: letter.attempt,
+                    leaf: letter.settled_below,
+                    since_ms: 0,
+                },
+            );
         }
     }
 

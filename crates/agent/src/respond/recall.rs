@@ -5,8 +5,9 @@
 
 use plimsoll_evidence::{Filter, Reader};
 use plimsoll_model::record::Decision;
-use plimsoll_model::response::{Delivery, DeliveryResult};
+use plimsoll_model::response::{Delivery, DeliveryResult, Plan, StepPhase, StepRecord};
 use plimsoll_model::{Alert, AlertId, Record, RecordKind, WallNs};
+use plimsoll_respond::guards::Act;
 use plimsoll_respond::order::{Fact, Order, decisions};
 use std::collections::{BTreeMap, HashSet};
 
@@ -39,6 +40,10 @@ pub struct Recalled {
     pub told: HashSet<(String, AlertId)>,
     /// Alerts that have to be looked at again, in their order.
     pub alerts: Vec<Found>,
+    /// Steps that interfered, oldest first: what guards remember.
+    pub acts: Vec<Act>,
+    /// Dead letters that nobody has sent again since, by receiver and key.
+    pub dead: BTreeMap<(String, String), Delivery>,
     /// The journal's end at this start.
     pub end: u64,
 }
@@ -47,7 +52,7 @@ pub struct Recalled {
 pub fn recall(reader: &Reader, now: WallNs) -> Recalled {
     let since = now.0.saturating_sub(WINDOW_NS);
     let mut facts: BTreeMap<AlertId, Vec<Fact>> = BTreeMap::new();
-    let mut plans: BTreeMap<String, AlertId> = BTreeMap::new();
+    let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
     let mut recalled = Recalled {
         end: reader.end().map_or(0, |l| l.0),
         ..Recalled::default()
@@ -62,10 +67,13 @@ pub fn recall(reader: &Reader, now: WallNs) -> Recalled {
     for (_, record) in records(reader, &kinds, since) {
         let (plan, fact) = match record {
             Record::Plan(plan) => {
-                plans.insert(plan.id.clone(), plan.alert.clone());
+                plans.insert(plan.id.clone(), plan.clone());
                 (plan.id.clone(), Fact::Planned(plan))
             }
-            Record::Step(step) => (step.plan.clone(), Fact::Step(step)),
+            Record::Step(step) => {
+                recalled.acts.extend(act(plans.get(&step.plan), &step));
+                (step.plan.clone(), Fact::Step(step))
+            }
             Record::PlanEnd(end) => (end.plan.clone(), Fact::Ended(end)),
             Record::Decision(decision) => {
                 match decision.action.as_str() {
@@ -81,8 +89,8 @@ pub fn recall(reader: &Reader, now: WallNs) -> Recalled {
             }
             _ => continue,
         };
-        if let Some(alert) = plans.get(&plan) {
-            facts.entry(alert.clone()).or_default().push(fact);
+        if let Some(plan) = plans.get(&plan) {
+            facts.entry(plan.alert.clone()).or_default().push(fact);
         }
     }
     let mut seen = HashSet::new();
@@ -152,6 +160,18 @@ fn fold(found: &Found, facts: &[Fact]) -> Order {
     order
 }
 
+/// What guards have to remember of a step that began.
+fn act(plan: Option<&Plan>, step: &StepRecord) -> Option<Act> {
+    let begins = step.phase == StepPhase::Began && step.kind.interferes();
+    let plan = plan.filter(|_| begins)?;
+    Some(Act {
+        at: step.at.wall,
+        instance: plan.instance.clone()?,
+        service: plan.service.clone(),
+        plan: plan.id.clone(),
+    })
+}
+
 impl Recalled {
     fn note(&mut self, delivery: Delivery) {
         if delivery.receiver.is_empty() {
@@ -159,6 +179,11 @@ impl Recalled {
         }
         let mark = self.settled.entry(delivery.receiver.clone()).or_default();
         *mark = (*mark).max(delivery.settled_below);
+        let letter = (delivery.receiver.clone(), delivery.message.clone());
+        match delivery.result {
+            DeliveryResult::Dead => drop(self.dead.insert(letter, delivery.clone())),
+            _ => drop(self.dead.remove(&letter)),
+        }
         if matches!(
             delivery.result,
             DeliveryResult::Delivered | DeliveryResult::Dead
