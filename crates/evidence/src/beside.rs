@@ -132,7 +132,7 @@ pub(crate) fn check_tiles(reader: &Reader, walk: &Walk, report: &mut VerifyRepor
     if altered.is_empty() {
         for leaf in walk.differs.iter().filter(|leaf| **leaf < signed) {
             let (dir, number) = (reader.tlog().1, leaf / TILE_HASHES as u64);
-            let what = "a tile differs from the records, which are as signed; it is made again when the agent starts";
+            let what = "a tile differs from the records, which are as signed; it may be deleted, all in it follows from the records";
             let path = tiles::tile_path(dir, 0, number);
             let known =
                 |p: &Problem| p.fault == Fault::DamagedTile && p.path.as_deref() == Some(&path);
@@ -163,7 +163,7 @@ fn check_tile(reader: &Reader, level: u32, number: u64, right: &[Hash], report: 
     if let Some(stored) = stored
         && stored[..] != right[..stored.len()]
     {
-        let what = "a tile differs from the records; it is made again when the agent starts";
+        let what = "a tile differs from the records; it may be deleted, all in it follows from the records";
         report.add(
             Problem::new(Fault::DamagedTile, what).in_file(&tiles::tile_path(dir, level, number)),
         );

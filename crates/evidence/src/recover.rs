@@ -29,7 +29,7 @@ use crate::paths::{self, Name, Paths, TORN_MARK};
 use crate::reader::{Reader, Tail};
 use crate::record::RetentionClass;
 use crate::store::{Grow, Meta, Store, frame_at};
-use crate::tiles::{Hashes, Prefer, Tree};
+use crate::tiles::{Hashes, Prefer, TILE_HASHES, Tree};
 use crate::tlog::{self, TlogPaths};
 
 const META_BYTES_MAX: usize = FILE_HEADER_BYTES + 255 + 4;
@@ -37,6 +37,8 @@ const REPORTED_MAX: usize = 1000;
 const SCAN_FRAMES: u64 = 4096;
 /// Leaves hashed at a time when the tree is made again.
 const PUSH_LEAVES: u64 = 16_384;
+/// Leaves below the last checkpoint whose tiles are made again at every opening.
+const REHASHED_LEAVES: u64 = 131_072;
 
 /// What the opening found and did.
 #[derive(Debug, Default)]
@@ -243,29 +245,56 @@ fn grow_tree(
     let size = sealed.map_or(0, |checkpoint| checkpoint.size);
     let agrees =
         |tree: &Tree| sealed.is_none_or(|c| c.size == tree.size() && c.root == tree.root());
-    let hashes = Hashes::new(&reader, size, Prefer::Tiles);
-    let mut tree = Tree::resume(disk.clone(), &dir, &hashes, size).map_err(failed)?;
+    let resume = |at: u64, prefer| {
+        let hashes = Hashes::new(&reader, at, prefer);
+        Tree::resume(disk.clone(), &dir, &hashes, at).map_err(failed)
+    };
+    // Tiles are never synced: those of the last stretch are made again from the leaves. Nothing is
+    // written before it has led to the signed root.
+    let behind = size.saturating_sub(REHASHED_LEAVES) / TILE_HASHES as u64 * TILE_HASHES as u64;
+    let mut tree = resume(behind, Prefer::Tiles)?;
+    push_leaves(&mut tree, &reader, size, false).map_err(failed)?;
     if !agrees(&tree) {
-        tree = Tree::new(disk.clone(), &dir);
-        push_leaves(&mut tree, &reader, size).map_err(failed)?;
-        let what = if agrees(&tree) {
-            "tiles of the tree were missing or altered and have been made again"
+        let by_leaves = resume(size, Prefer::Leaves)?;
+        let (made, what) = if agrees(&by_leaves) {
+            let mut made = Tree::new(disk.clone(), &dir);
+            push_leaves(&mut made, &reader, size, true).map_err(failed)?;
+            (
+                made,
+                "tiles of the tree were missing or altered and have been made again",
+            )
         } else {
-            "the records do not match the last checkpoint: `plimsoll evidence verify` says where"
+            // A record was altered together with its checksum: what the tiles remember of it is
+            // left as it is, and goes on being the tree if it leads to the root.
+            let by_tiles = resume(size, Prefer::Tiles)?;
+            let made = if agrees(&by_tiles) {
+                by_tiles
+            } else {
+                by_leaves
+            };
+            (
+                made,
+                "the records do not match the last checkpoint: `plimsoll evidence verify` says where",
+            )
         };
+        tree = made;
         recovery.sealing.push(what.to_owned());
     }
-    push_leaves(&mut tree, &reader, store.durable).map_err(failed)?;
+    tree.write_whole();
+    tree.adopt_edge();
+    push_leaves(&mut tree, &reader, store.durable, true).map_err(failed)?;
     Ok(tree)
 }
 
-fn push_leaves(tree: &mut Tree, reader: &Reader, end: u64) -> Result<(), ReadError> {
+fn push_leaves(tree: &mut Tree, reader: &Reader, end: u64, write: bool) -> Result<(), ReadError> {
     let hashes = Hashes::new(reader, end, Prefer::Leaves);
     while tree.size() < end {
         let width = (end - tree.size()).min(PUSH_LEAVES);
         for hash in hashes.leaves(tree.size(), width as usize)? {
             tree.push(hash);
-            tree.write_whole();
+            if write {
+                tree.write_whole();
+            }
         }
     }
     Ok(())

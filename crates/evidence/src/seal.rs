@@ -18,6 +18,7 @@ use crate::epoch::{EpochKey, KeyStore};
 use crate::journal::Journal;
 use crate::note::{self, PublicKey};
 use crate::paths::TORN_MARK;
+use crate::reader::Filter;
 use crate::record::{Record, RetentionClass};
 use crate::tlog::{self, TlogPaths};
 
@@ -79,6 +80,8 @@ pub(crate) struct Sealer {
     last_boot_ns: Option<u64>,
     urgent: bool,
     trouble: Option<String>,
+    /// Why the tiles of the last checkpoint are not written.
+    tile_trouble: Option<String>,
     /// When sealing is tried again after it failed, boot clock.
     retry_boot_ns: u64,
 }
@@ -119,13 +122,48 @@ impl Journal {
         let keys = KeyStore::open(disk.clone(), &options.key_dir, &self.store.meta)
             .map_err(failed("create", &options.key_dir))?;
         let found = tlog::read_last(&*disk, &paths).map_err(|e| e.to_string())?;
-        let certificates: Vec<Certificate> = found
+        for (path, at, _) in found
+            .torn
+            .iter()
+            .filter(|(path, ..)| path.starts_with(&paths.history) || *path == paths.keys())
+        {
+            set_aside(&*disk, path, *at)?;
+            notes.push(format!(
+                "unfinished bytes at the end of {} were set aside",
+                path.display()
+            ));
+        }
+        let mut certificates: Vec<Certificate> = found
             .certificates
             .iter()
             .filter_map(|c| Certificate::parse(&c.bytes))
             .collect();
         let secrets = keys.keys().map_err(failed("list", &options.key_dir))?;
-        let last = tlog::newest(&found).map(|(checkpoint, _)| checkpoint);
+        // A key whose certificate is not in the file may still have it in the log.
+        let unknown = |secret: &EpochKey| {
+            let public = secret.public(&name);
+            !certificates.iter().any(|c| c.key == public)
+        };
+        if secrets.iter().any(unknown) {
+            for certificate in self.logged_certificates() {
+                if !certificates.iter().any(|c| c.note == certificate.note) {
+                    let text = String::from_utf8_lossy(&certificate.note.bytes()).into_owned();
+                    append_note(&*disk, &paths.keys(), &text)?;
+                    certificates.push(certificate);
+                }
+            }
+            certificates.sort_by_key(|certificate| certificate.epoch);
+        }
+        let newest = tlog::newest(&found);
+        if let Some((_, note)) = &newest
+            && found
+                .latest
+                .as_ref()
+                .is_none_or(|latest| latest.bytes != *note)
+        {
+            show(&*disk, &paths, note)?;
+        }
+        let last = newest.map(|(checkpoint, _)| checkpoint);
         let mut kept = None;
         let mut over = Vec::new();
         for secret in secrets {
@@ -183,6 +221,7 @@ impl Journal {
             last_boot_ns: None,
             urgent: false,
             trouble: None,
+            tile_trouble: None,
             retry_boot_ns: 0,
         };
         if begun || !over.is_empty() || sealer.last.is_none() {
@@ -190,6 +229,17 @@ impl Journal {
         } else {
             Ok(sealer)
         }
+    }
+
+    fn logged_certificates(&self) -> Vec<Certificate> {
+        let filter = Filter {
+            kinds: vec![EPOCH_KEY_KIND],
+            ..Filter::default()
+        };
+        let entries = self.reader().scan(filter).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| Certificate::parse(entry.payload.bytes()?))
+            .collect()
     }
 
     fn first_key(
@@ -294,7 +344,7 @@ impl Journal {
                 size: sealer.last.as_ref().map_or(0, |c| c.size),
                 wall_ns: sealer.last.as_ref().and_then(|c| c.wall_ns),
                 epoch: sealer.key.epoch,
-                trouble: sealer.trouble.clone(),
+                trouble: sealer.trouble.clone().or(sealer.tile_trouble.clone()),
             }),
             (None, Some(why)) => Some(SealStatus {
                 trouble: Some(why.clone()),
@@ -319,7 +369,9 @@ impl Journal {
         tree.write_whole();
         if let Err(e) = tree.write_edge() {
             // tiles can be made anew; a checkpoint stands without them
-            sealer.trouble = Some(format!("cannot write tiles: {e}"));
+            sealer.tile_trouble = Some(format!("cannot write tiles: {e}"));
+        } else {
+            sealer.tile_trouble = None;
         }
         let checkpoint = Checkpoint {
             origin: sealer.name.clone(),
@@ -422,19 +474,29 @@ impl Sealer {
             file.sync_data().map_err(failed("sync", &path))?;
             *len += note.len() as u64;
         }
-        let latest = self.paths.latest();
-        // Only a convenience: the history has it.
-        let temporary = disk::with_suffix(&latest, ".tmp");
-        let shown = self
-            .disk
-            .open(&temporary, OpenMode::Create)
-            .and_then(|file| {
-                file.set_len(0)?;
-                disk::write_all(file.as_ref(), note, 0)?;
-                self.disk.rename(&temporary, &latest)
-            });
-        shown.map_err(failed("write", &latest))
+        show(&*self.disk, &self.paths, note)
     }
+}
+
+/// Shows a checkpoint as the latest. Only a convenience, never synced: the history has it.
+fn show(disk: &dyn Disk, paths: &TlogPaths, note: &[u8]) -> Result<(), Failure> {
+    let latest = paths.latest();
+    let temporary = disk::with_suffix(&latest, ".tmp");
+    let shown = disk.open(&temporary, OpenMode::Create).and_then(|file| {
+        file.set_len(0)?;
+        disk::write_all(file.as_ref(), note, 0)?;
+        disk.rename(&temporary, &latest)
+    });
+    shown.map_err(failed("write", &latest))
+}
+
+/// Moves what is no whole note from `at` on into a file beside.
+fn set_aside(disk: &dyn Disk, path: &Path, at: u64) -> Result<(), Failure> {
+    let all = tlog::read_whole(disk, path).map_err(failed("read", path))?;
+    let (whole, torn) = all.split_at(usize::try_from(at).unwrap_or(usize::MAX).min(all.len()));
+    let aside = disk::with_suffix(path, &format!("{TORN_MARK}{}", all.len()));
+    disk::replace(disk, &aside, torn).map_err(failed("write", &aside))?;
+    disk::replace(disk, path, whole).map_err(failed("write", path))
 }
 
 fn append_note(disk: &dyn Disk, path: &Path, note: &str) -> Result<(), Failure> {

@@ -22,7 +22,7 @@ use crate::reader::{Filter, Reader};
 pub(crate) const TILE_HASHES: usize = 256;
 const TILE_BYTES: usize = TILE_HASHES * 32;
 /// Tiles that wait for a disk that refuses; those beyond are made again at the next opening.
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 1024;
 /// Tiles a reader keeps at hand.
 const CACHED_MAX: usize = 2048;
 
@@ -146,6 +146,20 @@ impl Tree {
             }
             self.waiting.pop_first();
         }
+    }
+
+    /// Writes the edge anew and removes what earlier ones have left beside it.
+    pub(crate) fn adopt_edge(&mut self) {
+        for level in 0..self.levels.len() {
+            let number = (self.size >> (8 * level)) / TILE_HASHES as u64;
+            let dir = disk::with_suffix(&tile_path(&self.dir, level as u32, number), ".p");
+            let items = self.disk.list(&dir).unwrap_or_default();
+            self.partial
+                .extend(items.into_iter().map(|item| dir.join(item.name)));
+        }
+        // A full disk: the next checkpoint writes it.
+        let written = self.write_edge();
+        drop(written);
     }
 
     /// Writes the partial tiles of the present size, and removes those of the last time.

@@ -12,6 +12,7 @@ use crate::checkpoint::{Certificate, Checkpoint, KeyChain};
 use crate::disk::{self, Disk};
 use crate::error::ReadError;
 use crate::note::{self, Note};
+use crate::paths::TORN_MARK;
 
 /// Longest file of notes that is read, in bytes: an epoch at ten checkpoints a second.
 const NOTES_BYTES_MAX: usize = 64 << 20;
@@ -107,6 +108,9 @@ fn history_files(
     };
     let mut files = Vec::new();
     for item in items {
+        if item.name.contains(TORN_MARK) || item.name.ends_with(".tmp") {
+            continue;
+        }
         let size = item
             .name
             .strip_suffix(".notes")

@@ -7,10 +7,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Bench, DIR, alert, key, observation, vanish};
+use common::{Bench, DIR, KEYS, alert, key, observation, vanish};
+use plimsoll_evidence::note::PublicKey;
 use plimsoll_evidence::{
-    Journal, Leaf, Options, Payload, Place, Prune, Reader, Record, RetentionClass, RetentionPolicy,
-    RetentionRule,
+    Hold, Journal, Leaf, Options, Payload, Place, Prune, Reader, Record, RetentionClass,
+    RetentionPolicy, RetentionRule, Sealing, Tombstone, VerifyOptions, verify,
 };
 
 fn fixture() -> PathBuf {
@@ -92,6 +93,97 @@ fn format_1_is_continued() {
     assert_eq!((durable.leaf, durable.place), (Leaf(15), Place::Journal));
     check_first_twelve(&journal.reader());
     assert_eq!(journal.reader().scrub(0..99).unwrap().checked, 16);
+}
+
+/// A sealed store: tree, two epochs of keys, checkpoints, a hold with copies, a tombstone.
+fn sealed_fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1-sealed")
+}
+
+#[test]
+fn a_sealed_store_of_format_1_is_verified() {
+    let key = std::fs::read_to_string(sealed_fixture().join("root.pub")).unwrap();
+    let options = VerifyOptions {
+        key: Some(PublicKey::parse(&key).unwrap()),
+        kept: Some(std::fs::read(sealed_fixture().join("journal/tlog/checkpoint")).unwrap()),
+        threads: 1,
+    };
+    let report = verify(sealed_fixture().join("journal"), &options).unwrap();
+    assert!(report.is_whole(), "{:#?}", report.problems);
+    assert_eq!((report.epochs, report.origin.as_str()), (2, "fixture"));
+    assert_eq!(report.kept, report.newest);
+    let reader = Reader::open(sealed_fixture().join("journal")).unwrap();
+    assert_eq!(reader.holds().unwrap()[0].id, "case-1");
+    // Held and readable behind the tombstone; the rest of its class is gone.
+    let held = reader.get(Leaf(3)).unwrap().unwrap();
+    assert_eq!(held.payload.bytes(), Some(&b"observation 2"[..]));
+    let gone = reader.get(Leaf(2)).unwrap().unwrap();
+    assert!(matches!(gone.payload, Payload::Pruned { .. }));
+}
+
+#[test]
+#[ignore = "writes the fixture; run only when a new format version gets its own"]
+fn write_fixture_v1_sealed() {
+    let bench = Bench {
+        emergency_bytes: 12 << 10,
+        ..Bench::new()
+    };
+    let mut options = bench.options();
+    options.origin = "fixture".to_owned();
+    options.sealing = Some(Sealing::new(KEYS));
+    let (mut journal, _) = Journal::open(DIR, options).unwrap();
+    for n in 0..20 {
+        journal
+            .append(if n % 4 == 3 { alert(n) } else { observation(n) })
+            .unwrap();
+        if n == 10 {
+            journal.sync().unwrap();
+            bench.clock.advance_ms(3_600_000);
+        }
+    }
+    journal.checkpoint().unwrap();
+    let hold = Hold {
+        id: "case-1".to_owned(),
+        containers: vec![key(2)],
+        leaves: vec![],
+        wall_ns: 1,
+        subject: "container two".to_owned(),
+        reason: "fixture".to_owned(),
+        uid: 0,
+    };
+    journal.hold(&hold).unwrap();
+    let class = RetentionClass::OBSERVATION;
+    let rule = RetentionRule {
+        class,
+        max_age_ms: None,
+        max_bytes: Some(700),
+    };
+    let plan = journal
+        .plan_retention(&RetentionPolicy { rules: vec![rule] }, 0)
+        .unwrap();
+    let payload = Tombstone::of(&plan[0], "retention", "fixture").encode();
+    journal
+        .prune(&plan[0], Record::new(11, RetentionClass::CUSTODY, payload))
+        .unwrap();
+    journal.close().unwrap();
+    let key = Path::new("/k/root.pub");
+    std::fs::create_dir_all(sealed_fixture()).unwrap();
+    std::fs::write(sealed_fixture().join("root.pub"), bench.disk.bytes(key)).unwrap();
+    for path in bench
+        .disk
+        .paths()
+        .iter()
+        .filter(|path| path.starts_with(DIR))
+    {
+        if path.ends_with("LOCK") {
+            continue;
+        }
+        let to = sealed_fixture()
+            .join("journal")
+            .join(path.strip_prefix(DIR).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, bench.disk.bytes(path)).unwrap();
+    }
 }
 
 #[test]

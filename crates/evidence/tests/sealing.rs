@@ -204,6 +204,7 @@ fn missing_and_altered_tiles_are_made_again() {
             .filter(|p| p.starts_with("/j/tlog/tile"))
             .collect();
         assert!(tiles.len() >= 7, "{tiles:?}");
+        let right: Vec<_> = tiles.iter().map(|path| bench.disk.bytes(path)).collect();
         for path in &tiles {
             match change {
                 0 => bench.disk.delete(path),
@@ -215,7 +216,10 @@ fn missing_and_altered_tiles_are_made_again() {
             }
         }
         let (mut journal, notes) = reopened(&bench);
-        assert_eq!(notes.len(), change, "{notes:?}");
+        assert_eq!(notes, Vec::<String>::new());
+        for (path, right) in tiles.iter().zip(right) {
+            assert_eq!(bench.disk.bytes(path), right, "{}", path.display());
+        }
         grow(&mut journal, 1500, 1600);
         let last = journal.checkpoint().unwrap();
         assert_eq!(last.root, bench.reader().root_at(last.size).unwrap());
@@ -239,6 +243,29 @@ fn a_lost_key_begins_a_chain_that_the_old_root_does_not_vouch_for() {
     assert_eq!((chain.certificates.len(), chain.unlinked.len()), (1, 1));
     drop(journal);
     assert_eq!(reopened(&bench).1, Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_file_of_certificates_costs_no_key() {
+    let bench = bench(512);
+    let mut journal = sealed(&bench);
+    grow(&mut journal, 0, 5);
+    bench.clock.advance_ms(3_600_000);
+    journal.tick();
+    drop(journal);
+    let root = root_key(&bench);
+    let path = Path::new("/j/tlog/keys");
+    let mut bytes = bench.disk.bytes(path);
+    bytes.pop();
+    bench.disk.put(path, bytes);
+    let (journal, notes) = reopened(&bench);
+    assert!(
+        notes.iter().all(|note| note.contains("set aside")),
+        "{notes:?}"
+    );
+    assert_eq!(journal.health().seal.unwrap().epoch, 1);
+    let chain = KeyChain::follow(bench.reader().certificates().unwrap(), Some(&root));
+    assert_eq!((chain.certificates.len(), chain.unlinked.len()), (2, 0));
 }
 
 #[test]
