@@ -233,3 +233,97 @@ fn a_broken_file_leaves_the_old_rules_and_a_good_one_replaces_them() {
     until_over(&agent, "rules-new");
     assert_eq!(names(&of_rules(&agent, "rules-new")), ["Odd port"]);
 }
+
+/// The public rule files, where a person has them (`PLIMSOLL_CORPORA`, or beside the repository).
+fn public_rules() -> Option<String> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
+    let root = std::env::var("PLIMSOLL_CORPORA").unwrap_or_else(|_| beside.to_owned());
+    let dir = Path::new(&root).join("falco-rules");
+    let mut text = String::new();
+    for name in [
+        "falco_rules.yaml",
+        "falco-incubating_rules.yaml",
+        "falco-sandbox_rules.yaml",
+    ] {
+        text += &std::fs::read_to_string(dir.join(name)).ok()?;
+        text.push('\n');
+    }
+    Some(text)
+}
+
+#[test]
+fn public_rules_fire_on_the_acts_that_they_describe() {
+    let Some(text) = public_rules() else {
+        eprintln!(
+            "left out: public rules on real containers (PLIMSOLL_CORPORA names their folder)"
+        );
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(agent) = with_rules(&text) else {
+        return;
+    };
+    let acts = [
+        ("Read sensitive file untrusted", "cat /etc/shadow"),
+        (
+            "Create Symlink Over Sensitive Files",
+            "ln -s /etc/shadow /tmp/link",
+        ),
+        (
+            "Create Hardlink Over Sensitive Files",
+            "ln /etc/shadow /etc/hard",
+        ),
+        (
+            "Drop and execute new binary in container",
+            "cp /bin/ls /tmp/mine; /tmp/mine /",
+        ),
+        (
+            "Execution from /dev/shm",
+            "echo : > /dev/shm/x.sh; sh -c 'cd /dev/shm; sh ./x.sh'",
+        ),
+        (
+            "Set Setuid or Setgid bit",
+            "cp /bin/ls /tmp/suid; chmod 4755 /tmp/suid",
+        ),
+        ("Write below root", "echo x > /root/.bashrc"),
+        (
+            "Search Private Keys or Passwords",
+            "find / -maxdepth 1 -name id_rsa",
+        ),
+        (
+            "Clear Log Activities",
+            "echo x > /var/log/lastlog; : > /var/log/lastlog",
+        ),
+        ("Remove Bulk Data from Disk", "shred -u /tmp/suid"),
+        ("Write below etc", "echo x > /etc/plimsoll-test"),
+        (
+            "Modify Shell Configuration File",
+            "cp /etc/hostname /root/.profile",
+        ),
+    ];
+    let work: String = acts
+        .iter()
+        .map(|(_, act)| format!("{act} >/dev/null 2>&1; "))
+        .collect();
+    run(&agent, "rules-public", &work);
+    until_over(&agent, "rules-public");
+    let alerts = of_rules(&agent, "rules-public");
+    let fired = names(&alerts);
+    let silent: Vec<String> = acts
+        .iter()
+        .filter(|(rule, _)| !fired.contains(rule))
+        .map(|(rule, act)| format!("{rule} ({act})"))
+        .collect();
+    assert!(silent.is_empty(), "did not fire: {silent:#?}");
+    // nothing that an ordinary container does is among them
+    run(
+        &agent,
+        "rules-plain",
+        "ls / >/dev/null; cat /etc/hostname; echo x > /tmp/x; sleep 0.1",
+    );
+    until_over(&agent, "rules-plain");
+    let plain = of_rules(&agent, "rules-plain");
+    assert!(plain.is_empty(), "{:?}", names(&plain));
+}
