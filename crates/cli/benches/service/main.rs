@@ -376,8 +376,10 @@ fn novel(docker: &Docker) {
         let memory = agent.status()["memory_bytes"].as_f64().unwrap_or(f64::NAN) / 1048576.0;
         // what waits in queues is journalled before it is counted
         agent.flush();
-        let lost = agent
-            .lines(&["gaps"])
+        let root = agent.dir.clone();
+        // what the agent still counts while it ends is a gap too
+        drop(agent);
+        let lost = rig::lines(&root, &["gaps"])
             .iter()
             .filter(|g| g["name"] == name.as_str())
             .fold(BTreeMap::<String, u64>::new(), |mut all, g| {
@@ -385,15 +387,13 @@ fn novel(docker: &Docker) {
                 *all.entry(stage).or_default() += g["count"].as_u64().unwrap_or(0);
                 all
             });
-        let dir = agent.dir.join("data");
-        drop(agent);
-        let kept = journalled(&dir);
+        let kept = journalled(&root.join("data"));
         let total: u64 = lost.values().sum();
         let what = format!("novel events offered {offered}, {seconds} s");
         let accounted = match (kept + total) as i64 - done as i64 {
             0 => "kept + lost = generated".to_owned(),
-            // gaps count all kinds: the start of programs, libraries
-            more @ 1.. => format!("kept + lost = generated and {more} other events"),
+            // gaps count every kind of event of the container, not only these opens
+            more @ 1.. => format!("{more} more than generated (gaps count other kinds, too)"),
             less => format!("NOT ACCOUNTED FOR: {}", -less),
         };
         let text = format!(
@@ -413,7 +413,8 @@ fn journalled(data: &Path) -> u64 {
         ..Filter::default()
     };
     let mut count = 0;
-    for entry in reader.scan(filter).expect("read the journal").flatten() {
+    for entry in reader.scan(filter).expect("read the journal") {
+        let entry = entry.expect("every record is read");
         let bytes = entry.payload.bytes().unwrap_or_default();
         if let Ok(Record::Observation(o)) = Record::decode(RecordKind::Observation as u16, bytes)
             && let EventKind::File(f) = &o.event.kind

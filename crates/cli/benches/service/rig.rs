@@ -142,13 +142,18 @@ impl Agent {
     }
     /// JSON lines of a command.
     pub(crate) fn lines(&self, args: &[&str]) -> Vec<Value> {
-        let out = plimsoll(&self.dir).arg("--json").args(args).output();
-        let out = out.expect("run plimsoll").stdout;
-        let text = String::from_utf8_lossy(&out);
-        text.lines()
-            .filter_map(|l| serde_json::from_str(l).ok())
-            .collect()
+        lines(&self.dir, args)
     }
+}
+
+/// JSON lines of a command about an agent's directory, whether or not the agent runs.
+pub(crate) fn lines(dir: &Path, args: &[&str]) -> Vec<Value> {
+    let out = plimsoll(dir).arg("--json").args(args).output();
+    let out = out.expect("run plimsoll").stdout;
+    let text = String::from_utf8_lossy(&out);
+    text.lines()
+        .filter_map(|l| serde_json::from_str(l).ok())
+        .collect()
 }
 
 impl Drop for Agent {
