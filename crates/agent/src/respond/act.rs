@@ -5,6 +5,7 @@
 //! engine). A step that this build or this machine cannot do says so as its outcome and is never
 //! reported as done. Left out: order, guards and approvals (`plimsoll_respond`).
 
+use super::capture::{self, Keep};
 use super::docker::{self, Is, Known};
 use super::kill;
 use plimsoll_model::response::{Step, StepKind, StepOutcome};
@@ -168,10 +169,16 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             "{} is not available here: it needs an orchestrator's effector",
             kind.as_str()
         )),
-        Action::Snapshot
-        | Action::Capture { .. }
-        | Action::Memory { .. }
-        | Action::Freeze { .. }
+        Action::Snapshot => capture::capture(machine, target, Keep::Sweep, Duration::from_secs(10)),
+        Action::Capture { deadline, memory } => {
+            let keep = Keep::Full { memory: *memory };
+            capture::capture(machine, target, keep, *deadline)
+        }
+        Action::Memory { all } => {
+            let keep = Keep::Memory { all: *all };
+            capture::capture(machine, target, keep, Duration::from_secs(300))
+        }
+        Action::Freeze { .. }
         | Action::Thaw
         | Action::Isolate { .. }
         | Action::BlockProgram { .. }

@@ -12,6 +12,7 @@
 //! never holds the journal up (what found no room is read back from the journal).
 
 pub mod act;
+pub mod capture;
 pub mod docker;
 pub mod engine;
 pub mod kill;

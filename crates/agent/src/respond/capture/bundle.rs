@@ -1,0 +1,335 @@
+//! A capture on disk: one tar file, written once, its manifest last.
+//!
+//! Promises: every artefact is hashed while it is written and listed with where it came from; what
+//! could not be had is listed too; a bundle has its final name only when it is complete and on the
+//! disk; it is encrypted while it is written when there are recipients, so that no secret touches
+//! the disk in clear. Bounds: [`Limits`]. Format: `docs/formats/capture.md`.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What one capture may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of all artefacts.
+    pub(super) bytes: u64,
+    /// Artefacts.
+    pub(super) artefacts: usize,
+    /// Nothing is begun after this.
+    pub(super) end: Instant,
+}
+
+/// Where an artefact came from.
+pub(super) struct Origin<'a> {
+    /// Name in the bundle.
+    pub(super) name: String,
+    /// File or object it was read from.
+    pub(super) source: String,
+    /// How it was read (`read`, `readlink`, `pread /proc/PID/mem`).
+    pub(super) call: &'a str,
+    /// Process and start time in ticks, where it is one's.
+    pub(super) process: Option<(u32, u64)>,
+}
+
+type Sink = Box<dyn Write + Send>;
+
+/// A bundle that is being written.
+pub(super) struct Bundle {
+    tar: tar::Builder<Sink>,
+    part: PathBuf,
+    path: PathBuf,
+    file: File,
+    limits: Limits,
+    items: Vec<Value>,
+    gaps: Vec<String>,
+    used: u64,
+}
+
+/// A sealed bundle.
+pub(super) struct Sealed {
+    /// File name below the captures directory.
+    pub(super) name: String,
+    /// Artefacts and gaps in it.
+    pub(super) artefacts: usize,
+    /// What is missing.
+    pub(super) gaps: usize,
+    /// Size of all artefacts.
+    pub(super) bytes: u64,
+}
+
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Bundle {
+    /// Begins `dir/id.tar`, or `dir/id.tar.age` when there are recipients.
+    ///
+    /// # Errors
+    /// When the directory cannot be written, or a recipient is none.
+    pub(super) fn create(
+        dir: &Path,
+        id: &str,
+        recipients: &[String],
+        limits: Limits,
+    ) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let suffix = if recipients.is_empty() {
+            "tar"
+        } else {
+            "tar.age"
+        };
+        let path = dir.join(format!("{id}.{suffix}"));
+        let part = dir.join(format!("{id}.{suffix}.part"));
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
+        let out = io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
+        let sink: Sink = if recipients.is_empty() {
+            Box::new(out)
+        } else {
+            Box::new(encrypt(recipients, out)?)
+        };
+        Ok(Bundle {
+            tar: tar::Builder::new(sink),
+            part,
+            path,
+            file,
+            limits,
+            items: Vec::new(),
+            gaps: Vec::new(),
+            used: 0,
+        })
+    }
+
+    /// Whether there is time and room for more; the first refusal is noted as a gap.
+    pub(super) fn open(&mut self) -> bool {
+        let full = if Instant::now() >= self.limits.end {
+            "the deadline"
+        } else if self.used >= self.limits.bytes {
+            "the bound on bytes"
+        } else if self.items.len() >= self.limits.artefacts {
+            "the bound on artefacts"
+        } else {
+            return true;
+        };
+        let note = format!("left out from here on: {full} was met");
+        if !self.gaps.contains(&note) {
+            self.gaps.push(note);
+        }
+        false
+    }
+
+    /// Something could not be had.
+    pub(super) fn gap(&mut self, what: String) {
+        if self.gaps.len() < 4096 {
+            self.gaps.push(what);
+        }
+    }
+
+    /// Adds an artefact that is at hand.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written.
+    pub(super) fn add(&mut self, from: Origin<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.stream(from, bytes.len() as u64, &mut &bytes[..])
+    }
+
+    /// Adds `size` bytes of a reader; what it does not give is zeroes, and noted.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written.
+    pub(super) fn stream(
+        &mut self,
+        from: Origin<'_>,
+        size: u64,
+        reader: &mut dyn Read,
+    ) -> io::Result<()> {
+        if !self.open() {
+            return Ok(());
+        }
+        let size = size.min(self.limits.bytes - self.used);
+        let mut exact = Exact {
+            reader,
+            left: size,
+            given: 0,
+            error: None,
+            hash: Sha256::new(),
+        };
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size);
+        header.set_mode(0o600);
+        let began = wall_ms();
+        self.tar.append_data(&mut header, &from.name, &mut exact)?;
+        self.used += size;
+        let mut item = json!({
+            "name": from.name, "source": from.source, "call": from.call, "size": size,
+            "sha256": hex(&exact.hash.finalize()), "from_ms": began, "to_ms": wall_ms(),
+        });
+        if let Some((pid, start)) = from.process {
+            item["pid"] = pid.into();
+            item["start_ticks"] = start.into();
+        }
+        if exact.given < size {
+            item["read"] = exact.given.into();
+            item["error"] = exact
+                .error
+                .map_or("it ended early".into(), |e| e.to_string().into());
+        }
+        self.items.push(item);
+        Ok(())
+    }
+
+    /// Writes the manifest, makes everything durable and gives the bundle its name.
+    ///
+    /// # Errors
+    /// When that fails; what was written stays under the name with `.part`.
+    pub(super) fn seal(mut self, about: Value) -> io::Result<Sealed> {
+        let manifest = json!({
+            "version": 1, "collector": concat!("plimsoll ", env!("CARGO_PKG_VERSION")),
+            "about": about, "artefacts": self.items, "gaps": self.gaps,
+        });
+        let text = serde_json::to_vec_pretty(&manifest)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        self.tar
+            .append_data(&mut header, "manifest.json", &text[..])?;
+        // dropping an encrypting writer ends its last chunk, so it is dropped before the sync
+        let mut sink = self.tar.into_inner()?;
+        sink.flush()?;
+        drop(sink);
+        self.file.sync_all()?;
+        fs::rename(&self.part, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(Sealed {
+            name: self
+                .path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            artefacts: self.items.len(),
+            gaps: self.gaps.len(),
+            bytes: self.used,
+        })
+    }
+}
+
+/// Gives exactly so many bytes and hashes them.
+struct Exact<'a> {
+    reader: &'a mut dyn Read,
+    left: u64,
+    given: u64,
+    error: Option<io::Error>,
+    hash: Sha256,
+}
+
+impl Read for Exact<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = buf
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let buf = &mut buf[..want];
+        let mut n = 0;
+        if self.error.is_none() {
+            match self.reader.read(buf) {
+                Ok(got) => n = got,
+                Err(e) => self.error = Some(e),
+            }
+        }
+        self.given += n as u64;
+        if n == 0 {
+            buf.fill(0);
+            n = want;
+        }
+        self.hash.update(&buf[..n]);
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Encrypts to age recipients (<https://age-encryption.org/v1>) and ends the last chunk on drop.
+struct Encrypted<W: Write>(Option<age::stream::StreamWriter<W>>);
+
+fn encrypt<W: Write + Send + 'static>(to: &[String], out: W) -> io::Result<Encrypted<W>> {
+    let bad =
+        |e: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, e.to_string());
+    let mut keys = Vec::new();
+    for r in to {
+        let key: age::x25519::Recipient =
+            r.parse().map_err(|e| bad(&format!("recipient {r}: {e}")))?;
+        keys.push(key);
+    }
+    let keys = keys.iter().map(|k| k as &dyn age::Recipient);
+    let encryptor = age::Encryptor::with_recipients(keys).map_err(|e| bad(&e))?;
+    Ok(Encrypted(Some(encryptor.wrap_output(out)?)))
+}
+
+impl<W: Write> Write for Encrypted<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.as_mut().map_or(Ok(0), |w| w.write(buf))
+    }
+    /// Ends the stream: called once, by [`Bundle::seal`].
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.take() {
+            Some(w) => w.finish()?.flush(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Recomputes the digest of every artefact of an unencrypted bundle, or of a decrypted stream.
+///
+/// # Errors
+/// When it cannot be read, has no manifest, or an artefact differs from it (named).
+pub fn verify(bundle: impl Read) -> io::Result<Value> {
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut digests = std::collections::BTreeMap::new();
+    let mut manifest = None;
+    for entry in tar::Archive::new(bundle).entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
+        if name == "manifest.json" {
+            let mut text = Vec::new();
+            entry.by_ref().take(64 << 20).read_to_end(&mut text)?;
+            manifest = Some(serde_json::from_slice::<Value>(&text)?);
+            continue;
+        }
+        let mut hash = Sha256::new();
+        io::copy(&mut entry, &mut hash)?;
+        digests.insert(name, hex(&hash.finalize()));
+    }
+    let manifest =
+        manifest.ok_or_else(|| wrong("no manifest: the bundle was never sealed".into()))?;
+    for item in manifest["artefacts"].as_array().into_iter().flatten() {
+        let name = item["name"].as_str().unwrap_or_default();
+        match digests.remove(name) {
+            None => return Err(wrong(format!("{name} is missing"))),
+            Some(d) if item["sha256"] != d.as_str() => {
+                return Err(wrong(format!("{name} was changed")));
+            }
+            Some(_) => {}
+        }
+    }
+    match digests.keys().next() {
+        Some(extra) => Err(wrong(format!("{extra} is not in the manifest"))),
+        None => Ok(manifest),
+    }
+}
