@@ -20,6 +20,9 @@ fn call(nr: i64, a: [i64; 6]) -> i64 {
     unsafe { libc::syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]) }
 }
 
+/// What the call returned is of no interest.
+fn none(_: i64) {}
+
 fn open(name: &CString, flags: i32) -> i64 {
     call(
         libc::SYS_openat,
@@ -212,11 +215,11 @@ pub(crate) fn act(name: &str) -> bool {
     let missing = at("missing");
     match name {
         "nothing" => {}
-        "open" => drop(open(&at("file"), libc::O_RDONLY)),
-        "open-missing" => drop(open(&missing, libc::O_RDONLY)),
-        "write" => drop(open(&at("file"), libc::O_WRONLY)),
-        "create" => drop(open(&at("created"), libc::O_CREAT | libc::O_WRONLY)),
-        "list" => drop(open(&c(DIR), libc::O_DIRECTORY)),
+        "open" => none(open(&at("file"), libc::O_RDONLY)),
+        "open-missing" => none(open(&missing, libc::O_RDONLY)),
+        "write" => none(open(&at("file"), libc::O_WRONLY)),
+        "create" => none(open(&at("created"), libc::O_CREAT | libc::O_WRONLY)),
+        "list" => none(open(&c(DIR), libc::O_DIRECTORY)),
         "open-32" => compat_open(&at("file")),
         "open-uring" => uring_open(&at("file")),
         "open-denied" => {
@@ -280,18 +283,18 @@ pub(crate) fn act(name: &str) -> bool {
                 [libc::AT_FDCWD.into(), missing.as_ptr() as i64, 1, 1, 0, 0],
             );
         }
-        "library" => drop(memory(
+        "library" => none(memory(
             libc::PROT_READ | libc::PROT_EXEC,
             libc::MAP_PRIVATE,
             open(&at("file"), 0),
         )),
-        "library-read" => drop(memory(
+        "library-read" => none(memory(
             libc::PROT_READ,
             libc::MAP_PRIVATE,
             open(&at("file"), 0),
         )),
-        "anonymous" => drop(memory(RW | libc::PROT_EXEC, ANON, -1)),
-        "anonymous-data" => drop(memory(RW, ANON, -1)),
+        "anonymous" => none(memory(RW | libc::PROT_EXEC, ANON, -1)),
+        "anonymous-data" => none(memory(RW, ANON, -1)),
         "mprotect" => {
             call(
                 libc::SYS_mprotect,
@@ -317,7 +320,7 @@ pub(crate) fn act(name: &str) -> bool {
             a.extend_from_slice(b"/run/docker.sock\0");
             connect(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), &a);
         }
-        "socket-only" => drop(socket(libc::AF_INET, libc::SOCK_STREAM, 0)),
+        "socket-only" => none(socket(libc::AF_INET, libc::SOCK_STREAM, 0)),
         "udp" | "udp-connected" | "dns" => {
             let fd = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
             let a = loopback(if name == "dns" { 53 } else { 9 });
@@ -350,7 +353,7 @@ pub(crate) fn act(name: &str) -> bool {
                 ],
             );
         }
-        "raw" => drop(socket(libc::AF_INET, libc::SOCK_RAW, 1)),
+        "raw" => none(socket(libc::AF_INET, libc::SOCK_RAW, 1)),
         "dup" => {
             let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
             call(libc::SYS_dup3, [fd, 0, 0, 0, 0, 0]);
@@ -365,11 +368,11 @@ pub(crate) fn act(name: &str) -> bool {
             call(libc::SYS_close, [0, 0, 0, 0, 0, 0]);
             call(libc::SYS_fcntl, [fd, libc::F_DUPFD.into(), 0, 0, 0, 0]);
         }
-        "unshare" => drop(call(
+        "unshare" => none(call(
             libc::SYS_unshare,
             [libc::CLONE_NEWUTS.into(), 0, 0, 0, 0, 0],
         )),
-        "unshare-files" => drop(call(
+        "unshare-files" => none(call(
             libc::SYS_unshare,
             [libc::CLONE_FILES.into(), 0, 0, 0, 0, 0],
         )),
@@ -391,10 +394,10 @@ pub(crate) fn act(name: &str) -> bool {
             let pid = child_that_waits();
             let p = i64::from(pid);
             match name {
-                "ptrace" => drop(call(libc::SYS_ptrace, [16, p, 0, 0, 0, 0])),
-                "ptrace-peek" => drop(call(libc::SYS_ptrace, [1, p, 0, 0, 0, 0])),
-                "kill" => drop(call(libc::SYS_kill, [p, libc::SIGUSR1.into(), 0, 0, 0, 0])),
-                _ => drop(call(libc::SYS_kill, [p, 0, 0, 0, 0, 0])),
+                "ptrace" => none(call(libc::SYS_ptrace, [16, p, 0, 0, 0, 0])),
+                "ptrace-peek" => none(call(libc::SYS_ptrace, [1, p, 0, 0, 0, 0])),
+                "kill" => none(call(libc::SYS_kill, [p, libc::SIGUSR1.into(), 0, 0, 0, 0])),
+                _ => none(call(libc::SYS_kill, [p, 0, 0, 0, 0, 0])),
             }
             if name == "kill-ask" {
                 // ends by itself when its parent is gone: a signal would be what must not be seen
@@ -404,18 +407,18 @@ pub(crate) fn act(name: &str) -> bool {
             }
             end(pid);
         }
-        "module" => drop(call(
+        "module" => none(call(
             libc::SYS_finit_module,
             [-1, c("x").as_ptr() as i64, 0, 0, 0, 0],
         )),
-        "bpf" => drop(call(libc::SYS_bpf, [5, 0, 0, 0, 0, 0])),
-        "setuid" => drop(call(libc::SYS_setresuid, [1234, 1234, 1234, 0, 0, 0])),
-        "setuid-same" => drop(call(libc::SYS_setresuid, [-1, -1, -1, 0, 0, 0])),
-        "memfd" => drop(call(
+        "bpf" => none(call(libc::SYS_bpf, [5, 0, 0, 0, 0, 0])),
+        "setuid" => none(call(libc::SYS_setresuid, [1234, 1234, 1234, 0, 0, 0])),
+        "setuid-same" => none(call(libc::SYS_setresuid, [-1, -1, -1, 0, 0, 0])),
+        "memfd" => none(call(
             libc::SYS_memfd_create,
             [c("secret").as_ptr() as i64, 0, 0, 0, 0, 0],
         )),
-        "keyctl" => drop(call(libc::SYS_keyctl, [0, 0, 0, 0, 0, 0])),
+        "keyctl" => none(call(libc::SYS_keyctl, [0, 0, 0, 0, 0, 0])),
         "exec" => drop(
             std::process::Command::new("/proc/self/exe")
                 .args(["act", "nothing"])
@@ -434,7 +437,12 @@ pub(crate) fn act(name: &str) -> bool {
                 })
             );
         }
-        "cost-getppid" => println!("{}", per_op(&mut || drop(call(libc::SYS_getppid, [0; 6])))),
+        "cost-getppid" => println!(
+            "{}",
+            per_op(&mut || {
+                call(libc::SYS_getppid, [0; 6]);
+            })
+        ),
         _ => return false,
     }
     true
