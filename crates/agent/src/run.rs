@@ -208,7 +208,7 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
     let machine = Machine {
         docker_sockets: config.runtimes.docker_sockets.clone(),
         captures_dir: config.data_dir.join("captures"),
-        recipients: Vec::new(),
+        recipients: config.response.recipients.clone(),
     };
     Ok(Beginning {
         policy,

@@ -138,6 +138,8 @@ pub struct ResponseConfig {
     pub policy: Option<PathBuf>,
     /// Every plan is a dry run, whatever the policy says.
     pub dry_run: bool,
+    /// Keys to which captures are encrypted (age x25519 recipients).
+    pub recipients: Vec<String>,
 }
 
 /// Who is told of alerts.
@@ -513,10 +515,21 @@ fn redaction(file: &Section<'_>, default: &Redaction) -> Result<Redaction, Fault
 }
 
 fn response(file: &Section<'_>) -> Result<ResponseConfig, Fault> {
-    let s = file.section("response", &["policy", "dry_run"])?;
+    let s = file.section("response", &["policy", "dry_run", "recipients"])?;
+    let recipient = |t: &str| {
+        t.parse::<age::x25519::Recipient>()
+            .ok()
+            .map(|r| r.to_string())
+    };
     Ok(ResponseConfig {
         policy: s.path("policy")?,
         dry_run: s.flag("dry_run", false)?,
+        recipients: s.list_of(
+            "recipients",
+            "age recipients",
+            "an age recipient (age1…)",
+            recipient,
+        )?,
     })
 }
 

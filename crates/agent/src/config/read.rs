@@ -235,8 +235,19 @@ impl<'a> Section<'a> {
 
     /// A list of at most 64 absolute paths.
     pub(super) fn paths(&self, key: &str) -> Result<Vec<PathBuf>> {
+        self.list_of(key, "absolute paths", "an absolute path", absolute)
+    }
+
+    /// A list of at most 64 texts, each checked by `parse`; `many` and `one` say what they have to be.
+    pub(super) fn list_of<T>(
+        &self,
+        key: &str,
+        many: &str,
+        one: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>> {
         const MOST: usize = 64;
-        let what = "a list of at most 64 absolute paths";
+        let what = format!("a list of at most 64 {many}");
         let Some(node) = self.get(key) else {
             return Ok(Vec::new());
         };
@@ -245,9 +256,10 @@ impl<'a> Section<'a> {
             Kind::List(items) if items.len() <= MOST => items
                 .iter()
                 .map(|item| match &item.kind {
-                    Kind::Scalar { text, .. } => absolute(text)
-                        .ok_or_else(|| expected(item, &self.name(key), "an absolute path")),
-                    _ => Err(expected(item, &self.name(key), "an absolute path")),
+                    Kind::Scalar { text, .. } => {
+                        parse(text).ok_or_else(|| expected(item, &self.name(key), one))
+                    }
+                    _ => Err(expected(item, &self.name(key), one)),
                 })
                 .collect(),
             _ => Err(expected(node, &self.name(key), what)),

@@ -14,9 +14,34 @@ use super::act::{Machine, Target};
 use bundle::{Bundle, Limits, Sealed};
 use plimsoll_model::response::StepOutcome;
 use serde_json::json;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use sweep::Process;
+
+/// Opens a sealed capture, with the age identity in a file when it is encrypted, and computes every
+/// digest again; its manifest.
+///
+/// # Errors
+/// `InvalidData` when it is not what was sealed (the artefact is named); others when it cannot be
+/// read or opened.
+pub fn verify_file(path: &Path, identity: Option<&Path>) -> io::Result<serde_json::Value> {
+    let mut file = io::BufReader::new(File::open(path)?);
+    if !file.fill_buf()?.starts_with(b"age-encryption.org/") {
+        return verify(file);
+    }
+    let refuse = |what: String| io::Error::new(io::ErrorKind::PermissionDenied, what);
+    let key = identity.ok_or_else(|| refuse("it is encrypted: give --identity FILE".into()))?;
+    let text = std::fs::read_to_string(key)?;
+    let keys: Vec<age::x25519::Identity> =
+        text.lines().filter_map(|l| l.trim().parse().ok()).collect();
+    let sealed = age::Decryptor::new(file).map_err(|e| refuse(e.to_string()))?;
+    let plain = sealed
+        .decrypt(keys.iter().map(|k| k as &dyn age::Identity))
+        .map_err(|e| refuse(format!("no identity in {} opens it: {e}", key.display())))?;
+    verify(plain)
+}
 
 /// Bytes of one capture at most.
 const BYTES_MAX: u64 = 8 << 30;
@@ -130,9 +155,8 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, File};
+    use std::fs;
     use std::io::Read;
-    use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
     /// A program that was deleted after it was started, with a marker in its memory.
@@ -256,6 +280,12 @@ mod tests {
             .decrypt(std::iter::once(&identity as &dyn age::Identity))
             .expect("decrypt");
         assert!(verify(plain).is_ok());
+        let key = dir.path().join("key.txt");
+        let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+        fs::write(&key, format!("# a comment\n{secret}\n")).expect("write the key");
+        let file = dir.path().join(&sealed.name);
+        assert!(verify_file(&file, Some(&key)).is_ok());
+        assert!(verify_file(&file, None).is_err(), "without the identity");
         let e = Bundle::create(dir.path(), "bad", &["age1nonsense".into()], bundle_limits());
         assert!(e.is_err(), "a recipient that is none");
     }

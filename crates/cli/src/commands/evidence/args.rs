@@ -40,6 +40,24 @@ Examples:
     Release(ReleaseArgs),
     /// The holds that lie now
     Holds,
+    /// What a capture holds, and whether it is what was sealed; exit status 1 when not
+    #[command(after_help = "\
+Needs no agent. A capture that was encrypted needs the identity (age) of one of its recipients.
+
+Examples:
+  plimsoll evidence capture /var/lib/plimsoll/captures/capture-8f2c….tar
+  plimsoll evidence capture capture-8f2c….tar.age --identity key.txt --json")]
+    Capture(CaptureArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// The capture
+    #[arg(value_name = "FILE")]
+    pub(crate) file: std::path::PathBuf,
+    /// File with the age identity that opens it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]

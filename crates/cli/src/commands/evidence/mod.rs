@@ -3,6 +3,7 @@
 mod anchor;
 pub(crate) mod args;
 mod bundle;
+mod capture;
 mod hold;
 mod select;
 mod verify;
@@ -33,6 +34,7 @@ pub(crate) fn evidence(
         EvidenceCommand::Hold(args) => hold::hold(global, args, out),
         EvidenceCommand::Release(args) => hold::release(global, args, out),
         EvidenceCommand::Holds => hold::holds(global, out),
+        EvidenceCommand::Capture(args) => capture::capture(args, out),
     }
 }
 
