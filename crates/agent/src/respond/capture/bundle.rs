@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What one capture may use.
@@ -44,6 +45,7 @@ pub(super) struct Bundle {
     part: PathBuf,
     path: PathBuf,
     file: File,
+    hash: Arc<Mutex<Sha256>>,
     limits: Limits,
     items: Vec<Value>,
     gaps: Vec<String>,
@@ -60,6 +62,8 @@ pub(super) struct Sealed {
     pub(super) gaps: usize,
     /// Size of all artefacts.
     pub(super) bytes: u64,
+    /// SHA-256 of the file.
+    pub(super) sha256: String,
 }
 
 fn wall_ms() -> u64 {
@@ -93,7 +97,9 @@ impl Bundle {
             .truncate(true)
             .mode(0o600)
             .open(&part)?;
-        let out = io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
+        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let hashed = Hashed(file.try_clone()?, Arc::clone(&hash));
+        let out = io::BufWriter::with_capacity(1 << 20, hashed);
         let sink: Sink = if recipients.is_empty() {
             Box::new(out)
         } else {
@@ -104,6 +110,7 @@ impl Bundle {
             part,
             path,
             file,
+            hash,
             limits,
             items: Vec::new(),
             gaps: Vec::new(),
@@ -157,7 +164,14 @@ impl Bundle {
         if !self.open() {
             return Ok(());
         }
-        let size = size.min(self.limits.bytes - self.used);
+        let room = self.limits.bytes - self.used;
+        if size > room {
+            self.gap(format!(
+                "{}: {room} of {size} bytes, the bound was met",
+                from.name
+            ));
+        }
+        let size = size.min(room);
         let mut exact = Exact {
             reader,
             left: size,
@@ -208,6 +222,11 @@ impl Bundle {
         let mut sink = self.tar.into_inner()?;
         sink.flush()?;
         drop(sink);
+        let hash = self
+            .hash
+            .lock()
+            .map_or_else(|e| e.into_inner().clone(), |h| h.clone());
+        let sha256 = hex(&hash.finalize());
         self.file.sync_all()?;
         fs::rename(&self.part, &self.path)?;
         if let Some(dir) = self.path.parent() {
@@ -223,7 +242,24 @@ impl Bundle {
             artefacts: self.items.len(),
             gaps: self.gaps.len(),
             bytes: self.used,
+            sha256,
         })
+    }
+}
+
+/// Hashes what reaches the file, so that the journal can name it.
+struct Hashed(File, Arc<Mutex<Sha256>>);
+
+impl Write for Hashed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.0.write(buf)?;
+        if let Ok(mut hash) = self.1.lock() {
+            hash.update(&buf[..n]);
+        }
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -307,6 +343,9 @@ pub fn verify(bundle: impl Read) -> io::Result<Value> {
         let mut entry = entry?;
         let name = entry.path()?.to_string_lossy().into_owned();
         if name == "manifest.json" {
+            if manifest.is_some() {
+                return Err(wrong("it has two manifests".into()));
+            }
             let mut text = Vec::new();
             entry.by_ref().take(64 << 20).read_to_end(&mut text)?;
             manifest = Some(serde_json::from_slice::<Value>(&text)?);
@@ -314,6 +353,9 @@ pub fn verify(bundle: impl Read) -> io::Result<Value> {
         }
         let mut hash = Sha256::new();
         io::copy(&mut entry, &mut hash)?;
+        if digests.contains_key(&name) {
+            return Err(wrong(format!("{name} is there twice")));
+        }
         digests.insert(name, hex(&hash.finalize()));
     }
     let manifest =

@@ -73,7 +73,7 @@ pub(super) fn capture(
         },
         Ok(Some(sealed)) => StepOutcome::Done {
             effect: format!(
-                "{} artefacts, {} bytes, {} gaps, {} in {} ms; not kept: files of the writable layer, tmpfs, logs",
+                "{} artefacts, {} bytes, {} gaps, {} in {} ms, file SHA-256 {}; not kept: files of the writable layer, tmpfs, logs",
                 sealed.artefacts,
                 sealed.bytes,
                 sealed.gaps,
@@ -82,7 +82,8 @@ pub(super) fn capture(
                 } else {
                     "encrypted"
                 },
-                began.elapsed().as_millis()
+                began.elapsed().as_millis(),
+                sealed.sha256
             ),
             sealed: Some(sealed.name),
             undo: Vec::new(),
@@ -103,10 +104,12 @@ fn write(
     end: Instant,
 ) -> io::Result<Option<Sealed>> {
     let c = &target.container;
-    let all = sweep::processes(c.id().as_str());
+    let mut all = sweep::processes(c.id().as_str());
     if all.is_empty() {
         return Ok(None);
     }
+    let more = all.len() > sweep::PROCESSES_MAX;
+    all.truncate(sweep::PROCESSES_MAX);
     let kind = match keep {
         Keep::Sweep => "snapshot",
         Keep::Full { .. } => "capture",
@@ -121,6 +124,12 @@ fn write(
         end,
     };
     let mut b = Bundle::create(&machine.captures_dir, &id, &machine.recipients, limits)?;
+    if more {
+        b.gap(format!(
+            "the container has more than {} processes: the rest was left out",
+            sweep::PROCESSES_MAX
+        ));
+    }
     // the environment is full of secrets: only where it is encrypted
     let encrypted = !machine.recipients.is_empty();
     if !encrypted {
@@ -236,10 +245,14 @@ mod tests {
         let sealed = b.seal(json!({})).expect("seal");
         let path = dir.path().join(&sealed.name);
         let mut bytes = fs::read(&path).expect("read");
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+        assert_eq!(sealed.sha256, bundle::hex(&digest), "what the journal says");
         assert!(verify(&bytes[..]).is_ok());
         bytes[512] ^= 1;
         assert!(verify(&bytes[..]).unwrap_err().to_string().contains("a/b"));
         assert!(verify(&bytes[..1024]).is_err(), "cut short");
+        let twice = [&bytes[..1024], &bytes[..]].concat();
+        assert!(verify(&twice[..]).is_err(), "a member that is there twice");
     }
 
     #[test]
@@ -256,7 +269,7 @@ mod tests {
             b.add(origin, b"123456").expect("add");
         }
         let sealed = b.seal(json!({})).expect("seal");
-        assert_eq!((sealed.artefacts, sealed.bytes, sealed.gaps), (1, 4, 1));
+        assert_eq!((sealed.artefacts, sealed.bytes, sealed.gaps), (1, 4, 2));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Processes swept at most.
@@ -37,18 +37,47 @@ fn within<T: Send + 'static>(
         return Err(io::Error::other("not tried: too many reads hang already"));
     }
     let (send, receive) = mpsc::sync_channel(1);
+    let late = Arc::new(AtomicBool::new(false));
+    let left = Arc::clone(&late);
     std::thread::Builder::new()
         .name("capture-read".into())
         .spawn(move || {
-            let _ = send.send(read());
+            let result = read();
+            // the sender is told first, so that nobody counts a read that has just ended
+            let told = send.send(result).is_ok();
+            if !told || left.load(Ordering::SeqCst) {
+                LEFT_BEHIND.fetch_sub(usize::from(left.load(Ordering::SeqCst)), Ordering::Relaxed);
+            }
         })?;
     receive.recv_timeout(PATIENCE).unwrap_or_else(|_| {
         LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
+        late.store(true, Ordering::SeqCst);
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "it did not answer within 2 s",
         ))
     })
+}
+
+/// A reader whose every read is carried out on a thread of its own, with patience.
+struct Patient {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let (file, at, want) = (Arc::clone(&self.file), self.at, buf.len().min(4 << 20));
+        let bytes = within(move || {
+            let mut piece = vec![0; want];
+            let n = file.read_at(&mut piece, at)?;
+            piece.truncate(n);
+            Ok(piece)
+        })?;
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
 }
 
 fn text(path: PathBuf) -> io::Result<Vec<u8>> {
@@ -98,10 +127,12 @@ pub(super) fn processes(container: &str) -> Vec<Process> {
     let dir = fs::read_dir("/proc").into_iter().flatten().flatten();
     dir.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|c| c.contains(container))
+            // conmon, which Podman and CRI-O put beside the container, is not in it
+            fs::read_to_string(format!("/proc/{pid}/cgroup"))
+                .is_ok_and(|c| c.contains(container) && !c.contains("conmon"))
         })
         .filter_map(Process::now)
-        .take(PROCESSES_MAX)
+        .take(PROCESSES_MAX + 1)
         .collect()
 }
 
@@ -180,7 +211,12 @@ pub(super) fn sweep(b: &mut Bundle, all: &[Process], environment: bool) -> io::R
 fn keep_text(b: &mut Bundle, p: Process, what: &str) -> io::Result<()> {
     let path = PathBuf::from(format!("/proc/{}/{what}", p.pid));
     match text(path.clone()) {
-        Ok(bytes) => b.add(p.origin(what, path.display().to_string(), "read"), &bytes),
+        Ok(bytes) => {
+            if bytes.len() as u64 == TEXT_MAX {
+                b.gap(format!("{}: cut at {TEXT_MAX} bytes", path.display()));
+            }
+            b.add(p.origin(what, path.display().to_string(), "read"), &bytes)
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => {
             b.gap(format!("{}: {e}", path.display()));
@@ -237,6 +273,10 @@ pub(super) fn recover(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
             if !b.open() {
                 return Ok(());
             }
+            if Process::now(p.pid) != Some(*p) {
+                b.gap(format!("open files of process {}: it has ended", p.pid));
+                break;
+            }
             let path = format!("/proc/{}/{what}", p.pid);
             let to = fs::read_link(&path).unwrap_or_default();
             let name = to.to_string_lossy().into_owned();
@@ -260,7 +300,7 @@ pub(super) fn recover(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
                 )))
             });
             match file {
-                Ok(Some((mut file, dev, ino, size))) if !seen.contains(&(dev, ino)) => {
+                Ok(Some((file, dev, ino, size))) if !seen.contains(&(dev, ino)) => {
                     seen.push((dev, ino));
                     if size > FILE_MAX {
                         b.gap(format!(
@@ -275,7 +315,8 @@ pub(super) fn recover(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
                             "open, read",
                         )
                     };
-                    b.stream(origin, size.min(FILE_MAX), &mut file)?;
+                    let file = Arc::new(file);
+                    b.stream(origin, size.min(FILE_MAX), &mut Patient { file, at: 0 })?;
                 }
                 Ok(_) => {}
                 Err(e) => b.gap(format!("{path} ({name}): {e}")),
@@ -304,40 +345,58 @@ pub(super) fn memory(b: &mut Bundle, p: Process) -> io::Result<()> {
         .collect();
     regions.sort_by_key(|r| (!(r.executes && r.writes), !r.executes, r.from));
     let mem = match File::open(format!("/proc/{}/mem", p.pid)) {
-        Ok(mem) => mem,
+        // opened first: the descriptor stays that process's, whoever gets its number
+        Ok(mem) if Process::now(p.pid) == Some(p) => Arc::new(mem),
+        Ok(_) => {
+            b.gap(format!("memory of process {}: it has ended", p.pid));
+            return Ok(());
+        }
         Err(e) => {
             b.gap(format!("memory of process {}: {e}", p.pid));
             return Ok(());
         }
     };
-    let mut buffer = vec![0u8; 4 << 20];
     for r in regions {
         let mut at = r.from;
         while at < r.to {
             if !b.open() {
                 return Ok(());
             }
-            let n = usize::try_from(r.to - at)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
-            match mem.read_at(&mut buffer[..n], at) {
-                Ok(got) if got > 0 => {
+            let n = usize::try_from(r.to - at).unwrap_or(usize::MAX).min(PIECE);
+            match piece(&mem, at, n) {
+                Ok(bytes) if !bytes.is_empty() => {
                     let source = format!("{:x}-{:x} {} {}", r.from, r.to, r.mode, r.name);
-                    b.add(
-                        p.origin(&format!("memory/{at:x}"), source, "pread /proc/PID/mem"),
-                        &buffer[..got],
-                    )?;
-                    at += got as u64;
+                    let origin = p.origin(&format!("memory/{at:x}"), source, "pread /proc/PID/mem");
+                    b.add(origin, &bytes)?;
+                    at += bytes.len() as u64;
                 }
-                Ok(_) => break,
-                Err(e) => {
-                    b.gap(format!("memory of process {} at {at:x}: {e}", p.pid));
-                    break;
+                // a page that cannot be read: told, and the next one tried
+                other => {
+                    let why = other
+                        .err()
+                        .map_or("nothing there".into(), |e| e.to_string());
+                    b.gap(format!(
+                        "memory of process {} at {at:x}, one page: {why}",
+                        p.pid
+                    ));
+                    at += 4096;
                 }
             }
         }
     }
     Ok(())
+}
+
+const PIECE: usize = 4 << 20;
+
+fn piece(mem: &Arc<File>, at: u64, n: usize) -> io::Result<Vec<u8>> {
+    let mem = Arc::clone(mem);
+    within(move || {
+        let mut bytes = vec![0; n];
+        let got = mem.read_at(&mut bytes, at)?;
+        bytes.truncate(got);
+        Ok(bytes)
+    })
 }
 
 struct Region {
