@@ -198,11 +198,7 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
         Some(file) => {
             let user = &config.notifications.user;
             let ids = sender::user_ids(user).ok_or_else(|| RunError::NoUser(user.clone()))?;
-            let program = std::env::current_exe().map_err(|source| RunError::ReadFile {
-                path: "/proc/self/exe".to_owned(),
-                source,
-            })?;
-            Some(sender::launcher(&program, file, ids))
+            Some(sender::launcher(file, ids))
         }
     };
     let machine = Machine {

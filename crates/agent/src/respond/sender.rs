@@ -41,13 +41,19 @@ pub enum SenderNews {
     Down(String),
 }
 
-/// Starts `program ARGS… FILE` as `user` with one end of a socket pair as its standard input.
-pub fn launcher(program: &Path, file: &Path, user: (u32, u32)) -> Launch {
-    let (program, file) = (program.to_owned(), file.to_owned());
+/// This program, by the kernel's own link: it leads there when the path is closed to the sender's
+/// user (a home directory), or holds another version by now (`proc_pid_exe(5)`).
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Starts `plimsoll notify serve FILE` as `user`, with one end of a socket pair as its standard
+/// input.
+pub fn launcher(file: &Path, user: (u32, u32)) -> Launch {
+    let file = file.to_owned();
     Box::new(move || {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(&program);
+        let mut command = Command::new(THIS_PROGRAM);
         command
+            .arg0("plimsoll")
             .args(["notify", "serve"])
             .arg(&file)
             .env_clear()

@@ -56,6 +56,11 @@ fn prepare(docker: &str, port: u16) -> tempfile::TempDir {
     std::fs::set_permissions(dir.path(), open).expect("open the directory");
     let at = |name: &str| dir.path().join(name);
     let show = |name: &str| at(name).display().to_string();
+    // as in a home directory: the sender's user can't reach the program by its path
+    std::fs::create_dir(at("private")).expect("create");
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(at("private"), closed).expect("close the directory");
+    std::fs::copy(env!("CARGO_BIN_EXE_plimsoll"), at("private/plimsoll")).expect("copy");
     std::fs::write(at("policy.yaml"), POLICY).expect("write");
     let receivers = format!(
         "version: 1\nreceivers:\n  - {{name: ops, kind: webhook, url: 'http://127.0.0.1:{port}/', per_minute: 6000}}\n"
