@@ -508,6 +508,8 @@ fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
     let mut details = vec![
         ("boot_id".to_owned(), boot_id.to_string()),
         ("kernel".to_owned(), machine::kernel()),
+        // which tables the numbers of system calls are of
+        ("machine".to_owned(), std::env::consts::ARCH.to_owned()),
         ("pid".to_owned(), std::process::id().to_string()),
     ];
     for hook in &shared.hooks {

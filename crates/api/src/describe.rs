@@ -5,6 +5,10 @@
 
 use crate::types::{dup_target, mount_call, namespace_call};
 use plimsoll_model::event::{Connection, Exec, FileEvent};
+use plimsoll_model::names::{
+    Table, bpf_name, capability_names, family_name, namespace_names, ptrace_name, signal_name,
+    socket_kind_name, syscall_words,
+};
 use plimsoll_model::{Ancestor, EventKind, FileOp, Observation, Text, WallNs};
 use std::fmt::Write as _;
 
@@ -112,12 +116,19 @@ fn shorten(text: String, max: usize) -> String {
     }
 }
 
-/// What was done, as a verb and its object.
+/// What was done, as a verb and its object; system calls by the table of this machine.
 pub fn action(kind: &EventKind) -> String {
+    action_on(Table::NATIVE, kind)
+}
+
+/// What was done on a machine with this table of system calls.
+pub fn action_on(native: Table, kind: &EventKind) -> String {
     match kind {
         EventKind::Exec(e) => exec(e),
         EventKind::Exit { code, signal: 0 } => format!("exited with {code}"),
-        EventKind::Exit { signal, .. } => format!("was ended by signal {signal}"),
+        EventKind::Exit { signal, .. } => {
+            format!("was ended by {}", signal_name(signal.unsigned_abs()))
+        }
         EventKind::Fork { child } => format!("started process {}", child.tgid),
         EventKind::File(f) => file(f),
         EventKind::Library { path: p, origin } => {
@@ -128,7 +139,8 @@ pub fn action(kind: &EventKind) -> String {
             kind,
             protocol,
         } => {
-            format!("made a socket of family {family}, type {kind}, protocol {protocol}")
+            let (family, kind) = (family_name(*family), socket_kind_name(*kind));
+            format!("made a {family} socket, {kind}, protocol {protocol}")
         }
         EventKind::Connect(c) => format!("connected to {}", peer(c)),
         EventKind::Accept(c) => format!("accepted {}{}", peer(c), on_local(c)),
@@ -163,7 +175,8 @@ pub fn action(kind: &EventKind) -> String {
             )
         }
         EventKind::Namespace { call, flags } => {
-            format!("called {} with flags {flags:#x}", namespace_call(*call))
+            let which = namespace_names(*flags);
+            format!("called {} ({which} namespace)", namespace_call(*call))
         }
         EventKind::Mount {
             call,
@@ -191,10 +204,10 @@ pub fn action(kind: &EventKind) -> String {
         EventKind::Ptrace { request, target } => match *request {
             u32::MAX => format!("wrote the memory of process {target}"),
             r if r == u32::MAX - 1 => format!("read the memory of process {target}"),
-            r => format!("traced process {target} (request {r})"),
+            r => format!("traced process {target} ({})", ptrace_name(r)),
         },
         EventKind::Module { name } => format!("loaded or tried kernel module {}", path(name)),
-        EventKind::Bpf { command } => format!("called bpf (command {command})"),
+        EventKind::Bpf { command } => format!("called bpf ({})", bpf_name(*command)),
         EventKind::Credentials {
             old_uid,
             new_uid,
@@ -203,18 +216,16 @@ pub fn action(kind: &EventKind) -> String {
         } => {
             let gained = new_caps & !old_caps;
             match (old_uid == new_uid, gained) {
-                (true, gained) => format!("gained capabilities {gained:#x}"),
+                (true, gained) => format!("gained {}", capability_names(gained)),
                 (false, 0) => format!("changed uid {old_uid} to {new_uid}"),
                 (false, gained) => {
-                    format!("changed uid {old_uid} to {new_uid}, gained capabilities {gained:#x}")
+                    let gained = capability_names(gained);
+                    format!("changed uid {old_uid} to {new_uid}, gained {gained}")
                 }
             }
         }
         EventKind::Syscall { nr, compat } => {
-            format!(
-                "used system call {nr}{}",
-                if *compat { " (32-bit)" } else { "" }
-            )
+            format!("used system call {}", syscall_words(native, *nr, *compat))
         }
         EventKind::Memfd { name } => format!("made memory file {}", path(name)),
         EventKind::CgroupMkdir { path: p, .. } => format!("made cgroup {}", path(p)),
@@ -223,9 +234,12 @@ pub fn action(kind: &EventKind) -> String {
             format!("moved process {} to cgroup {}", moved.tgid, path(p))
         }
         EventKind::Rare { nr, result, .. } => {
-            format!("used rare system call {nr}, result {result}")
+            let call = syscall_words(native, *nr, false);
+            format!("used rare system call {call}, result {result}")
         }
-        EventKind::Signal { signal, target } => format!("sent signal {signal} to process {target}"),
+        EventKind::Signal { signal, target } => {
+            format!("sent {} to process {target}", signal_name(*signal))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which containers the records know: the last word on each instance.
 
 use crate::records::{Body, Filter, Records, RecordsError};
+use plimsoll_model::names::Table;
 use plimsoll_model::{Container, Instance, Record, RecordId, RecordKind, WallNs};
 use std::collections::BTreeMap;
 
@@ -23,18 +24,32 @@ pub(crate) struct Directory {
     pub(crate) dropped: u64,
     /// Records about containers that were read.
     pub(crate) read: u64,
+    /// Whose numbers of system calls the records hold, by the last start that says so.
+    machine: Option<Table>,
 }
 
 impl Directory {
     pub(crate) fn read(records: &dyn Records) -> Result<Self, RecordsError> {
         let mut directory = Self::default();
-        records.visit(&Filter::of(&[RecordKind::Container]), &mut |seen| {
-            directory.read += 1;
-            if let Body::Record(Record::Container(container)) = seen.body {
+        let kinds = [RecordKind::Container, RecordKind::Lifecycle];
+        records.visit(&Filter::of(&kinds), &mut |seen| match seen.body {
+            Body::Record(Record::Lifecycle(l)) => {
+                let machine = l.details.iter().find(|(key, _)| key == "machine");
+                let table = machine.and_then(|(_, m)| Table::of_machine(m));
+                directory.machine = table.or(directory.machine);
+            }
+            Body::Record(Record::Container(container)) => {
+                directory.read += 1;
                 directory.learn(seen.id, container);
             }
+            _ => directory.read += 1,
         })?;
         Ok(directory)
+    }
+
+    /// The table that gives system calls their names; this machine's where no record says.
+    pub(crate) fn calls(&self) -> Table {
+        self.machine.unwrap_or(Table::NATIVE)
     }
 
     fn learn(&mut self, id: RecordId, container: Container) {

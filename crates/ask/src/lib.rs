@@ -38,8 +38,8 @@ pub use subject::{Subject, SubjectError};
 
 use completeness::Interval;
 use directory::Directory;
-use plimsoll_api::Answer;
-use plimsoll_model::{NodeId, WallNs};
+use plimsoll_api::{Answer, describe};
+use plimsoll_model::{EventKind, NodeId, WallNs};
 use say::Sentences;
 use subject::Case;
 
@@ -122,6 +122,10 @@ struct About<'a> {
 impl About<'_> {
     fn node(&self) -> &NodeId {
         self.records.origin()
+    }
+    /// What was done, in words, with system calls as the machine of the records names them.
+    fn action(&self, kind: &EventKind) -> String {
+        describe::action_on(self.directory.calls(), kind)
     }
     fn container(&self) -> Option<&plimsoll_model::Container> {
         self.case

@@ -108,7 +108,7 @@ fn processes(
         found
             .entry(key)
             .or_insert_with(|| Acts::new(&o))
-            .add(id, &o);
+            .add(about, id, &o);
     })?;
     Ok((found, dropped))
 }
@@ -127,7 +127,7 @@ impl Acts {
         }
     }
 
-    fn add(&mut self, id: RecordId, o: &Observation) {
+    fn add(&mut self, about: &About<'_>, id: RecordId, o: &Observation) {
         if o.at.boot < self.first.boot {
             self.first = o.at;
         }
@@ -142,7 +142,7 @@ impl Acts {
             EventKind::Exit { .. } => {
                 self.end = Some(format!(
                     "{} at {}",
-                    describe::action(&o.event.kind),
+                    about.action(&o.event.kind),
                     when(o.at.wall)
                 ))
             }
@@ -153,7 +153,7 @@ impl Acts {
                 } else {
                     String::new()
                 };
-                self.acts.push((o.at.boot, describe::action(kind) + &times));
+                self.acts.push((o.at.boot, about.action(kind) + &times));
             }
             _ => self.more += 1,
         }
@@ -356,10 +356,7 @@ fn execs(
                 .get(&o.event.process.key)
                 .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
         {
-            found.insert(
-                o.event.process.key,
-                (id, o.at, describe::action(&o.event.kind)),
-            );
+            found.insert(o.event.process.key, (id, o.at, about.action(&o.event.kind)));
         }
     })?;
     Ok(found)

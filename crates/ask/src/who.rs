@@ -276,7 +276,7 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
             format!(
                 "Entry: at {} somebody entered the container {how}: {}.",
                 when(o.at.wall),
-                describe::action(&o.event.kind)
+                about.action(&o.event.kind)
             ),
             [id],
         );

@@ -31,8 +31,6 @@ pub mod export;
 pub mod generalise;
 pub mod judge;
 pub mod known;
-pub mod names;
-pub mod paths;
 pub mod peers;
 pub mod programs;
 pub mod risk;
@@ -52,7 +50,10 @@ pub use export::{ExportError, export, import};
 pub use generalise::Template;
 pub use judge::{Verdict, judge};
 pub use known::{KnownEntry, KnownObject, PathReach, PeerReach, known_entries};
-pub use paths::{PathPattern, watched_paths};
 pub use peers::{NoNames, PeerNames, ResolvedNames};
+pub use plimsoll_model::{
+    names,
+    paths::{self, PathPattern, watched_paths},
+};
 pub use risk::{Class, Context, classify};
 pub use wire::{DecodeBaselineError, SCHEMA_VERSION};

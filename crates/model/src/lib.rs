@@ -13,10 +13,13 @@
 
 pub mod alert;
 pub mod behaviour;
+mod calls;
 pub mod event;
 pub mod gap;
 pub mod ids;
+pub mod names;
 pub mod observation;
+pub mod paths;
 pub mod record;
 pub mod response;
 pub mod ruleset;

@@ -5,6 +5,7 @@ use crate::describe;
 use crate::json::lossy;
 use plimsoll_model as model;
 use plimsoll_model::event::{Connection, DupTarget, MountCall, NamespaceCall};
+use plimsoll_model::names::{Table, syscall_name};
 use plimsoll_model::{EventKind, SockAddr, Trust};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -259,7 +260,14 @@ fn detail(kind: &EventKind) -> Value {
             "old_caps": format!("{old_caps:#x}"),
             "new_caps": format!("{new_caps:#x}"),
         }),
-        EventKind::Syscall { nr, compat } => json!({ "nr": nr, "compat": compat }),
+        EventKind::Syscall { nr, compat } => {
+            let table = if *compat {
+                Table::NATIVE.compat()
+            } else {
+                Table::NATIVE
+            };
+            json!({ "nr": nr, "name": syscall_name(table, *nr), "compat": compat })
+        }
         EventKind::Memfd { name } => json!({ "name": lossy(name) }),
         EventKind::CgroupMkdir { id, parent, path } => {
             json!({ "id": id, "parent": parent, "path": lossy(path) })
@@ -273,6 +281,7 @@ fn detail(kind: &EventKind) -> Value {
         }),
         EventKind::Rare { nr, args, result } => json!({
             "nr": nr,
+            "name": syscall_name(Table::NATIVE, *nr),
             "args": args.map(|a| format!("{a:#x}")),
             "result": result,
         }),

@@ -8,7 +8,7 @@
 //! The lists follow what the CIS Docker Benchmark, Falco's stock macros (`sensitive_files`,
 //! `bin_dir`) and the container pages of MITRE ATT&CK name; they are ours to keep.
 
-use plimsoll_model::FileOp;
+use crate::event::FileOp;
 use std::borrow::Cow;
 
 /// Why a path is no ordinary one.
@@ -425,7 +425,7 @@ fn may_be_volatile(path: &[u8]) -> bool {
 }
 
 /// Whether a path lies in a directory that everybody may write to.
-pub(crate) fn in_temp(path: &[u8]) -> bool {
+pub fn in_temp(path: &[u8]) -> bool {
     ["/tmp", "/var/tmp", "/dev/shm", "/run/shm"]
         .iter()
         .any(|d| below(path, d))

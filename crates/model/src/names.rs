@@ -3,15 +3,22 @@
 //! Promise: an unknown number still gets a stable name (`syscall 999`).
 //! Sources: the x86-64 table from `arch/x86/entry/syscalls/syscall_64.tbl` and the generic table
 //! (arm64, riscv64) from `include/uapi/asm-generic/unistd.h` of Linux 6.1; capabilities from
-//! `include/uapi/linux/capability.h`. Numbers are stable kernel interface: newer ones only append.
+//! `include/uapi/linux/capability.h`; the 32-bit tables are in `calls.rs`. Numbers are stable kernel
+//! interface: newer ones only append.
 
-/// Which native table a system call number belongs to.
+use crate::calls;
+
+/// Which table a system call number belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     /// x86-64.
     X86_64,
     /// The generic table: arm64, riscv64.
     Generic,
+    /// i386: 32-bit programs on x86-64.
+    I386,
+    /// ARM EABI: 32-bit programs on arm64.
+    Arm,
 }
 
 impl Table {
@@ -22,25 +29,55 @@ impl Table {
         Table::Generic
     };
 
+    /// The native table of a machine, by the name that Rust and `uname -m` have for it.
+    pub fn of_machine(machine: &str) -> Option<Table> {
+        match machine {
+            "x86_64" => Some(Table::X86_64),
+            "aarch64" | "riscv64" => Some(Table::Generic),
+            _ => None,
+        }
+    }
+
+    /// The table of 32-bit programs on a machine with this native one.
+    pub fn compat(self) -> Table {
+        match self {
+            Table::X86_64 | Table::I386 => Table::I386,
+            Table::Generic | Table::Arm => Table::Arm,
+        }
+    }
+
     fn names(self) -> &'static [(u32, &'static str)] {
         match self {
             Table::X86_64 => X86_64,
             Table::Generic => GENERIC,
+            Table::I386 => calls::I386,
+            Table::Arm => calls::ARM,
         }
     }
 }
 
 /// Name of a system call.
 pub fn syscall_name(table: Table, nr: u32) -> Option<&'static str> {
-    let names = table.names();
+    let names = if nr < 424 {
+        table.names()
+    } else {
+        calls::SINCE_424
+    };
     let at = names.binary_search_by_key(&nr, |&(n, _)| n).ok()?;
     Some(names[at].1)
 }
 
 /// Number of a system call.
 pub fn syscall_number(table: Table, name: &str) -> Option<u32> {
-    let found = table.names().iter().find(|(_, n)| *n == name)?;
-    Some(found.0)
+    let mut all = table.names().iter().chain(calls::SINCE_424);
+    all.find(|(_, n)| *n == name).map(|&(nr, _)| nr)
+}
+
+/// What people read for a call: its name, or `999` where nobody knows one; a 32-bit program's says so.
+pub fn syscall_words(native: Table, nr: u32, compat: bool) -> String {
+    let table = if compat { native.compat() } else { native };
+    let name = syscall_name(table, nr).map_or_else(|| nr.to_string(), str::to_owned);
+    if compat { name + " (32-bit)" } else { name }
 }
 
 /// Name of a system call of this machine's native table, or `syscall 999`.
@@ -575,33 +612,6 @@ const X86_64: &[(u32, &str)] = &[
     (332, "statx"),
     (333, "io_pgetevents"),
     (334, "rseq"),
-    (424, "pidfd_send_signal"),
-    (425, "io_uring_setup"),
-    (426, "io_uring_enter"),
-    (427, "io_uring_register"),
-    (428, "open_tree"),
-    (429, "move_mount"),
-    (430, "fsopen"),
-    (431, "fsconfig"),
-    (432, "fsmount"),
-    (433, "fspick"),
-    (434, "pidfd_open"),
-    (435, "clone3"),
-    (436, "close_range"),
-    (437, "openat2"),
-    (438, "pidfd_getfd"),
-    (439, "faccessat2"),
-    (440, "process_madvise"),
-    (441, "epoll_pwait2"),
-    (442, "mount_setattr"),
-    (443, "quotactl_fd"),
-    (444, "landlock_create_ruleset"),
-    (445, "landlock_add_rule"),
-    (446, "landlock_restrict_self"),
-    (447, "memfd_secret"),
-    (448, "process_mrelease"),
-    (449, "futex_waitv"),
-    (450, "set_mempolicy_home_node"),
 ];
 
 #[rustfmt::skip]
@@ -885,31 +895,39 @@ const GENERIC: &[(u32, &str)] = &[
     (292, "io_pgetevents"),
     (293, "rseq"),
     (294, "kexec_file_load"),
-    (424, "pidfd_send_signal"),
-    (425, "io_uring_setup"),
-    (426, "io_uring_enter"),
-    (427, "io_uring_register"),
-    (428, "open_tree"),
-    (429, "move_mount"),
-    (430, "fsopen"),
-    (431, "fsconfig"),
-    (432, "fsmount"),
-    (433, "fspick"),
-    (434, "pidfd_open"),
-    (435, "clone3"),
-    (436, "close_range"),
-    (437, "openat2"),
-    (438, "pidfd_getfd"),
-    (439, "faccessat2"),
-    (440, "process_madvise"),
-    (441, "epoll_pwait2"),
-    (442, "mount_setattr"),
-    (443, "quotactl_fd"),
-    (444, "landlock_create_ruleset"),
-    (445, "landlock_add_rule"),
-    (446, "landlock_restrict_self"),
-    (447, "memfd_secret"),
-    (448, "process_mrelease"),
-    (449, "futex_waitv"),
-    (450, "set_mempolicy_home_node"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_its_name_on_every_machine() {
+        assert_eq!(syscall_words(Table::X86_64, 59, false), "execve");
+        assert_eq!(syscall_words(Table::X86_64, 11, true), "execve (32-bit)");
+        assert_eq!(syscall_words(Table::X86_64, 11, false), "munmap");
+        assert_eq!(syscall_words(Table::Generic, 221, false), "execve");
+        assert_eq!(syscall_words(Table::Generic, 322, true), "openat (32-bit)");
+        for table in [Table::X86_64, Table::Generic, Table::I386, Table::Arm] {
+            assert_eq!(syscall_name(table, 435), Some("clone3"));
+            assert_eq!(syscall_number(table, "io_uring_setup"), Some(425));
+        }
+        assert_eq!(syscall_words(Table::X86_64, 9999, false), "9999");
+        assert_eq!(native_syscall(9999), "syscall 9999");
+    }
+
+    #[test]
+    fn tables_are_sorted_so_that_every_entry_is_found() {
+        for table in [Table::X86_64, Table::Generic, Table::I386, Table::Arm] {
+            for &(nr, name) in table.names().iter().chain(calls::SINCE_424) {
+                assert_eq!(syscall_name(table, nr), Some(name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_is_known_by_name_or_not_at_all() {
+        assert_eq!(Table::of_machine("aarch64"), Some(Table::Generic));
+        assert_eq!(Table::of_machine("vax"), None);
+    }
+}
