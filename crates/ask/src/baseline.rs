@@ -5,7 +5,8 @@ use crate::records::BaselineFacts;
 use crate::say::{Sentences, count};
 use crate::{About, AskError};
 use plimsoll_api::describe;
-use plimsoll_model::{Behaviour, Container, Drift, RecordId};
+use plimsoll_model::names::{Table, syscall_words};
+use plimsoll_model::{Behaviour, BehaviourKind, Container, Drift, RecordId};
 use std::collections::BTreeMap;
 
 /// Expected behaviours shown as examples.
@@ -230,6 +231,40 @@ pub(crate) fn behaviour(b: &Behaviour) -> String {
         describe::path(&b.program),
         b.kind.as_str(),
         b.operation,
-        describe::path(&b.object)
+        object(b)
     )
+}
+
+/// The object; the calls of 32-bit programs are kept by their number.
+fn object(b: &Behaviour) -> String {
+    let number = b.object.to_string();
+    let number = number.strip_prefix("32-bit ").and_then(|n| n.parse().ok());
+    match number.filter(|_| b.kind == BehaviourKind::Syscall) {
+        Some(nr) => syscall_words(Table::NATIVE, nr, true),
+        None => describe::path(&b.object),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_32_bit_program_is_named() {
+        let b = Behaviour {
+            kind: BehaviourKind::Syscall,
+            program: "/srv/app".into(),
+            script: "".into(),
+            entry: plimsoll_model::Entry::Init,
+            uid: 0,
+            operation: "call".into(),
+            object: "32-bit 11".into(),
+            origin: plimsoll_model::Origin::Unknown,
+        };
+        assert!(
+            behaviour(&b).ends_with(": execve (32-bit)"),
+            "{}",
+            behaviour(&b)
+        );
+    }
 }

@@ -387,6 +387,11 @@ fn event_type(kind: &EventKind) -> String {
         EventKind::CgroupRmdir { .. } => "rmdir",
         EventKind::CgroupAttach { .. } => "cgroup_attach",
         EventKind::Signal { .. } => "kill",
+        EventKind::Syscall { nr, compat: true } => {
+            let table = crate::names::Table::NATIVE.compat();
+            let name = crate::names::syscall_name(table, *nr);
+            return name.map_or_else(|| format!("syscall {nr}"), str::to_owned);
+        }
         EventKind::Syscall { nr, .. } | EventKind::Rare { nr, .. } => {
             return crate::names::native_syscall(*nr);
         }
