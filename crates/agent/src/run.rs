@@ -204,6 +204,8 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
     let machine = Machine {
         docker_sockets: config.runtimes.docker_sockets.clone(),
         captures_dir: config.data_dir.join("captures"),
+        freezes_dir: config.data_dir.join("freezes"),
+        program: sender::THIS_PROGRAM.into(),
         recipients: config.response.recipients.clone(),
     };
     Ok(Beginning {

@@ -188,6 +188,19 @@ A verdict is a function of the observation as stored, the baseline version and t
 all of which are records. What cannot be judged again, because a record is gone, is counted as
 unknown.")]
     Replay(ReplayArgs),
+    /// Thaws a container when the budget of its freeze ends; started by `plimsoll run`
+    #[command(name = plimsoll_agent::respond::freeze::WATCHDOG, hide = true)]
+    ThawLater {
+        /// The lease that says whether it is still this one's to thaw
+        lease: PathBuf,
+        /// What the lease says then
+        nonce: String,
+        /// Of the cgroup
+        #[arg(value_parser = ["v1", "v2"])]
+        version: String,
+        /// On the boot clock
+        deadline_ms: u64,
+    },
 }
 
 fn ask_help() -> String {

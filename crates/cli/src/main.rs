@@ -72,5 +72,13 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Ask(args) => commands::ask::ask(global, args, out),
         Command::Replay(args) => commands::replay::replay(global, args, out),
         Command::Evidence { command } => commands::evidence::evidence(global, command, out),
+        Command::ThawLater {
+            lease,
+            nonce,
+            version,
+            deadline_ms,
+        } => plimsoll_agent::respond::freeze::watch(lease, nonce, version == "v1", *deadline_ms)
+            .map(|()| Verdict::Fine)
+            .map_err(|e| Failure::Failed(format!("cannot thaw the container: {e}"))),
     }
 }

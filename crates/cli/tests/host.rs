@@ -1,6 +1,8 @@
 //! The whole spine on real containers and real eBPF: needs root and the environment that
 //! `scripts/test` makes; left out (and said so there) without it.
 
+#[path = "host/effects.rs"]
+mod effects;
 #[path = "host/evidence.rs"]
 mod evidence;
 #[path = "host/faults.rs"]

@@ -7,7 +7,7 @@
 
 use super::capture::{self, Keep};
 use super::docker::{self, Is, Known};
-use super::kill;
+use super::{freeze, kill};
 use plimsoll_model::response::{Step, StepKind, StepOutcome};
 use plimsoll_model::{Container, ProcessKey};
 use std::net::IpAddr;
@@ -96,6 +96,10 @@ pub struct Machine {
     pub docker_sockets: Vec<PathBuf>,
     /// Where bundles are kept.
     pub captures_dir: PathBuf,
+    /// Where agent and watchdogs agree on what is frozen, and until when.
+    pub freezes_dir: PathBuf,
+    /// The program whose hidden commands are helpers of effects: this one.
+    pub program: PathBuf,
     /// Keys to which captures are encrypted (age recipients).
     pub recipients: Vec<String>,
 }
@@ -156,7 +160,14 @@ pub fn action_of(step: &Step) -> Action {
 /// Acts, and looks whether that had its effect. May take as long as its action says.
 pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutcome {
     match action {
-        Action::Pause => through_runtime(machine, target, Known::pause),
+        Action::Pause => {
+            let paused = through_runtime(machine, target, Known::pause);
+            if paused.is_done() {
+                // else the end of the budget would let go what is now stopped until it is undone
+                freeze::hand_over(machine, target.container.id());
+            }
+            paused
+        }
         Action::Stop { grace } => through_runtime(machine, target, |k| k.stop(*grace)),
         Action::Remove => through_runtime(machine, target, Known::remove),
         Action::KillTree => kill::kill_tree(&target.container, target.process),
@@ -178,9 +189,13 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             let keep = Keep::Memory { all: *all };
             capture::capture(machine, target, keep, Duration::from_secs(300))
         }
-        Action::Freeze { .. }
-        | Action::Thaw
-        | Action::Isolate { .. }
+        Action::Freeze { budget } => freeze::freeze(machine, target, *budget),
+        Action::Thaw
+        | Action::Undo {
+            kind: StepKind::Freeze,
+            ..
+        } => freeze::thaw(machine, target),
+        Action::Isolate { .. }
         | Action::BlockProgram { .. }
         | Action::BlockAddress { .. }
         | Action::Undo { .. } => unavailable("not available in this build".to_owned()),
@@ -207,12 +222,14 @@ fn through_runtime(
 
 /// Whether a step that was interrupted holds: done or failed; unavailable: that cannot be told.
 fn look(machine: &Machine, target: &Target, kind: StepKind) -> StepOutcome {
-    let cannot_tell = || unavailable("whether it holds cannot be told".to_owned());
+    let cannot_tell = || found(None);
     let holds = match kind {
         StepKind::KillTree => return cannot_tell(),
         StepKind::Pause => Is::Paused,
         StepKind::Stop => Is::Stopped,
         StepKind::Remove => Is::Unknown,
+        StepKind::Freeze => return found(freeze::holds(machine, &target.container)),
+        StepKind::Thaw => return found(freeze::holds(machine, &target.container).map(|h| !h)),
         _ => return cannot_tell(),
     };
     let is = match docker::find(&machine.docker_sockets, target.container.id()) {
@@ -220,15 +237,20 @@ fn look(machine: &Machine, target: &Target, kind: StepKind) -> StepOutcome {
         // nobody knows it: removed, or its daemon is down
         None => return cannot_tell(),
     };
-    match is {
-        Ok(is) if is == holds => StepOutcome::Done {
+    found(is.ok().map(|is| is == holds))
+}
+
+/// What a look has found: done, failed, or (`None`) that it cannot be told.
+fn found(holds: Option<bool>) -> StepOutcome {
+    match holds {
+        Some(true) => StepOutcome::Done {
             effect: "it holds".to_owned(),
             sealed: None,
             undo: Vec::new(),
         },
-        Ok(_) => StepOutcome::Failed {
+        Some(false) => StepOutcome::Failed {
             why: "it does not hold".to_owned(),
         },
-        Err(_) => cannot_tell(),
+        None => unavailable("whether it holds cannot be told".to_owned()),
     }
 }

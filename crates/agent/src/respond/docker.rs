@@ -74,6 +74,19 @@ impl Known {
         })
     }
 
+    /// How long it can stand still before its health check calls it unhealthy: all failures but
+    /// the last, an interval each (`retries` and `interval` of the image or of `docker run`; 3 and
+    /// 30 s unless given). `None`: it has no health check.
+    ///
+    /// # Errors
+    /// When the daemon does not answer, or nonsense.
+    pub fn health_patience(&self) -> io::Result<Option<Duration>> {
+        let path = format!("/containers/{}/json", self.id);
+        let (_, body) = ask(&self.socket, "GET", &path, Duration::from_secs(5))?;
+        let answer: Value = serde_json::from_slice(&body)?;
+        Ok(health_patience(&answer["Config"]["Healthcheck"]))
+    }
+
     /// Stops its processes in their tracks.
     pub fn pause(&self) -> StepOutcome {
         self.change("POST", "pause", Duration::from_secs(20), Is::Paused)
@@ -115,6 +128,17 @@ impl Known {
             }
         }
     }
+}
+
+fn health_patience(check: &Value) -> Option<Duration> {
+    let test = check["Test"].as_array()?;
+    if test.is_empty() || test[0] == "NONE" {
+        return None;
+    }
+    let given = |name: &str| check[name].as_u64().filter(|n| *n > 0);
+    let failures = given("Retries").unwrap_or(3) - 1;
+    let interval = Duration::from_nanos(given("Interval").unwrap_or(30_000_000_000));
+    Some(interval.saturating_mul(u32::try_from(failures).unwrap_or(u32::MAX)))
 }
 
 fn done(is: Is, how: &str) -> StepOutcome {
@@ -192,6 +216,19 @@ mod tests {
         assert!(known(path).pause().is_done());
         let (_dir, path) = daemon(&[&state(true, false), fine, &state(true, false)]);
         assert_eq!(known(path).pause().as_str(), "failed");
+    }
+
+    #[test]
+    fn a_health_check_is_given_all_its_failures_but_the_last() {
+        let of = |text: &str| health_patience(&serde_json::from_str(text).unwrap());
+        let seconds = |s| Some(Duration::from_secs(s));
+        assert_eq!(of("null"), None);
+        assert_eq!(of(r#"{"Test":["NONE"]}"#), None);
+        assert_eq!(of(r#"{"Test":["CMD","x"]}"#), seconds(60));
+        let given = r#"{"Test":["CMD","x"],"Interval":5000000000,"Retries":4}"#;
+        assert_eq!(of(given), seconds(15));
+        let last = r#"{"Test":["CMD","x"],"Interval":5000000000,"Retries":1}"#;
+        assert_eq!(of(last), seconds(0));
     }
 
     #[test]

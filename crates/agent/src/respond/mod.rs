@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`act`] | the boundary: an action in, an outcome out |
 //! | [`docker`], [`kill`] | effects through a runtime's socket; on one process tree |
+//! | [`freeze`] | stops every process for a bounded time, with a watchdog outside the agent |
 //! | [`engine`] | the thread: journal first, apply then, act last |
 //! | [`recall`] | plans and notifications of before this start, from the journal |
 //! | [`sender`] | the process that sends notifications |
@@ -15,7 +16,9 @@ pub mod act;
 pub mod capture;
 pub mod docker;
 pub mod engine;
+pub mod freeze;
 pub mod kill;
+mod place;
 pub mod recall;
 pub mod sender;
 mod show;

@@ -43,7 +43,7 @@ pub enum SenderNews {
 
 /// This program, by the kernel's own link: it leads there when the path is closed to the sender's
 /// user (a home directory), or holds another version by now (`proc_pid_exe(5)`).
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Starts `plimsoll notify serve FILE` as `user`, with one end of a socket pair as its standard
 /// input.

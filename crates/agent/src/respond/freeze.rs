@@ -1,0 +1,420 @@
+//! Stops every process of a container for a bounded time, and lets them go on.
+//!
+//! Promises: nothing is frozen before a watchdog says that it is ready: a process of its own
+//! session, in the root of every cgroup hierarchy, that holds the container's freezer open and
+//! thaws it when the budget ends, whether or not the agent lives. An effect counts when the
+//! kernel says so (`cgroup.events`, `freezer.state`). What somebody else has stopped is left as it
+//! is. Both cgroup versions; where a container is in both, v2, whose frozen tasks can be killed and
+//! traced. Left out: who may freeze (policy, guards).
+//!
+//! Agent and watchdog share a *lease* file: its name is the container's id, its text
+//! `NONCE DEADLINE_MS`. A watchdog whose nonce is not there any more has been replaced or stood down
+//! and ends; a file that cannot be read changes nothing, so that no accident leaves a container
+//! frozen.
+
+use super::act::{Machine, Target};
+use super::docker;
+use super::place::{Place, is_below};
+use plimsoll_model::response::StepOutcome;
+use plimsoll_model::{Container, ContainerId};
+use plimsoll_workload::Layout;
+use plimsoll_workload::cgroup::{Hierarchy, Version};
+use rustix::time::{ClockId, clock_gettime};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The hidden command that is the watchdog.
+pub const WATCHDOG: &str = "thaw-later";
+/// How long freezing or thawing may take until it counts as failed.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How long a watchdog may take to be ready.
+const READY: Duration = Duration::from_secs(5);
+/// How often a watchdog looks at its lease.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The freezer of one container.
+#[derive(Debug)]
+pub(super) struct Freezer {
+    v1: bool,
+    dir: PathBuf,
+}
+
+impl Freezer {
+    /// Finds it; the error is why there is none, for people.
+    pub(super) fn of(container: &Container) -> Result<Self, String> {
+        let place = Place::of(container)?;
+        let members = place.members();
+        let first = members
+            .first()
+            .ok_or("no process of the container is left")?;
+        let text = fs::read_to_string(format!("/proc/{first}/cgroup")).unwrap_or_default();
+        let of_version = |v1: bool| {
+            let (controller, path) = lines(&text).find(|(c, _)| match v1 {
+                true => c.split(',').any(|c| c == "freezer"),
+                false => c.is_empty(),
+            })?;
+            let root = root_of(path, place.path());
+            let dir = dir_of(&place.layout, controller, root)?;
+            let freezer = Self { v1, dir };
+            let covers = |pid: &u32| {
+                let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                let mut here = lines(&text).filter(|(c, _)| *c == controller);
+                // one that has ended meanwhile has no line
+                text.is_empty() || here.any(|(_, path)| is_below(path, root))
+            };
+            // a cgroup that holds others, or not all of the container, is not the one to stop
+            let whole = root != "/" && members.iter().all(covers) && freezer.holds_only(&place);
+            (whole && freezer.file().exists()).then_some(freezer)
+        };
+        of_version(false).or_else(|| of_version(true)).ok_or_else(|| {
+            "the container has no cgroup of its own with a freezer (v2 cgroup.freeze, v1 freezer)".to_owned()
+        })
+    }
+
+    fn file(&self) -> PathBuf {
+        let name = if self.v1 {
+            "freezer.state"
+        } else {
+            "cgroup.freeze"
+        };
+        self.dir.join(name)
+    }
+
+    fn holds_only(&self, place: &Place) -> bool {
+        let procs = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        let mut pids = procs.lines().filter_map(|l| l.parse().ok());
+        pids.all(|pid| place.holds(pid) || super::place::stat(pid).is_none())
+    }
+
+    /// Whether the kernel says that every task is stopped.
+    pub(super) fn is_frozen(&self) -> bool {
+        let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        match self.v1 {
+            true => read("freezer.state").trim() == "FROZEN",
+            false => read("cgroup.events").lines().any(|l| l == "frozen 1"),
+        }
+    }
+
+    /// Tells the kernel, and waits until it says so too.
+    pub(super) fn set(&self, frozen: bool) -> io::Result<()> {
+        fs::write(self.file(), word(self.v1, frozen))?;
+        let end = Instant::now() + SETTLE;
+        while self.is_frozen() != frozen {
+            if Instant::now() > end {
+                let what = if frozen { "frozen" } else { "thawed" };
+                return Err(io::Error::other(format!("it was not {what} within 2 s")));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    fn version(&self) -> &'static str {
+        if self.v1 { "v1" } else { "v2" }
+    }
+}
+
+fn word(v1: bool, frozen: bool) -> &'static str {
+    match (v1, frozen) {
+        (true, true) => "FROZEN",
+        (true, false) => "THAWED",
+        (false, true) => "1",
+        (false, false) => "0",
+    }
+}
+
+/// Controllers and path of each line of `/proc/PID/cgroup`.
+fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        Some((parts.next()?, parts.next()?))
+    })
+}
+
+/// The container's own cgroup of a member's path: where its path in the identifying hierarchy is
+/// the same, that one; else the member's.
+fn root_of<'a>(member: &'a str, container: &'a str) -> &'a str {
+    if is_below(member, container) {
+        container
+    } else {
+        member
+    }
+}
+
+fn dir_of(layout: &Layout, controllers: &str, path: &str) -> Option<PathBuf> {
+    let is = |h: &&Hierarchy| match &h.version {
+        Version::V2 => controllers.is_empty(),
+        Version::V1 { controller } => controllers.split(',').any(|c| c == controller),
+    };
+    let mount = &layout.all.iter().find(is)?.mount;
+    let below = path.trim_start_matches('/');
+    (!below.split('/').any(|s| s == "..")).then(|| mount.join(below))
+}
+
+// ---- the effects ----
+
+/// Freezes for at most `budget`.
+pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> StepOutcome {
+    let began = Instant::now();
+    let id = target.container.id();
+    let freezer = match Freezer::of(&target.container) {
+        Ok(freezer) => freezer,
+        Err(why) => return StepOutcome::Unavailable { why },
+    };
+    let failed = |why: String| StepOutcome::Failed { why };
+    let runtime = docker::find(&machine.docker_sockets, id);
+    let healthy = runtime.and_then(|known| known.health_patience().ok().flatten());
+    let mut budget_ms = budget.min(healthy.unwrap_or(budget)).as_millis() as u64;
+    if budget_ms == 0 {
+        let why =
+            "its health check does not bear a single failure: it would be restarted".to_owned();
+        return StepOutcome::Refused { why };
+    }
+    if freezer.is_frozen() {
+        match Lease::read(machine, id).and_then(|l| l.left_ms()) {
+            // begun again after a restart: not longer than the first time
+            Some(left) => budget_ms = budget_ms.min(left),
+            None => return done("it was stopped already, not by us: left as it is".to_owned()),
+        }
+    }
+    let lease = Lease::new(budget_ms);
+    if let Err(e) = lease.write(machine, id) {
+        return failed(format!("write the lease of its watchdog: {e}"));
+    }
+    let said = match watchdog(machine, id, &freezer, &lease) {
+        Ok(said) => said,
+        Err(e) => {
+            return failed(format!(
+                "start its watchdog, without which nothing is frozen: {e}"
+            ));
+        }
+    };
+    let asked = began.elapsed();
+    if let Err(e) = freezer.set(true) {
+        let back = freezer.set(false);
+        let _ = Lease::ended().write(machine, id);
+        let words = back.map_or_else(|e| format!("; and {e}"), |()| String::new());
+        return failed(format!("{e}: let go again{words}"));
+    }
+    done(format!(
+        "every process is frozen (cgroup {}, the kernel says so after {} ms, {} ms of them for the watchdog); it is thawed after {budget_ms} ms at the latest{}, by a watchdog {said}",
+        freezer.version(),
+        began.elapsed().as_millis(),
+        asked.as_millis(),
+        if healthy.is_some_and(|h| h < budget) {
+            " (as long as its health check bears)"
+        } else {
+            ""
+        },
+    ))
+}
+
+/// Thaws what [`freeze`] has frozen.
+pub(super) fn thaw(machine: &Machine, target: &Target) -> StepOutcome {
+    let id = target.container.id();
+    let freezer = match Freezer::of(&target.container) {
+        Ok(freezer) => freezer,
+        Err(why) => return StepOutcome::Unavailable { why },
+    };
+    if !freezer.is_frozen() {
+        let _ = Lease::ended().write(machine, id);
+        return done("its processes run already".to_owned());
+    }
+    if Lease::read(machine, id).is_none_or(|l| l.left_ms().is_none()) {
+        return done("somebody else has stopped it: left as it is".to_owned());
+    }
+    match freezer.set(false) {
+        Ok(()) => {
+            let _ = Lease::ended().write(machine, id);
+            done(format!(
+                "its processes run again (cgroup {})",
+                freezer.version()
+            ))
+        }
+        Err(e) => StepOutcome::Failed { why: e.to_string() },
+    }
+}
+
+/// Whether it is frozen by us; `None`: that cannot be told.
+pub(super) fn holds(machine: &Machine, container: &Container) -> Option<bool> {
+    let frozen = Freezer::of(container).ok()?.is_frozen();
+    let ours = Lease::read(machine, container.id()).is_some_and(|l| l.left_ms().is_some());
+    Some(frozen && ours)
+}
+
+/// What stopped it for good (a pause) takes over from the watchdog.
+pub(super) fn hand_over(machine: &Machine, id: &ContainerId) {
+    if Lease::read(machine, id).is_some_and(|l| l.left_ms().is_some()) {
+        let _ = Lease::ended().write(machine, id);
+    }
+}
+
+fn done(effect: String) -> StepOutcome {
+    StepOutcome::Done {
+        effect,
+        sealed: None,
+        undo: Vec::new(),
+    }
+}
+
+// ---- the lease ----
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lease {
+    nonce: String,
+    /// Boot clock.
+    deadline_ms: u64,
+}
+
+impl Lease {
+    fn new(budget_ms: u64) -> Self {
+        let now = boot();
+        Self {
+            nonce: format!("{}-{}", std::process::id(), now.as_nanos()),
+            deadline_ms: now.as_millis() as u64 + budget_ms,
+        }
+    }
+    /// No watchdog has this one's nonce.
+    fn ended() -> Self {
+        Self {
+            nonce: "ended".to_owned(),
+            deadline_ms: 0,
+        }
+    }
+
+    fn left_ms(&self) -> Option<u64> {
+        let left = self.deadline_ms.checked_sub(boot().as_millis() as u64)?;
+        (left > 0).then_some(left)
+    }
+
+    fn read(machine: &Machine, id: &ContainerId) -> Option<Self> {
+        Self::read_file(&Self::path(machine, id))
+    }
+    fn read_file(path: &Path) -> Option<Self> {
+        let mut text = String::new();
+        File::open(path)
+            .ok()?
+            .take(200)
+            .read_to_string(&mut text)
+            .ok()?;
+        let (nonce, deadline) = text.trim().split_once(' ')?;
+        Some(Self {
+            nonce: nonce.to_owned(),
+            deadline_ms: deadline.parse().ok()?,
+        })
+    }
+
+    fn write(&self, machine: &Machine, id: &ContainerId) -> io::Result<()> {
+        let path = Self::path(machine, id);
+        fs::create_dir_all(&machine.freezes_dir)?;
+        let new = path.with_extension("new");
+        fs::write(&new, format!("{} {}\n", self.nonce, self.deadline_ms))?;
+        fs::rename(new, path)
+    }
+
+    /// An id has no slash (`ContainerId`); the ending keeps `..` from meaning anything.
+    fn path(machine: &Machine, id: &ContainerId) -> PathBuf {
+        machine.freezes_dir.join(format!("{id}.lease"))
+    }
+}
+
+fn boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
+// ---- the watchdog ----
+
+/// Starts it and waits until it is ready; what it says of itself.
+fn watchdog(
+    machine: &Machine,
+    id: &ContainerId,
+    freezer: &Freezer,
+    lease: &Lease,
+) -> io::Result<String> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(READY))?;
+    let file = OpenOptions::new().write(true).open(freezer.file())?;
+    let mut command = Command::new(&machine.program);
+    command
+        .arg0("plimsoll")
+        .arg(WATCHDOG)
+        .arg(Lease::path(machine, id))
+        .args([
+            &lease.nonce,
+            freezer.version(),
+            &lease.deadline_ms.to_string(),
+        ])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(file))
+        .stdout(Stdio::from(OwnedFd::from(theirs)));
+    let mut child = command.spawn()?;
+    // the command holds their end, too
+    drop(command);
+    let mut said = String::new();
+    BufReader::new(ours.take(500)).read_line(&mut said)?;
+    let Some(said) = said.trim_end().strip_prefix("ready ").map(str::to_owned) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(io::Error::other("it did not say that it is ready"));
+    };
+    // only so that it leaves no zombie while the agent lives
+    let reap = move || drop(child.wait());
+    let _ = std::thread::Builder::new()
+        .name("watchdog".into())
+        .spawn(reap);
+    Ok(said)
+}
+
+/// The watchdog itself; its standard input is the freezer, opened for writing.
+///
+/// # Errors
+/// When the container could not be thawed, and was not gone.
+pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Result<()> {
+    let mut freezer = File::from(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?);
+    let _ = rustix::process::setsid();
+    let stayed = leave_cgroups();
+    let mut out = io::stdout();
+    match stayed.is_empty() {
+        true => writeln!(out, "ready outside the agent's cgroups")?,
+        false => writeln!(
+            out,
+            "ready that could not leave the agent's cgroup ({})",
+            stayed.join(", ")
+        )?,
+    }
+    out.flush()?;
+    let deadline = Duration::from_millis(deadline_ms);
+    while boot() < deadline {
+        std::thread::sleep(LOOK.min(deadline.saturating_sub(boot())));
+        if Lease::read_file(lease).is_some_and(|l| l.nonce != nonce) {
+            return Ok(());
+        }
+    }
+    let thawed = freezer.write_all(word(v1, false).as_bytes());
+    if Lease::read_file(lease).is_some_and(|l| l.nonce == nonce) {
+        let _ = fs::remove_file(lease);
+    }
+    match thawed {
+        // its cgroup is gone
+        Err(e) if e.raw_os_error() == Some(19) => Ok(()),
+        other => other,
+    }
+}
+
+/// Moves this process to the root of every hierarchy; those where that failed.
+fn leave_cgroups() -> Vec<String> {
+    let Ok(layout) = Layout::detect(Path::new("/proc")) else {
+        return vec!["no cgroups are mounted".to_owned()];
+    };
+    let leave = |h: &Hierarchy| fs::write(h.mount.join("cgroup.procs"), "0");
+    let stayed = layout.all.iter().filter(|h| leave(h).is_err());
+    stayed.map(|h| h.mount.display().to_string()).collect()
+}

@@ -1,0 +1,314 @@
+//! Effects on real containers, of each cgroup version: what the kernel does afterwards, not what
+//! is said about it.
+
+use crate::{Agent, ONE, docker_socket};
+use plimsoll_agent::respond::act::{Action, Machine, Target, perform};
+use plimsoll_model::ids::IN_SECOND_HIERARCHY;
+use plimsoll_model::response::{StepKind, StepOutcome};
+use plimsoll_model::*;
+use plimsoll_workload::Layout;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Goes on writing as long as it runs.
+const BUSY: &str = "while :; do echo x >>/tmp/count; sleep 0.02; done";
+
+/// A running container of crun, in one cgroup hierarchy only; ended with the test.
+pub(crate) struct Crun {
+    pub(crate) dir: tempfile::TempDir,
+    name: String,
+    cgroups: &'static str,
+}
+
+impl Crun {
+    /// `change`: of the bundle's `config.json`, with jq.
+    pub(crate) fn start(cgroups: &'static str, work: &str, change: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let unique = dir.path().file_name().expect("a name").to_string_lossy();
+        let unique: String = unique.chars().filter(|c| c.is_alphanumeric()).collect();
+        let this = Self {
+            name: format!("effect-{cgroups}-{unique}"),
+            dir,
+            cgroups,
+        };
+        let bundle = this.dir.path().join("bundle");
+        let lib = std::env::var("PLIMSOLL_TEST_LIB").expect("scripts/test sets it");
+        let mut make = Command::new(format!("{lib}/images"));
+        make.arg("bundle").arg(&bundle).args(["sh", "-c", work]);
+        assert!(make.status().expect("make a bundle").success());
+        let config = bundle.join("config.json");
+        let changed = Command::new("jq").arg(change).arg(&config).output();
+        let changed = changed.expect("run jq");
+        assert!(changed.status.success(), "{changed:?}");
+        std::fs::write(&config, changed.stdout).expect("write");
+        let run = ["run", "--detach", "--bundle"];
+        let mut run = this.crun(&run);
+        run.arg(&bundle).arg(&this.name);
+        // a detached container keeps these open
+        let status = run.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("run crun").success(), "crun run");
+        this
+    }
+
+    fn crun(&self, args: &[&str]) -> Command {
+        let mut c =
+            Command::new(std::env::var("PLIMSOLL_TEST_CRUN").expect("scripts/test sets it"));
+        c.env("PLIMSOLL_TEST_CGROUPS", self.cgroups)
+            .arg("--root")
+            .arg(self.dir.path().join("crun"))
+            .args(args)
+            .stdin(Stdio::null());
+        c
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        let out = self
+            .crun(&["state", &self.name])
+            .output()
+            .expect("run crun");
+        let state: serde_json::Value = serde_json::from_slice(&out.stdout).expect("its state");
+        state["pid"].as_u64().expect("a pid") as u32
+    }
+    pub(crate) fn target(&self, process: Option<ProcessKey>) -> Target {
+        target(&self.name, self.pid(), process)
+    }
+}
+
+impl Drop for Crun {
+    fn drop(&mut self) {
+        let _ = self.crun(&["delete", "--force", &self.name]).status();
+    }
+}
+
+/// What the agent would know of the container in which `pid` runs.
+pub(crate) fn target(id: &str, pid: u32, process: Option<ProcessKey>) -> Target {
+    let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let first = layout.path_in(&text).filter(|p| *p != "/");
+    let (path, mark) = match first {
+        Some(path) => (path, 0),
+        None => (
+            layout.path_in_second(&text).expect("a path"),
+            IN_SECOND_HIERARCHY,
+        ),
+    };
+    let at = Stamp::default();
+    let container = Container {
+        instance: Instance {
+            id: ContainerId::parse(id).expect("an id"),
+            start: BootNs(1),
+        },
+        runtime: Runtime::Oci,
+        name: String::new(),
+        image: ImageRef::default(),
+        role: String::new(),
+        service: None,
+        pod: None,
+        namespace: None,
+        labels: Default::default(),
+        cgroup_id: 1 | mark,
+        cgroup_path: Text::new(path.as_bytes()),
+        first_seen: at,
+        state: ContainerState::Running,
+        gone: None,
+        exit_code: None,
+        unknown_because: String::new(),
+        ports: Vec::new(),
+        found_running: false,
+        addresses: Vec::new(),
+        mounts: Vec::new(),
+        privileged: false,
+        command: Vec::new(),
+    };
+    Target {
+        container: Arc::new(container),
+        process,
+        plan: "P-1".to_owned(),
+    }
+}
+
+pub(crate) fn machine(dir: &Path) -> Machine {
+    Machine {
+        captures_dir: dir.join("captures"),
+        freezes_dir: dir.join("freezes"),
+        program: env!("CARGO_BIN_EXE_plimsoll").into(),
+        ..Machine::default()
+    }
+}
+
+pub(crate) fn words(outcome: &StepOutcome) -> String {
+    format!("{}: {}", outcome.as_str(), outcome.words())
+}
+
+/// How far `BUSY` has come.
+fn count(pid: u32) -> u64 {
+    let file = PathBuf::from(format!("/proc/{pid}/root/tmp/count"));
+    std::fs::metadata(file).map_or(0, |m| m.len())
+}
+fn moves(pid: u32) -> bool {
+    let before = count(pid);
+    std::thread::sleep(Duration::from_millis(400));
+    count(pid) != before
+}
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(40);
+    while !done() {
+        assert!(Instant::now() < end, "timed out waiting until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+/// Cgroup versions that this machine has.
+pub(crate) fn versions() -> Vec<&'static str> {
+    if Path::new("/sys/fs/cgroup/freezer").exists() {
+        return vec!["v1", "v2"];
+    }
+    eprintln!("left out: v1, of which this machine has no hierarchy");
+    vec!["v2"]
+}
+
+#[test]
+fn a_freeze_holds_until_it_is_taken_back_or_its_budget_ends() {
+    if docker_socket().is_none() {
+        return;
+    }
+    for version in versions() {
+        let crun = Crun::start(version, BUSY, ".");
+        let (machine, target, pid) = (machine(crun.dir.path()), crun.target(None), crun.pid());
+        wait_until("it works", || moves(pid));
+        let freeze = |budget| {
+            let budget = Duration::from_millis(budget);
+            let outcome = perform(&machine, &target, &Action::Freeze { budget });
+            assert!(outcome.is_done(), "{version}: {}", words(&outcome));
+            outcome
+        };
+        let said = words(&freeze(60_000));
+        assert!(said.contains(&format!("cgroup {version}")), "{said}");
+        assert!(said.contains("outside the agent's cgroups"), "{said}");
+        assert!(!moves(pid), "{version}: it stands still");
+        let undo = Action::Undo {
+            kind: StepKind::Freeze,
+            notes: Vec::new(),
+        };
+        assert!(perform(&machine, &target, &undo).is_done());
+        wait_until("it goes on", || moves(pid));
+
+        freeze(1500);
+        wait_until("the budget has ended", || moves(pid));
+
+        // what somebody else has stopped is not ours to let go
+        let file = ["cgroup.freeze", "freezer.state"].map(|f| {
+            let mount = [
+                "/sys/fs/cgroup/unified",
+                "/sys/fs/cgroup",
+                "/sys/fs/cgroup/freezer",
+            ];
+            let path = target.container.cgroup_path.to_str_lossy().into_owned();
+            let all = mount.map(|m| PathBuf::from(format!("{m}{path}/{f}")));
+            all.into_iter().find(|p| p.exists())
+        });
+        let (file, stop, go) = match file {
+            [Some(v2), _] => (v2, "1", "0"),
+            [None, Some(v1)] => (v1, "FROZEN", "THAWED"),
+            _ => panic!("no freezer"),
+        };
+        std::fs::write(&file, stop).expect("freeze it");
+        wait_until("it stands still", || !moves(pid));
+        freeze(100);
+        assert!(perform(&machine, &target, &undo).is_done());
+        assert!(!moves(pid), "{version}: it was stopped by somebody else");
+        std::fs::write(&file, go).expect("thaw it");
+    }
+}
+
+/// An agent whose policy answers a dropped program in containers with this label.
+pub(crate) fn agent_with(docker: &str, label: &str, steps: &str, more: &str) -> Agent {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let policy = format!(
+        "version: 1\n{more}policies:\n  - name: dropped program\n    match: {{labels: {{plimsoll-test: {label}}}, risk: high}}\n    dry_run: false\n    steps: {steps}\n"
+    );
+    std::fs::write(at("policy.yaml"), policy).expect("write");
+    let config = format!(
+        "version: 1\nlearning: {{slot_seconds: 1}}\nruntimes: {{docker_sockets: ['{docker}']}}\nresponse: {{policy: '{}'}}\n",
+        at("policy.yaml").display()
+    );
+    std::fs::write(at("config.yaml"), config).expect("write");
+    Agent::start_in(dir, docker.to_owned())
+}
+
+/// A Docker container, removed with the test.
+pub(crate) struct Docked<'a> {
+    agent: &'a Agent,
+    pub(crate) name: &'static str,
+}
+impl<'a> Docked<'a> {
+    pub(crate) fn start(agent: &'a Agent, name: &'static str, more: &[&str], work: &str) -> Self {
+        let mut run = vec!["run", "-d", "--name", name];
+        run.extend(more);
+        run.extend(["plimsoll-test/debian:1", "sh", "-c", work]);
+        agent.docker(&run);
+        Self { agent, name }
+    }
+    pub(crate) fn inspect(&self, format: &str) -> String {
+        let said = self.agent.docker(&["inspect", "-f", format, self.name]);
+        said.trim().to_owned()
+    }
+    pub(crate) fn pid(&self) -> u32 {
+        let pid = self.inspect("{{.State.Pid}}");
+        pid.parse().expect("a pid")
+    }
+    /// Detached: an exec into a container that the policy stops would not come back.
+    pub(crate) fn exec(&self, work: &str) {
+        self.agent
+            .docker(&["exec", "-d", self.name, "sh", "-c", work]);
+    }
+}
+impl Drop for Docked<'_> {
+    fn drop(&mut self) {
+        let sock = format!("unix://{}", self.agent.docker);
+        let _ = Command::new("docker")
+            .args(["-H", &sock, "rm", "-f", self.name])
+            .stdout(Stdio::null())
+            .status();
+    }
+}
+
+#[test]
+fn a_frozen_container_goes_on_although_its_agent_was_killed() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let label = "plimsoll-test=freeze";
+    let mut agent = agent_with(&docker, "freeze", "[{freeze: {budget: 8s}}]", "");
+    // dropped by hand: the agent ends before the container
+    let pid = {
+        let it = Docked::start(&agent, "effect-freeze", &["--label", label], BUSY);
+        let pid = it.pid();
+        it.exec("cp /bin/ls /tmp/dropped; /tmp/dropped /");
+        std::mem::forget(it);
+        pid
+    };
+    let frozen = || {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(file).expect("it runs");
+        let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
+        let dir = layout.dir(layout.path_in(&text).expect("a path"));
+        let events = dir.expect("a directory").join("cgroup.events");
+        let events = std::fs::read_to_string(events).unwrap_or_default();
+        events.contains("frozen 1")
+    };
+    agent.wait_until("it is frozen", frozen);
+    agent.child.kill().expect("kill our own agent");
+    agent.child.wait().expect("it ends");
+    assert!(frozen() && !moves(pid), "it stands still without the agent");
+    wait_until("the watchdog lets it go", || moves(pid));
+    drop(Docked {
+        agent: &agent,
+        name: "effect-freeze",
+    });
+}
