@@ -537,14 +537,15 @@ impl<'a> Compiler<'a> {
             );
             self.findings.warn(Code::NoEvttype, &item.trail, message);
         }
-        explain::status(
-            &self.graph,
-            root,
-            &kinds,
-            source,
-            item.enabled,
-            &self.options.capabilities,
-        )
+        let told = &self.options.capabilities;
+        let counted = item.threshold.and_then(|t| t.distinct);
+        if let Some((field, why)) = counted.and_then(|f| Some((f, told.missing_field(f)?)))
+            && item.enabled
+        {
+            let reasons = vec![format!("counts {}: {why}", field.name())];
+            return RuleStatus::Inactive { reasons };
+        }
+        explain::status(&self.graph, root, &kinds, source, item.enabled, told)
     }
 
     // Conditions

@@ -111,7 +111,8 @@ impl Ruleset {
     }
 
     /// Whether any rule can become true, given what is known: `True` if one is, `Unknown` if one
-    /// may be, `False` if none can whatever the unknown values are.
+    /// may be, `False` if none can whatever the unknown values are. Rules that count different
+    /// values are left out: repeats bring none.
     pub fn could_match<V: EventView + ?Sized>(
         &self,
         source: Source,
@@ -129,12 +130,21 @@ impl Ruleset {
                 kind,
                 s: scratch,
             };
-            judge.run(plan, Tri::True, &mut |_, verdict, _| {
-                best = best.max(verdict);
+            judge.run(plan, Tri::True, &mut |rule, verdict, _| {
+                if !self.counts_what_is_new(rule as usize) {
+                    best = best.max(verdict);
+                }
                 best == Tri::True
             });
         }
         best
+    }
+
+    /// Whether a rule counts different values ([`crate::Threshold::distinct`]): a repeat of what was
+    /// seen brings it no further.
+    fn counts_what_is_new(&self, rule: usize) -> bool {
+        let threshold = self.rules[rule].threshold;
+        threshold.is_some_and(|t| t.distinct.is_some())
     }
 
     /// The same as [`Self::could_match`] for a view that stands for many events: where a text is
@@ -151,8 +161,10 @@ impl Ruleset {
         };
         some.slots.epoch = 1;
         let mut best = Tri::False;
-        for (rule, compiled) in self.rules.iter().zip(&self.compiled) {
-            if rule.source == source && rule.status.is_active() && best != Tri::True {
+        for (at, (rule, compiled)) in self.rules.iter().zip(&self.compiled).enumerate() {
+            let asked =
+                rule.source == source && rule.status.is_active() && !self.counts_what_is_new(at);
+            if asked && best != Tri::True {
                 best = best.max(some.verdict(compiled.root));
             }
         }

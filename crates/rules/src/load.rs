@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::fields::{ArgRule, Field, Shape};
 use crate::report::{Code, Context, FileReport, Finding, LoadReport, Location, Position};
 use crate::syntax;
 use crate::threshold::{Per, Threshold};
@@ -1153,7 +1154,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Our own extension: `threshold: {count: 5, within: 10s, per: container}`.
+    /// Our own extension: `threshold: {count: 5, within: 10s, per: container, distinct: fd.sport}`.
     fn threshold(&mut self, id: NodeId, trail: &Trail) -> Read<Option<Threshold>> {
         let Some(value) = self.yaml.get(id, "threshold") else {
             return Ok(None);
@@ -1174,13 +1175,35 @@ impl Reader<'_> {
         let Some(per) = part("per").map_or(Some(Per::Container), Per::from_name) else {
             return bad(format!("'per' has to be one of {}", Per::NAMES.join(", ")));
         };
-        self.warn_keys(value, &["count", "within", "per"], &trail);
+        let distinct = match part("distinct") {
+            None => None,
+            Some(name) => match Field::from_name(name).filter(|f| is_one_value(*f)) {
+                Some(field) if count <= Threshold::DISTINCT_MAX => Some(field),
+                Some(_) => {
+                    let max = Threshold::DISTINCT_MAX;
+                    return bad(format!("with 'distinct', 'count' is at most {max}"));
+                }
+                None => {
+                    return bad(format!(
+                        "'distinct' has to be a field with one value, not {name:?}"
+                    ));
+                }
+            },
+        };
+        self.warn_keys(value, &["count", "within", "per", "distinct"], &trail);
         Ok(Some(Threshold {
             count,
             within_ns,
             per,
+            distinct,
         }))
     }
+}
+
+/// Whether a field has one value without anything in brackets behind it.
+fn is_one_value(field: Field) -> bool {
+    field.info().shape == Shape::One
+        && !matches!(field.info().arg, ArgRule::ReqKey | ArgRule::ReqAny)
 }
 
 const NO_RULE_TO_APPEND_TO: &str =

@@ -9,10 +9,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use std::hash::Hasher as _;
+
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use crate::RuleId;
+use crate::output::show_into;
+use crate::{EventView, Field, FieldArg, FieldRef, RuleId};
 
 /// So many matches within a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,6 +26,29 @@ pub struct Threshold {
     pub within_ns: u64,
     /// What they are counted for.
     pub per: Per,
+    /// The field whose different values are counted, instead of matches.
+    #[serde(serialize_with = "by_name", skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<Field>,
+}
+
+impl Threshold {
+    /// Different values that are counted at most: each match looks through those of its window.
+    pub const DISTINCT_MAX: u32 = 1_000;
+
+    /// What of an event counts once, as far as `distinct` names a field. An event without a value
+    /// counts as one value more.
+    pub fn value_of<V: EventView + ?Sized>(&self, event: &V) -> Vec<u8> {
+        let mut value = Vec::new();
+        if let Some(field) = self.distinct {
+            let arg = FieldArg::None;
+            show_into(event.field(&FieldRef { field, arg }), &mut value);
+        }
+        value
+    }
+}
+
+fn by_name<S: serde::Serializer>(field: &Option<Field>, to: S) -> Result<S::Ok, S::Error> {
+    field.map(Field::name).serialize(to)
 }
 
 /// What matches are counted for.
@@ -79,8 +105,16 @@ pub struct ThresholdCounts {
 
 #[derive(Debug)]
 struct Counter {
-    times_ns: VecDeque<u64>,
+    /// When, and for `distinct` a digest of what.
+    matches: VecDeque<(u64, u64)>,
     used: u64,
+}
+
+/// SipHash, so that a container cannot choose values that count as one.
+fn digest(value: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(value);
+    hasher.finish()
 }
 
 impl ThresholdCounts {
@@ -95,30 +129,36 @@ impl ThresholdCounts {
         }
     }
 
-    /// Counts one match of a rule at a time, for what `key` identifies.
+    /// Counts one match of a rule at a time, for what `key` identifies. `value` is what
+    /// [`Threshold::value_of`] says of the event.
     pub fn count(
         &mut self,
         rule: RuleId,
         threshold: Threshold,
         key: &[u8],
+        value: &[u8],
         time_ns: u64,
     ) -> Counted {
         let id = (rule, Box::<[u8]>::from(key));
         self.uses += 1;
         let used = self.uses;
         let counter = self.counters.entry(id.clone()).or_insert_with(|| Counter {
-            times_ns: VecDeque::new(),
+            matches: VecDeque::new(),
             used,
         });
         self.by_use.remove(&counter.used);
         counter.used = used;
         self.by_use.insert(used, id.clone());
-        counter.times_ns.push_back(time_ns);
-        let start = time_ns.saturating_sub(threshold.within_ns);
-        while counter.times_ns.front().is_some_and(|t| *t < start) {
-            counter.times_ns.pop_front();
+        let what = threshold.distinct.map_or(0, |_| digest(value));
+        if threshold.distinct.is_some() {
+            counter.matches.retain(|(_, other)| *other != what);
         }
-        let seen = counter.times_ns.len() as u32;
+        counter.matches.push_back((time_ns, what));
+        let start = time_ns.saturating_sub(threshold.within_ns);
+        while counter.matches.front().is_some_and(|(t, _)| *t < start) {
+            counter.matches.pop_front();
+        }
+        let seen = counter.matches.len() as u32;
         if seen >= threshold.count {
             self.counters.remove(&id);
             self.by_use.remove(&used);
@@ -155,34 +195,54 @@ mod tests {
             count: 3,
             within_ns: 10 * S,
             per: Per::Container,
+            distinct: None,
         }
+    }
+
+    fn count(counts: &mut ThresholdCounts, key: &[u8], at: u64) -> Counted {
+        counts.count(RuleId(0), three_in_ten_seconds(), key, b"", at)
     }
 
     #[test]
     fn the_third_within_ten_seconds_fires_and_the_count_starts_again() {
         let mut counts = ThresholdCounts::new(10);
-        let t = three_in_ten_seconds();
-        assert_eq!(counts.count(RuleId(0), t, b"a", S), Counted::Below(1));
-        assert_eq!(counts.count(RuleId(0), t, b"a", 2 * S), Counted::Below(2));
-        assert_eq!(counts.count(RuleId(0), t, b"b", 2 * S), Counted::Below(1));
-        assert_eq!(counts.count(RuleId(0), t, b"a", 3 * S), Counted::Reached);
-        assert_eq!(counts.count(RuleId(0), t, b"a", 4 * S), Counted::Below(1));
+        assert_eq!(count(&mut counts, b"a", S), Counted::Below(1));
+        assert_eq!(count(&mut counts, b"a", 2 * S), Counted::Below(2));
+        assert_eq!(count(&mut counts, b"b", 2 * S), Counted::Below(1));
+        assert_eq!(count(&mut counts, b"a", 3 * S), Counted::Reached);
+        assert_eq!(count(&mut counts, b"a", 4 * S), Counted::Below(1));
     }
 
     #[test]
     fn what_is_older_than_the_window_does_not_count() {
         let mut counts = ThresholdCounts::new(10);
-        let t = three_in_ten_seconds();
-        counts.count(RuleId(0), t, b"a", S);
-        counts.count(RuleId(0), t, b"a", 2 * S);
-        assert_eq!(counts.count(RuleId(0), t, b"a", 13 * S), Counted::Below(1));
+        count(&mut counts, b"a", S);
+        count(&mut counts, b"a", 2 * S);
+        assert_eq!(count(&mut counts, b"a", 13 * S), Counted::Below(1));
+    }
+
+    #[test]
+    fn different_values_are_counted_once_each_within_the_window() {
+        let mut counts = ThresholdCounts::new(10);
+        let t = Threshold {
+            distinct: Field::from_name("fd.sport"),
+            ..three_in_ten_seconds()
+        };
+        let mut seen = |value: &str, at| counts.count(RuleId(0), t, b"a", value.as_bytes(), at);
+        assert_eq!(seen("80", S), Counted::Below(1));
+        assert_eq!(seen("80", 2 * S), Counted::Below(1));
+        assert_eq!(seen("81", 3 * S), Counted::Below(2));
+        assert_eq!(seen("81", 4 * S), Counted::Below(2));
+        // the first one is as old as its last match
+        assert_eq!(seen("82", 13 * S), Counted::Below(2));
+        assert_eq!(seen("83", 13 * S), Counted::Reached);
     }
 
     #[test]
     fn counters_are_bounded_and_the_loss_is_counted() {
         let mut counts = ThresholdCounts::new(2);
         for key in 0..5u8 {
-            counts.count(RuleId(0), three_in_ten_seconds(), &[key], S);
+            count(&mut counts, &[key], S);
         }
         assert_eq!(counts.counters.len(), 2);
         assert_eq!(counts.forgotten(), 3);

@@ -725,15 +725,52 @@ fn a_threshold_is_part_of_a_rule() {
     let threshold = set.rules()[0].threshold.unwrap();
     let mut counts = ThresholdCounts::new(16);
     assert_eq!(
-        counts.count(RuleId(0), threshold, b"pod", 1),
+        counts.count(RuleId(0), threshold, b"pod", b"", 1),
         Counted::Below(1)
     );
     assert_eq!(
-        counts.count(RuleId(0), threshold, b"pod", 2),
+        counts.count(RuleId(0), threshold, b"pod", b"", 2),
         Counted::Reached
     );
     let (code, ..) = error_of(&text.replace("10s", "soon"));
     assert_eq!(code, "LOAD_ERR_EXTENSION");
+}
+
+#[test]
+fn a_threshold_of_different_values_names_a_field_that_is_told() {
+    let text = |distinct: &str| {
+        format!(
+            "{}  threshold: {{count: 2, within: 10s, distinct: {distinct}}}\n",
+            rule_of("evt.type = open")
+        )
+    };
+    let set = ruleset(&[&text("fd.name")]);
+    let threshold = set.rules()[0].threshold.unwrap();
+    let event = Event::new("open").with("fd.name", "/etc/x");
+    assert_eq!(threshold.value_of(&event), b"/etc/x");
+    // a repeat brings no new value, so the kernel need not tell of it
+    let mut scratch = Scratch::default();
+    assert_eq!(
+        set.judge(Source::Syscall, &event, &mut scratch),
+        [RuleId(0)]
+    );
+    let could = set.could_match(Source::Syscall, &event, &mut scratch);
+    assert_eq!(could, Tri::False);
+    for wrong in ["fd.nmae", "proc.aname", "evt.arg", "\"\""] {
+        assert_eq!(error_of(&text(wrong)).0, "LOAD_ERR_EXTENSION", "{wrong}");
+    }
+    let many = text("fd.name").replace("count: 2", "count: 1001");
+    assert_eq!(error_of(&many).0, "LOAD_ERR_EXTENSION");
+    let field = plimsoll_rules::Field::from_name("fd.name").unwrap();
+    let options = LoadOptions {
+        capabilities: plimsoll_rules::NodeCapabilities::all().without_field(field, "not collected"),
+        ..LoadOptions::default()
+    };
+    let set = load(&[("f", &text("fd.name"))], &options).1.unwrap();
+    assert_eq!(
+        set.rules()[0].status.reasons(),
+        ["counts fd.name: not collected"]
+    );
 }
 
 /// An open of some file below a directory.

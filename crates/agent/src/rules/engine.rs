@@ -114,8 +114,10 @@ impl Engine {
                 return true;
             };
             let key = counted_for(threshold.per, obs, container);
+            view.set_kind(f.kind);
+            let value = threshold.value_of(&view);
             let at = obs.event.boot.0;
-            counts.count(f.rule, threshold, &key, at) == Counted::Reached
+            counts.count(f.rule, threshold, &key, &value, at) == Counted::Reached
         });
         fired.sort_by_key(|f| f.rule);
         fired

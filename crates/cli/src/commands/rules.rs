@@ -338,7 +338,11 @@ fn head(told: &Explanation, out: &mut Out) -> Result<(), Failure> {
     let threshold = rule.threshold.map(|t| {
         let seconds = t.within_ns / 1_000_000_000;
         let per = format!("{:?}", t.per).to_ascii_lowercase();
-        format!("{} matches within {seconds} s per {per}", t.count)
+        let what = match t.distinct {
+            Some(field) => format!("different {}", field.name()),
+            None => "matches".to_owned(),
+        };
+        format!("{} {what} within {seconds} s per {per}", t.count)
     });
     let rows = [
         ("tags", tags.join(", ")),

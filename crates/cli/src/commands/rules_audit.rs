@@ -146,7 +146,8 @@ impl Judge<'_> {
                     _ => user(event),
                 };
                 let at = rfc3339(event.time()).map_or(0, |w| w.0.max(0) as u64);
-                if self.counts.count(rule, threshold, &key, at) != Counted::Reached {
+                let value = threshold.value_of(event);
+                if self.counts.count(rule, threshold, &key, &value, at) != Counted::Reached {
                     continue;
                 }
             }
