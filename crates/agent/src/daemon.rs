@@ -13,6 +13,7 @@
 //! | `respond`, `effect` | plans; steps, at most 4 at once | its queue, the journal; their effects |
 //! | `sender` | keeps the process that sends notifications running | its socket |
 //! | `socket`, `connection` | answers | the socket |
+//! | `glance` | reads environments that rules ask for, at most 4 | `/proc` of a process |
 //! | `runtimes` (`workload`) | asks Docker and its kin | their sockets |
 //!
 //! Promises: the reader never waits for anything behind the inbox; ending on SIGINT or SIGTERM
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::custody::Custody;
 use crate::files;
 use crate::gaps::{GapBook, Loss};
+use crate::glance::Glances;
 use crate::inbox::Inbox;
 use crate::kernel::{EventSource, Kernel, KernelError, KernelSide};
 use crate::ledger::{Ledger, retention};
@@ -103,6 +105,8 @@ pub struct Shared {
     pub custody: Custody,
     /// Whether the rule files are in force as they are.
     pub rules: Health,
+    /// Looks at processes that have just executed.
+    pub glances: Arc<Glances>,
     /// The way to plans and notifications, once they have begun.
     pub response: OnceLock<Door>,
     roots: Arc<Roots>,
@@ -284,6 +288,7 @@ impl Agent {
             journal_dir: config.journal_dir(),
             custody,
             rules: Health::default(),
+            glances: Arc::new(Glances::new("/proc")),
             response: OnceLock::new(),
             roots: Arc::default(),
             jobs,
@@ -304,6 +309,7 @@ impl Agent {
             outputs: shared.outputs.clone(),
             ask,
             roots: shared.roots.clone(),
+            glances: shared.glances.clone(),
             slot_seconds: config.learning.slot_seconds,
         });
         let watcher = Watcher::new(
@@ -432,7 +438,9 @@ impl Shared {
     /// Takes one signal of the kernel side; never blocks.
     pub fn deliver(&self, signal: Signal) {
         match signal {
-            Signal::Event(event) => {
+            Signal::Event(mut event) => {
+                // here and not behind the inbox: a process may be gone a moment later
+                self.glances.look(&mut event);
                 let Err(event) = self.inbox.offer(event) else {
                     return;
                 };

@@ -11,7 +11,7 @@
 //!
 //! Left out: what a refusal means (the reader's business) and losses, which are no events.
 
-use plimsoll_model::{Event, EventKind};
+use plimsoll_model::{Event, EventKind, Glance};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -149,6 +149,11 @@ pub struct Inbox {
     ready: Condvar,
 }
 
+fn glance_weight(glance: &Glance) -> usize {
+    let env = glance.env.iter().flatten();
+    size_of::<Glance>() + glance.user.len() + env.map(|v| v.len() + 24).sum::<usize>()
+}
+
 /// Bytes that an event takes while it waits.
 fn weight(event: &Event) -> usize {
     let texts = match &event.kind {
@@ -157,6 +162,7 @@ fn weight(event: &Event) -> usize {
                 + x.script.len()
                 + x.cwd.len()
                 + x.argv.iter().map(|a| a.len() + 24).sum::<usize>()
+                + x.glance.as_deref().map_or(0, glance_weight)
         }
         EventKind::File(f) => f.path.len() + f.target.len(),
         EventKind::Library { path, .. } => path.len(),

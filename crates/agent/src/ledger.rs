@@ -479,7 +479,10 @@ fn held_by(finding: &Finding) -> usize {
     let argv = finding.observation.lineage.iter().flat_map(|a| &a.argv);
     let words: usize = argv.map(|a| 32 + a.len()).sum();
     let of_exec = match &finding.observation.event.kind {
-        EventKind::Exec(exec) => exec.argv.iter().map(|a| 32 + a.len()).sum(),
+        EventKind::Exec(exec) => {
+            let env = exec.glance.iter().flat_map(|g| g.env.iter().flatten());
+            exec.argv.iter().chain(env).map(|a| 32 + a.len()).sum()
+        }
         _ => 0,
     };
     let lineages = finding.drifts.iter().map(|_| 1024 + words).sum::<usize>();

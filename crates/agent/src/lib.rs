@@ -13,6 +13,7 @@
 //! | [`run()`] | finds the machine, loads the sensor, reads until told to stop |
 //! | [`daemon`] | threads, start and end |
 //! | [`inbox`] | the bounded, fair queue behind the rings |
+//! | [`glance`] | what `/proc` shows of a process right after its exec, for rules that ask |
 //! | [`pipeline`] | attribute, judge, record: the one order of things |
 //! | [`attribution`], [`kernel`] | the seams to the stages before |
 //! | [`shelf`] | baselines on disk and as the kernel's sets |
@@ -40,6 +41,7 @@ pub mod daemon;
 pub mod dense;
 pub mod files;
 pub mod gaps;
+pub mod glance;
 pub mod inbox;
 pub mod kernel;
 pub mod latency;

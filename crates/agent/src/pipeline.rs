@@ -14,6 +14,7 @@ use crate::attribution::Attribute;
 use crate::clock::{Anchor, Clocks};
 use crate::dense::{self, Block, Blocks};
 use crate::gaps::Loss;
+use crate::glance::{Glances, Wanted};
 use crate::kernel::{Kernel, KernelError};
 use crate::ledger::{Finding, Ledger};
 use crate::opinion::AlertIds;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub ask: Ask,
     /// Which instance is under which root cgroup, for the reader too.
     pub roots: Arc<Roots>,
+    /// Told what rules ask of processes that have just executed.
+    pub glances: Arc<Glances>,
     /// Length of a slot.
     pub slot_seconds: u32,
 }
@@ -517,6 +520,7 @@ impl Pipeline {
         // what was judged by the set before goes first
         self.flush();
         self.parts.ledger.record_urgent(&record, at, None);
+        self.parts.glances.want(Wanted::by(&loaded));
         self.rules.replace(loaded);
         self.watched.clear();
         if first {
@@ -1082,6 +1086,7 @@ impl Pipeline {
     pub fn report(&self) -> (Totals, BTreeMap<String, u64>, Vec<String>) {
         let c = self.parts.attribute.counters();
         let (awake, asleep) = self.parts.shelf.len();
+        let glances = self.parts.glances.counts();
         let fills = [
             ("processes", c.processes as u64),
             ("process_tombstones", c.process_tombstones as u64),
@@ -1094,6 +1099,9 @@ impl Pipeline {
             ("kernel_numbered", self.numbered.len() as u64),
             ("rule_matches", self.rules.matches()),
             ("rule_watched", self.watched.len() as u64),
+            ("glances", glances.seen),
+            ("glances_too_late", glances.gone + glances.late),
+            ("glances_passed_over", glances.passed_over),
         ];
         let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();
         let shelf = self.parts.shelf.problems().iter().cloned();

@@ -313,3 +313,177 @@ fn what_a_rule_might_fire_on_is_emitted_every_time_and_the_rest_is_left_to_the_d
     );
     rig.agent.stop("test");
 }
+
+/// A process of ours that sleeps, and the exec that it began with.
+struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    fn start(env: (&str, &str)) -> Self {
+        let mut command = std::process::Command::new("/bin/sleep");
+        command.arg("600").env_clear().env(env.0, env.1);
+        let sleeper = Self(command.spawn().unwrap());
+        // spawn may return before the new program is in place
+        while !sleeper.file("cmdline").starts_with(b"/bin/sleep") {
+            std::thread::yield_now();
+        }
+        sleeper
+    }
+
+    fn file(&self, name: &str) -> Vec<u8> {
+        std::fs::read(format!("/proc/{}/{name}", self.0.id())).unwrap_or_default()
+    }
+
+    fn exec(&self, at: BootNs, argv: &[&str]) -> Event {
+        let stat = String::from_utf8(self.file("stat")).unwrap();
+        let after = stat.rsplit(')').next().unwrap().split_ascii_whitespace();
+        let ticks: u64 = after.collect::<Vec<_>>()[19].parse().unwrap();
+        let exe = std::fs::read_link(format!("/proc/{}/exe", self.0.id())).unwrap();
+        let kind = EventKind::Exec(event::Exec {
+            exe: exe.to_str().unwrap().into(),
+            argv: argv.iter().map(|a| Text::from(*a)).collect(),
+            origin: Origin::Image,
+            ..event::Exec::default()
+        });
+        let mut event = event(at, 7, self.0.id(), 10, kind);
+        event.process.key.start = BootNs(ticks * 10_000_000);
+        event
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const SLEEPS: [&str; 2] = ["/bin/sleep", "600"];
+
+fn glances(records: &[(u64, Record)]) -> Vec<&event::Glance> {
+    let execs = records.iter().filter_map(|(_, r)| match r {
+        Record::Observation(o) => match &o.event.kind {
+            EventKind::Exec(exec) => exec.glance.as_deref(),
+            _ => None,
+        },
+        _ => None,
+    });
+    execs.collect()
+}
+
+#[test]
+fn rules_see_environment_and_groups_of_a_process_that_still_runs_what_it_executed() {
+    const RULE: &str = r#"
+- rule: Proxied
+  desc: d
+  condition: evt.type = execve and proc.env icontains http_proxy and proc.vpid > 0
+    and proc.env[HTTP_PROXY] startswith "http://" and proc.env[NOT_THERE] = ""
+    and user.loginuid >= -1 and thread.cap_permitted exists and proc.vpgid > 0
+  output: env=%proc.env
+  priority: NOTICE
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), RULE);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    let (proxied, plain) = (
+        Sleeper::start(("HTTP_PROXY", "http://192.0.2.1")),
+        Sleeper::start(("OTHER", "1")),
+    );
+    rig.deliver(proxied.exec(at, &SLEEPS));
+    // the quiet twins: another environment, and a program that has been replaced since
+    rig.deliver(plain.exec(at, &SLEEPS));
+    rig.deliver(proxied.exec(at, &["/bin/sleep", "1"]));
+    rig.settle();
+    let records = records(&config);
+    let fired = of_rules(&records);
+    assert_eq!(fired.len(), 1, "{fired:?}");
+    let output = fired[0].output.to_string();
+    assert!(
+        output.starts_with("env=HTTP_PROXY=http://192.0.2.1 "),
+        "{output}"
+    );
+    let glances = glances(&records);
+    assert_eq!(glances.len(), 3, "the judge saw what is stored");
+    assert_eq!(
+        glances[2].env, None,
+        "arguments differ: not its environment"
+    );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn nothing_is_looked_at_that_no_rule_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), SHADOW);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    let sleeper = Sleeper::start(("HTTP_PROXY", "secret"));
+    rig.deliver(sleeper.exec(at, &SLEEPS));
+    rig.settle();
+    assert!(glances(&records(&config)).is_empty());
+    rig.agent.stop("test");
+}
+
+#[test]
+fn mounts_are_found_by_their_source_and_what_nobody_told_is_not_judged() {
+    const RULE: &str = r#"
+- rule: Mounts the runtime's socket
+  desc: d
+  condition: evt.type = execve and container.mount.dest[/var/run/*.sock] exists
+    and container.mount.source[/sock] = /var/run/docker.sock and container.mount.rdwr[0] = false
+  output: mounts=%container.mounts
+  priority: NOTICE
+- rule: None
+  desc: d
+  condition: evt.type = execve and not container.mount.dest[/var/run/*.sock] exists
+  output: o
+  priority: NOTICE
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), RULE);
+    let point = MountPoint {
+        source: "/var/run/docker.sock".into(),
+        destination: "/sock".into(),
+        propagation: "rprivate".into(),
+        ..MountPoint::default()
+    };
+    let with = |name, cgroup, points| Container {
+        mount_points: points,
+        ..house(name, cgroup)
+    };
+    let town = [
+        with("a", 7, Some(vec![point])),
+        with("b", 8, Some(vec![])),
+        with("c", 9, None),
+    ];
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&town));
+    let at = rig.now();
+    for cgroup in [7, 8, 9] {
+        rig.deliver(arrival(at, cgroup));
+        rig.deliver(event(at, cgroup, 10, 1, exec("/bin/sh")));
+    }
+    rig.settle();
+    let records = records(&config);
+    let mut fired: Vec<(&str, String)> = of_rules(&records)
+        .iter()
+        .map(|a| (a.rule.as_str(), a.output.to_string()))
+        .map(|(rule, output)| {
+            // what is added to every output of a container
+            let own = output.split(" container_id").next().unwrap_or_default();
+            (rule, own.to_owned())
+        })
+        .collect();
+    fired.sort();
+    assert_eq!(
+        fired,
+        [
+            (
+                "Mounts the runtime's socket",
+                "mounts=/var/run/docker.sock:/sock::false:rprivate".to_owned()
+            ),
+            ("None", "o".to_owned())
+        ],
+        "of the third nobody knows"
+    );
+    rig.agent.stop("test");
+}

@@ -67,6 +67,7 @@ fn container() -> Container {
         found_running: false,
         addresses: vec!["172.17.0.2".into()],
         mounts: vec!["/data".into()],
+        mount_points: None,
         privileged: false,
         command: vec!["nginx".into()],
     }

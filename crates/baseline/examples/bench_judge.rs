@@ -37,6 +37,7 @@ fn container() -> Container {
         found_running: false,
         addresses: vec![],
         mounts: vec![],
+        mount_points: None,
         privileged: false,
         command: vec![],
     }

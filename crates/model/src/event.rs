@@ -631,6 +631,50 @@ pub struct Exec {
     /// The first program of the container instance.
     #[n(14)]
     pub first: bool,
+    /// What `/proc` showed right after the exec, where a rule asks for it and the process was
+    /// still running that program.
+    #[n(15)]
+    pub glance: Option<Box<Glance>>,
+}
+
+/// What `/proc` shows of a process and no hook tells; read right after its exec.
+///
+/// It is what the process had when it was looked at: between the exec and that it may have changed
+/// its own groups and capabilities, and its environment is its own memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Glance {
+    /// Permitted capabilities.
+    #[n(0)]
+    pub permitted: u64,
+    /// Inheritable capabilities.
+    #[n(1)]
+    pub inheritable: u64,
+    /// Login uid of the audit subsystem; `None`: not set (nobody logged in), or no such subsystem.
+    #[n(2)]
+    pub login_uid: Option<u32>,
+    /// Process id in its own pid namespace.
+    #[n(3)]
+    pub vpid: u32,
+    /// Id of its process group there.
+    #[n(4)]
+    pub vpgid: u32,
+    /// Id of its session there.
+    #[n(5)]
+    pub vsid: u32,
+    /// Environment (`NAME=value`), masked as arguments are; only the variables that rules ask for,
+    /// at most 4 KiB. `None`: not asked for, or it could not be read.
+    #[n(6)]
+    pub env: Option<Vec<Text>>,
+    /// The environment was longer than what was read of it.
+    #[n(7)]
+    pub env_cut: bool,
+    /// Name of its effective user in the container's own list of users; empty: not there.
+    #[n(8)]
+    pub user: Text,
+    /// Effective user id that `user` stands for.
+    #[n(9)]
+    pub uid: u32,
 }
 
 /// Something done to a file.

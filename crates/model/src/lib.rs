@@ -30,7 +30,7 @@ pub mod workload;
 pub use alert::{Alert, AlertSource, Drift, DriftClass, NearBehaviour, Priority, Risk};
 pub use behaviour::{Behaviour, BehaviourId, BehaviourKind, Operation};
 pub use event::{
-    Actor, Entry, Event, EventKind, FileOp, Origin, ProcessInfo, Proto, SockAddr, Trust,
+    Actor, Entry, Event, EventKind, FileOp, Glance, Origin, ProcessInfo, Proto, SockAddr, Trust,
 };
 pub use gap::{Gap, GapScope, Stage};
 pub use ids::{
@@ -43,4 +43,4 @@ pub use response::{Plan, Step, StepClass, StepKind, StepOutcome};
 pub use ruleset::{RuleEntry, RuleFile, RuleSet};
 pub use text::Text;
 pub use time::{BootNs, ClockAnchor, Stamp, WallNs};
-pub use workload::{Container, ContainerState, ImageRef, Runtime};
+pub use workload::{Container, ContainerState, ImageRef, MountPoint, Runtime};

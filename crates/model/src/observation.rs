@@ -1,6 +1,6 @@
 //! An event with its workload and its lineage attached.
 
-use crate::event::{Entry, Event, Exec, Origin};
+use crate::event::{Entry, Event, Exec, Glance, Origin};
 use crate::ids::{Instance, ProcessKey};
 use crate::text::Text;
 use crate::time::Stamp;
@@ -70,6 +70,9 @@ pub struct ExecFacts {
     /// The first program of the container instance.
     #[n(6)]
     pub first: bool,
+    /// What `/proc` showed right after the exec, without the environment.
+    #[n(7)]
+    pub glance: Option<Box<Glance>>,
 }
 
 impl ExecFacts {
@@ -83,6 +86,13 @@ impl ExecFacts {
             tty: exec.tty,
             ino: exec.ino,
             first: exec.first,
+            glance: exec.glance.as_ref().map(|g| {
+                Box::new(Glance {
+                    env: None,
+                    user: g.user.clone(),
+                    ..**g
+                })
+            }),
         }
     }
 }

@@ -152,6 +152,31 @@ pub struct Container {
     /// Entry point and command as the runtime was told.
     #[n(21)]
     pub command: Vec<Text>,
+    /// The same mounts with their sources, where somebody told them (`None`: nobody did, which is
+    /// not the same as that there are none). At most as many as `mounts`.
+    #[n(22)]
+    pub mount_points: Option<Vec<MountPoint>>,
+}
+
+/// A mount of a container that is not its image, as its runtime was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct MountPoint {
+    /// Path on the host, name of a volume, or what kind of file system it is (`tmpfs`).
+    #[n(0)]
+    pub source: String,
+    /// Path in the container.
+    #[n(1)]
+    pub destination: String,
+    /// Mode as the runtime writes it (`z`, `755`); often empty.
+    #[n(2)]
+    pub mode: String,
+    /// It may be written through.
+    #[n(3)]
+    pub writable: bool,
+    /// `rprivate`, `rslave`, `rshared`; empty where it was not told.
+    #[n(4)]
+    pub propagation: String,
 }
 
 impl Container {

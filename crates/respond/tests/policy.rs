@@ -55,6 +55,7 @@ fn container(name: &str, service: Option<&str>) -> Container {
         found_running: false,
         addresses: vec![],
         mounts: vec![],
+        mount_points: None,
         privileged: false,
         command: vec![],
     }

@@ -7,8 +7,9 @@
 use serde::Serialize;
 
 use crate::events::KindSet;
-use crate::fields::NodeCapabilities;
+use crate::fields::{FieldRef, NodeCapabilities};
 use crate::graph::{Graph, KindMemo, Node, NodeId};
+use crate::output::Output;
 use crate::{Rule, RuleId, Ruleset, Source};
 
 /// Whether a rule judges events.
@@ -193,6 +194,23 @@ impl Ruleset {
             .filter(|(r, _)| r.source == source && r.status.is_active())
             .map(|(_, c)| self.graph.kinds_of(c.root, &mut memo))
             .fold(KindSet::EMPTY, |all, kinds| all.union(&kinds))
+    }
+
+    /// Fields, with their arguments, that conditions and outputs of active rules ask for; each once,
+    /// in the order of their texts.
+    pub fn fields_asked(&self, source: Source) -> Vec<&FieldRef> {
+        let of_rules = self.rules.iter().zip(&self.compiled);
+        let mut found = Vec::new();
+        for (_, compiled) in of_rules.filter(|(r, _)| r.source == source && r.status.is_active()) {
+            found.extend(self.graph.fields_under(compiled.root));
+            let extra = compiled.extra.iter().map(|(_, output)| output);
+            for operand in extra.chain([&compiled.output]).flat_map(Output::operands) {
+                self.graph.fields_of(operand, &mut found);
+            }
+        }
+        found.sort_by_cached_key(|f| f.to_string());
+        found.dedup();
+        found
     }
 
     /// The kinds of event for which a rule can be true.

@@ -45,6 +45,7 @@ pub use fields::{
 pub use judge::{Condition, MatchMode, Reason, Scratch};
 pub use kept::Kept;
 pub use load::ENGINE_VERSION;
+pub use matcher::glob_fits;
 pub use output::{OutputValue, Rendered};
 pub use report::{Code, Context, FileReport, Finding, LoadReport, Location, Position};
 pub use threshold::{Counted, Per, Threshold, ThresholdCounts};

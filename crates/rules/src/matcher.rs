@@ -492,6 +492,12 @@ fn compile_regex(pattern: &[u8]) -> Result<Regex, String> {
     })
 }
 
+/// Whether a whole text fits a shell pattern, as the operator `glob` asks. A pattern past the bound
+/// fits nothing.
+pub fn glob_fits(pattern: &[u8], text: &[u8]) -> bool {
+    Glob::new(pattern, false).is_ok_and(|glob| glob.matches(text))
+}
+
 /// A shell pattern as `fnmatch` without flags reads it: `*` also spans `/`.
 #[derive(Debug)]
 pub(crate) struct Glob {

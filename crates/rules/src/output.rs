@@ -32,6 +32,16 @@ pub(crate) struct Output {
     pieces: Vec<Piece>,
 }
 
+impl Output {
+    /// What its fields are made of.
+    pub(crate) fn operands(&self) -> impl Iterator<Item = OperandId> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Field { operand, .. } => Some(*operand),
+            Piece::Text(_) => None,
+        })
+    }
+}
+
 #[derive(Debug)]
 enum Piece {
     Text(String),

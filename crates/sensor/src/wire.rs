@@ -449,6 +449,7 @@ fn exec(raw: &Raw<'_>, flags: u8) -> Result<Exec, DecodeError> {
         ino: raw.num(5) as u64,
         mode: raw.num(6) as u32,
         first: flags & flag::FIRST != 0,
+        glance: None,
     })
 }
 

@@ -19,7 +19,7 @@ use bollard::models::{ContainerInspectResponse, EventMessage};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use containerd::Containerd;
 use futures_util::StreamExt as _;
-use plimsoll_model::{ContainerId, Digest, Instance, Runtime, Text};
+use plimsoll_model::{ContainerId, Digest, Instance, MountPoint, Runtime, Text};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -430,12 +430,16 @@ fn facts_of(said: &ContainerInspectResponse, runtime: Runtime) -> Facts {
         .map(bounded)
         .take(MAX_LIST)
         .collect();
-    let mounts = said
-        .mounts
-        .iter()
-        .flatten()
-        .filter_map(|m| m.destination.as_deref());
-    f.mounts = mounts.map(bounded).take(MAX_LIST).collect();
+    if let Some(mounts) = &said.mounts {
+        let word = |text: &Option<String>| bounded(text.as_deref().unwrap_or_default());
+        f.set_mounts(mounts.iter().map(|m| MountPoint {
+            source: word(&m.source),
+            destination: word(&m.destination),
+            mode: word(&m.mode),
+            writable: m.rw.unwrap_or(true),
+            propagation: word(&m.propagation),
+        }));
+    }
     f.privileged = said.host_config.as_ref().and_then(|h| h.privileged);
     f
 }

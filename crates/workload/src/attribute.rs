@@ -782,6 +782,7 @@ fn blank(
         found_running: false,
         addresses: Vec::new(),
         mounts: Vec::new(),
+        mount_points: None,
         privileged: false,
         command: Vec::new(),
     }

@@ -16,7 +16,7 @@ use crate::facts::{
 };
 use crate::scan::{Seed, command_line, link, read_process};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
-use plimsoll_model::{BootNs, ContainerId, Digest, ImageRef, Runtime, Text};
+use plimsoll_model::{BootNs, ContainerId, Digest, ImageRef, MountPoint, Runtime, Text};
 use serde_json::Value;
 use sha2::Digest as _;
 use std::collections::BTreeSet;
@@ -419,12 +419,48 @@ fn docker(root: &Path, id: &str) -> Option<Facts> {
         .and_then(Value::as_object)
         .into_iter()
         .flatten();
-    f.mounts = mounts.map(|(k, _)| bounded(k)).take(MAX_LIST).collect();
+    f.set_mounts(mounts.map(|(destination, m)| docker_mount(destination, m)));
     f.privileged = host
         .as_ref()
         .and_then(|h| h.pointer("/Privileged")?.as_bool());
     orchestrated(&mut f);
     Some(f)
+}
+
+/// A mount of Docker's `MountPoints`.
+fn docker_mount(destination: &str, m: &Value) -> MountPoint {
+    let word = |pointer| text(m, pointer).map(bounded).unwrap_or_default();
+    MountPoint {
+        source: word("/Source"),
+        destination: bounded(destination),
+        mode: word("/Mode"),
+        writable: m.pointer("/RW").and_then(Value::as_bool).unwrap_or(true),
+        propagation: word("/Propagation"),
+    }
+}
+
+/// A mount of an OCI bundle; what it is like stands among its options.
+fn bundle_mount(m: &Value) -> Option<MountPoint> {
+    let options: Vec<&str> = strings(m.pointer("/options")).collect();
+    let propagation = |o: &&&str| {
+        let o = o.strip_prefix('r').unwrap_or(o);
+        ["private", "shared", "slave", "unbindable"].contains(&o)
+    };
+    Some(MountPoint {
+        source: text(m, "/source").map(bounded).unwrap_or_default(),
+        destination: bounded(text(m, "/destination")?),
+        mode: options
+            .iter()
+            .find_map(|o| o.strip_prefix("mode="))
+            .map(bounded)
+            .unwrap_or_default(),
+        writable: !options.contains(&"ro"),
+        propagation: options
+            .iter()
+            .find(propagation)
+            .map(|o| bounded(o))
+            .unwrap_or_default(),
+    })
 }
 
 fn port(word: &str) -> Option<(u16, String)> {
@@ -506,11 +542,8 @@ pub(crate) fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
-    f.mounts = mounts
-        .filter(|m| text(m, "/type") == Some("bind"))
-        .filter_map(|m| text(m, "/destination").map(bounded))
-        .take(MAX_LIST)
-        .collect();
+    let binds = mounts.filter(|m| text(m, "/type") == Some("bind"));
+    f.set_mounts(binds.filter_map(bundle_mount));
     let note = |names: &[&str]| names.iter().find_map(|n| f.labels.get(*n)).cloned();
     let name = note(&[
         "nerdctl/name",
@@ -667,7 +700,7 @@ mod tests {
             &at.join("config.v2.json"),
             r#"{"Name":"/web","Image":"sha256:00112233","Path":"/docker-entrypoint.sh","Args":["nginx","-g"],
             "Config":{"Image":"reg:5000/shop/web:1.2","Labels":{"com.docker.compose.service":"front","n":3},"ExposedPorts":{"80/tcp":{}}},
-            "NetworkSettings":{"Networks":{"a":{"IPAddress":"172.18.0.2"}}},"MountPoints":{"/data":{}}}"#,
+            "NetworkSettings":{"Networks":{"a":{"IPAddress":"172.18.0.2"}}},"MountPoints":{"/data":{"Source":"/srv/data","RW":false,"Mode":"z","Propagation":"rslave"}}}"#,
         );
         write(&at.join("hostconfig.json"), r#"{"Privileged":true}"#);
         let f = docker(dir.path(), ID).unwrap();
@@ -682,6 +715,14 @@ mod tests {
             (f.addresses, f.mounts),
             (vec!["172.18.0.2".to_owned()], vec!["/data".to_owned()])
         );
+        let mount = MountPoint {
+            source: "/srv/data".to_owned(),
+            destination: "/data".to_owned(),
+            mode: "z".to_owned(),
+            writable: false,
+            propagation: "rslave".to_owned(),
+        };
+        assert_eq!(f.mount_points, Some(vec![mount]));
     }
 
     #[test]
@@ -732,6 +773,26 @@ mod tests {
             f.image.config_digest.unwrap().as_str(),
             format!("sha256:{ID}")
         );
+    }
+
+    #[test]
+    fn mounts_of_a_bundle_have_source_and_options() {
+        let f = of_bundle(
+            &serde_json::json!({"mounts":[
+                {"type":"proc","source":"proc","destination":"/proc"},
+                {"type":"bind","source":"/proc","destination":"/host/proc","options":["rbind","rprivate","ro"]},
+                {"type":"bind","destination":7},
+            ]}),
+            Runtime::Containerd,
+        );
+        let points = f.mount_points.unwrap();
+        assert_eq!(f.mounts, ["/host/proc"]);
+        assert_eq!(points.len(), 1);
+        assert_eq!(
+            (points[0].source.as_str(), points[0].writable),
+            ("/proc", false)
+        );
+        assert_eq!(points[0].propagation, "rprivate");
     }
 
     #[test]

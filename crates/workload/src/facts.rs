@@ -5,7 +5,7 @@
 
 use crate::cgroup::CgroupIdentity;
 use crate::scan::Seed;
-use plimsoll_model::{BootNs, Container, Digest, ImageRef, Runtime, Text};
+use plimsoll_model::{BootNs, Container, Digest, ImageRef, MountPoint, Runtime, Text};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
@@ -47,6 +47,8 @@ pub struct Facts {
     pub addresses: Vec<String>,
     /// Destinations of mounts that are not the image.
     pub mounts: Vec<String>,
+    /// The same mounts with their sources; `None` when this source does not know of mounts.
+    pub mount_points: Option<Vec<MountPoint>>,
     /// Privileged; `None` when this source cannot tell.
     pub privileged: Option<bool>,
     /// What this source should have known and could not find out ("no image name in the bundle").
@@ -106,6 +108,14 @@ impl Facts {
         let image =
             self.image.config_digest.is_some() || (self.stand_in.is_some() && !self.can_be_asked());
         image && (!self.command.is_empty() || self.service().is_some())
+    }
+
+    /// Takes in mounts with their sources, at most [`MAX_LIST`].
+    pub(crate) fn set_mounts(&mut self, points: impl Iterator<Item = MountPoint>) {
+        let points = points.filter(|p| !p.destination.is_empty());
+        let points: Vec<MountPoint> = points.take(MAX_LIST).collect();
+        self.mounts = points.iter().map(|p| p.destination.clone()).collect();
+        self.mount_points = Some(points);
     }
 
     /// The runtime may know the image's digest when the disk does not.
@@ -184,6 +194,9 @@ impl Facts {
         take_list(&mut c.ports, &self.ports);
         take_list(&mut c.addresses, &self.addresses);
         take_list(&mut c.mounts, &self.mounts);
+        if self.mount_points.is_some() {
+            c.mount_points.clone_from(&self.mount_points);
+        }
         c.privileged |= self.privileged == Some(true);
         *c != before
     }

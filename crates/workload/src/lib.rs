@@ -11,6 +11,7 @@
 //! | [`lineage`] | which process is this, and who started it |
 //! | [`containers`] | which instances live, and which have gone |
 //! | [`scan`] | what was already running when the agent started |
+//! | [`glance`] | what a process that just executed shows in `/proc` and no hook tells |
 //! | [`redact`] | which arguments are secrets, to be masked before anybody judges or stores them |
 //! | [`attribute`] | joins them: [`Attributor`] |
 //!
@@ -31,6 +32,7 @@ pub mod cgroup;
 pub mod containers;
 pub mod disk;
 pub mod facts;
+pub mod glance;
 pub mod lineage;
 pub mod redact;
 pub mod scan;
@@ -41,6 +43,7 @@ pub use cgroup::{CgroupIdentity, Hierarchy, Layout, Version, classify};
 pub use containers::{Containers, ContainersConfig};
 pub use disk::{Disk, Roots};
 pub use facts::{Evidence, Facts, NoEvidence, Verdict};
+pub use glance::{EnvWanted, Place};
 pub use lineage::{Lineage, LineageConfig};
 pub use redact::{RedactionRuleError, Redactor};
 pub use scan::{FoundContainer, Scan, Seed, scan_proc};

@@ -11,7 +11,7 @@
 //! without backtracking, over at most 4 KiB of arguments; a mask is never longer than 64 bytes and the
 //! rule's name. Forms are those that the providers document themselves (`docs/guide/redaction.md`).
 //!
-//! Left out: contents of files and connections (never read), environment (never read), names of files.
+//! Left out: contents of files and connections (never read), names of files.
 
 use crate::facts::{Facts, hex};
 use hmac::{Hmac, Mac};
@@ -167,9 +167,27 @@ impl Redactor {
     /// Masks the arguments of an exec; returns the rules that did something, sorted.
     pub fn event(&self, event: &mut Event) -> Vec<String> {
         match &mut event.kind {
-            EventKind::Exec(exec) => self.arguments(&mut exec.argv),
+            EventKind::Exec(exec) => {
+                let mut did = self.arguments(&mut exec.argv);
+                if let Some(env) = exec.glance.as_mut().and_then(|g| g.env.as_mut()) {
+                    did.extend(self.environment(env));
+                    did.sort();
+                    did.dedup();
+                }
+                did
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// Masks variables of an environment (`NAME=value`); returns the rules that did something.
+    fn environment(&self, variables: &mut [Text]) -> BTreeSet<String> {
+        let mut did = BTreeSet::new();
+        if self.on {
+            self.by_form(variables, &mut did);
+            self.by_entropy(variables, &mut did);
+        }
+        did
     }
 
     /// What is known of a container with its command masked, and labels whose name or value says
@@ -195,23 +213,29 @@ impl Redactor {
         }
         let mut did = BTreeSet::new();
         self.by_place(argv, &mut did);
-        for arg in argv.iter_mut() {
-            for rule in &self.rules {
-                if let Some(masked) = self.apply(rule, arg.as_bytes()) {
-                    did.insert(rule.name.clone());
-                    *arg = Text::from(masked);
-                }
-            }
-        }
-        if self.entropy {
-            for arg in argv.iter_mut().skip(1) {
-                if let Some(masked) = self.random(arg.as_bytes()) {
-                    did.insert("entropy".to_owned());
-                    *arg = Text::from(masked);
-                }
-            }
-        }
+        self.by_form(argv, &mut did);
+        self.by_entropy(argv.get_mut(1..).unwrap_or_default(), &mut did);
         did.into_iter().collect()
+    }
+
+    fn by_form(&self, texts: &mut [Text], did: &mut BTreeSet<String>) {
+        for text in texts {
+            for rule in &self.rules {
+                if let Some(masked) = self.apply(rule, text.as_bytes()) {
+                    did.insert(rule.name.clone());
+                    *text = Text::from(masked);
+                }
+            }
+        }
+    }
+
+    fn by_entropy(&self, texts: &mut [Text], did: &mut BTreeSet<String>) {
+        for text in texts.iter_mut().filter(|_| self.entropy) {
+            if let Some(masked) = self.random(text.as_bytes()) {
+                did.insert("entropy".to_owned());
+                *text = Text::from(masked);
+            }
+        }
     }
 }
 
@@ -391,6 +415,19 @@ mod tests {
     }
 
     const SECRET: &str = "hunter2-Zq8";
+
+    #[test]
+    fn an_environment_is_masked_as_arguments_are() {
+        let mut env = [
+            "DB_PASSWORD=hunter2-Zq8".into(),
+            "HTTP_PROXY=http://me:hunter2-Zq8@192.0.2.1:8080".into(),
+            "PATH=/usr/bin:/bin".into(),
+        ];
+        let did = redactor().environment(&mut env);
+        assert_eq!(Vec::from_iter(did), ["assignment", "url-password"]);
+        assert!(env.iter().all(|v| !v.to_string().contains(SECRET)));
+        assert_eq!(env[2], "PATH=/usr/bin:/bin".into());
+    }
 
     #[test]
     fn secrets_in_their_usual_places_are_masked_and_the_rule_is_named() {

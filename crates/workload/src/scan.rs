@@ -189,7 +189,7 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> Option<Vec<u8>> {
 
 /// Parent and start out of `/proc/PID/stat`. `comm` is in parentheses and may hold any byte, so
 /// what follows is counted from the last `)`.
-fn parse_stat(stat: &[u8]) -> Option<(u32, BootNs)> {
+pub(crate) fn parse_stat(stat: &[u8]) -> Option<(u32, BootNs)> {
     let after = stat.iter().rposition(|b| *b == b')')? + 1;
     let fields: Vec<&str> = std::str::from_utf8(&stat[after..])
         .ok()?
@@ -202,6 +202,15 @@ fn parse_stat(stat: &[u8]) -> Option<(u32, BootNs)> {
         ppid,
         BootNs(ticks.checked_mul(1_000_000_000 / TICKS_PER_SECOND)?),
     ))
+}
+
+/// Whether a start that `/proc` shows, rounded down to a tick, is that of a process whose exact start
+/// is known.
+pub(crate) fn same_start(shown: BootNs, exact: BootNs) -> bool {
+    const TICK_NS: u64 = 1_000_000_000 / TICKS_PER_SECOND;
+    // what we allow beyond a tick, for rounding
+    const SLACK_NS: u64 = 1_000_000;
+    shown.0 <= exact.0 + SLACK_NS && exact.0 <= shown.0 + TICK_NS + SLACK_NS
 }
 
 fn status_id(status: &str, field: &str) -> Option<u32> {
@@ -252,7 +261,7 @@ fn link_text(path: &Path) -> Text {
     }
 }
 
-fn split_argv(cmdline: &[u8]) -> Vec<Text> {
+pub(crate) fn split_argv(cmdline: &[u8]) -> Vec<Text> {
     let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
     if cmdline.is_empty() {
         return Vec::new();

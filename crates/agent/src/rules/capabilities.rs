@@ -120,6 +120,13 @@ const OBSERVED: &[&str] = &[
     "container.start_ts",
     "container.duration",
     "container.ip",
+    "container.mount",
+    "container.mount.dest",
+    "container.mount.mode",
+    "container.mount.propagation",
+    "container.mount.rdwr",
+    "container.mount.source",
+    "container.mounts",
     "container.label",
     "container.labels",
     "k8s.pod.name",
@@ -167,8 +174,14 @@ const IN_PART: &[(&str, &str)] = &[
         "fd.rip.name",
         "names that the container itself resolved, and services on this node",
     ),
-    ("user.name", "only root has a name; other users have none"),
+    (
+        "user.name",
+        "by the container's own list of users, where the process was looked at in time; else only root has a name",
+    ),
+    ("user.loginuid", LOOKED_AT),
+    ("user.loginname", "only root has a name; others have none"),
     ("group.name", "only root has a name; other groups have none"),
+    ("proc.env", "of execs whose process was looked at in time"),
     ("proc.tty", "only of processes whose exec was observed"),
     (
         "proc.cwd",
@@ -187,17 +200,33 @@ const IN_PART: &[(&str, &str)] = &[
         "proc.is_exe_from_memfd",
         "only of processes whose exec was observed",
     ),
-    ("proc.vpid", "only of a container's first process"),
+    ("proc.vpid", LOOKED_AT),
+    ("thread.vtid", LOOKED_AT),
+    ("proc.vpgid", LOOKED_AT),
+    ("proc.sid", LOOKED_AT),
+    ("proc.is_vpgid_leader", LOOKED_AT),
+    ("proc.is_sid_leader", LOOKED_AT),
     (
         "thread.cap_effective",
         "as of the exec, of processes whose exec was observed",
     ),
-    ("container.mounts", "destinations only"),
+    (
+        "thread.cap_permitted",
+        "right after the exec; of a process that had gone by then, the effective ones at the exec",
+    ),
+    ("thread.cap_inheritable", LOOKED_AT),
 ];
+
+/// Of fields that `/proc` tells.
+const LOOKED_AT: &str =
+    "as of the exec, of processes whose exec was observed and that were looked at in time";
 
 /// Why some fields are missing, where more can be said than that they are not collected.
 const WHY: &[(&str, &str)] = &[
-    ("fd.nameraw", "paths are kept as the kernel resolved them"),
+    (
+        "fd.nameraw",
+        "paths are read as the kernel resolved them, not as the program wrote them",
+    ),
     (
         "evt.buffer",
         "data that is read and written is not collected",
@@ -211,21 +240,8 @@ const WHY: &[(&str, &str)] = &[
         "the mode of a created file is not collected",
     ),
     (
-        "proc.env",
-        "environments are not collected: they hold secrets",
-    ),
-    (
         "proc.aenv",
-        "environments are not collected: they hold secrets",
-    ),
-    ("container.mount", "sources of mounts are not kept"),
-    ("container.mount.source", "sources of mounts are not kept"),
-    ("container.mount.dest", "sources of mounts are not kept"),
-    ("container.mount.mode", "sources of mounts are not kept"),
-    ("container.mount.rdwr", "sources of mounts are not kept"),
-    (
-        "container.mount.propagation",
-        "sources of mounts are not kept",
+        "environments of ancestors are not kept: they hold secrets",
     ),
 ];
 
@@ -370,7 +386,7 @@ mod tests {
     #[test]
     fn what_is_not_collected_is_missing_with_a_reason() {
         let told = capabilities(&[]);
-        let env = Field::from_name("proc.env").unwrap();
+        let env = Field::from_name("proc.aenv").unwrap();
         assert!(told.missing_field(env).unwrap().contains("secrets"));
         assert!(
             told.missing_field(Field::from_name("proc.name").unwrap())

@@ -79,7 +79,9 @@ impl Repeats<'_> {
                 .0
                 .own()
                 .is_some_and(|own| name_of_program(own.exe.as_bytes()) == Some(process::name(own))),
-            F::UserUid | F::UserName => true,
+            F::UserUid => true,
+            // what has no name may have one at the next exec
+            F::UserName => !matches!(self.0.field(field), Value::Text(super::view::NO_NAME)),
             F::FsPathName | F::FsPathSource | F::FsPathTarget => {
                 !matches!(seen, Seen::Mount { .. }) || field.field == F::FsPathTarget
             }
@@ -234,7 +236,7 @@ impl EventView for Entries<'_> {
             }
             F::UserUid => Value::UInt(self.known.uid.into()),
             F::UserName if self.known.uid == 0 => Value::Text(b"root"),
-            F::UserName => Value::Absent,
+            F::UserName => Value::Unknown,
             F::EvtIsOpenRead => match self.file() {
                 Some((op @ (FileOp::Write | FileOp::Create), ..)) if opens(op) => Value::Unknown,
                 Some((op, ..)) => Value::Bool(opens(op)),

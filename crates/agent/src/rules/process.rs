@@ -6,7 +6,7 @@
 use super::view::View;
 use super::words;
 use plimsoll_model::event::Exec;
-use plimsoll_model::{Ancestor, ExecFacts, Observation, Origin, Text};
+use plimsoll_model::{Ancestor, ExecFacts, Glance, Observation, Origin, Text};
 use plimsoll_rules::{Field, FieldArg, FieldRef, Value, ValueList};
 use std::cell::OnceCell;
 
@@ -181,11 +181,19 @@ pub(super) fn field<'v>(view: &'v View<'_>, field: &FieldRef) -> Value<'v> {
             None => Value::Absent,
         },
         F::ProcLoginshellid => login_shell(lines),
-        F::ProcVpid => of_facts(view, |f| match f.first {
+        F::ProcVpid => match (glance(view), facts(view)) {
+            (Some(g), _) => Value::Int(g.vpid.into()),
             // the first program of a container is the first of its pid namespace
-            true => Value::Int(1),
-            false => Value::Unknown,
-        }),
+            (None, Some(f)) if f.first => Value::Int(1),
+            _ => Value::Unknown,
+        },
+        F::ThreadVtid if process.tid != process.key.tgid => Value::Unknown,
+        F::ThreadVtid => of_glance(view, |g| Value::Int(g.vpid.into())),
+        F::ProcVpgid => of_glance(view, |g| Value::Int(g.vpgid.into())),
+        F::ProcSid => of_glance(view, |g| Value::Int(g.vsid.into())),
+        F::ProcIsVpgidLeader => of_glance(view, |g| Value::Bool(g.vpgid == g.vpid)),
+        F::ProcIsSidLeader => of_glance(view, |g| Value::Bool(g.vsid == g.vpid)),
+        F::ProcEnv => environment(view, &field.arg),
         F::ProcCwd => match facts(view) {
             Some(facts) => view.text(with_slash(facts.cwd.as_bytes())),
             None => Value::Unknown,
@@ -199,7 +207,53 @@ pub(super) fn field<'v>(view: &'v View<'_>, field: &FieldRef) -> Value<'v> {
             Some(facts) => view.text(words::capabilities(facts.caps)),
             None => Value::Unknown,
         },
+        F::ThreadCapPermitted => match (glance(view), facts(view)) {
+            (Some(g), _) => view.text(words::capabilities(g.permitted)),
+            // who executes gets effective what is permitted, but for rare programs
+            (None, Some(f)) => view.text(words::capabilities(f.caps)),
+            (None, None) => Value::Unknown,
+        },
+        F::ThreadCapInheritable => match glance(view) {
+            Some(g) => view.text(words::capabilities(g.inheritable)),
+            None => Value::Unknown,
+        },
         _ => Value::Unknown,
+    }
+}
+
+/// What `/proc` showed right after the program's exec.
+pub(super) fn glance<'a>(view: &View<'a>) -> Option<&'a Glance> {
+    match view.exec() {
+        Some(exec) => exec.glance.as_deref(),
+        None => view.own()?.facts.as_ref()?.glance.as_deref(),
+    }
+}
+
+fn of_glance<'v>(view: &View<'_>, get: impl FnOnce(&Glance) -> Value<'v>) -> Value<'v> {
+    glance(view).map_or(Value::Unknown, get)
+}
+
+/// All variables with blanks between them, or the value of one; one that is not there is an empty
+/// text, as in Falco. Kept of execs only.
+fn environment<'v>(view: &'v View<'_>, arg: &FieldArg) -> Value<'v> {
+    let Some(glance) = view.exec().and_then(|e| e.glance.as_deref()) else {
+        return Value::Unknown;
+    };
+    let Some(env) = &glance.env else {
+        return Value::Unknown;
+    };
+    let FieldArg::Key(name) = arg else {
+        let all: Vec<&[u8]> = env.iter().map(Text::as_bytes).collect();
+        return view.text(all.join(&b' '));
+    };
+    let value = |variable: &'v Text| {
+        let rest = variable.as_bytes().strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=")
+    };
+    match env.iter().find_map(value) {
+        Some(value) => Value::Text(value.trim_ascii()),
+        None if glance.env_cut => Value::Unknown,
+        None => Value::Text(b""),
     }
 }
 

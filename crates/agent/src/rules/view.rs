@@ -20,6 +20,9 @@ use std::cell::Cell;
 /// is no standard stream. It is compared, never shown.
 const SOME_DESCRIPTOR: i64 = 3;
 
+/// What Falco calls a user or group that has no name: a text, that `!=` is true of.
+pub(super) const NO_NAME: &[u8] = b"<NA>";
+
 /// Whom names are asked of, and what the node is called.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -314,8 +317,21 @@ impl<'a> View<'a> {
             F::GroupGid => Value::UInt(gid.into()),
             F::UserName if uid == 0 => Value::Text(b"root"),
             F::GroupName if gid == 0 => Value::Text(b"root"),
-            // the container's own list of users is its word, and not part of what is stored
-            F::UserName | F::GroupName => Value::Absent,
+            // the container's own word, as it was when the program was executed
+            F::UserName => match process::glance(self) {
+                Some(g) if g.uid == uid && !g.user.is_empty() => Value::Text(g.user.as_bytes()),
+                _ => Value::Text(NO_NAME),
+            },
+            F::GroupName => Value::Text(NO_NAME),
+            F::UserLoginuid => match process::glance(self) {
+                Some(g) => Value::Int(g.login_uid.map_or(-1, i64::from)),
+                None => Value::Unknown,
+            },
+            F::UserLoginname => match process::glance(self) {
+                Some(g) if g.login_uid == Some(0) => Value::Text(b"root"),
+                Some(_) => Value::Text(NO_NAME),
+                None => Value::Unknown,
+            },
             _ => Value::Unknown,
         }
     }

@@ -5,8 +5,8 @@
 
 use super::view::View;
 use plimsoll_baseline::alert::image_parts;
-use plimsoll_model::Container;
-use plimsoll_rules::{Field, FieldArg, FieldRef, Value};
+use plimsoll_model::{Container, MountPoint};
+use plimsoll_rules::{Field, FieldArg, FieldRef, Value, glob_fits};
 
 fn text(value: &str) -> Value<'_> {
     Value::text((!value.is_empty()).then_some(value.as_bytes()))
@@ -55,10 +55,19 @@ fn of<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
         }
         F::ContainerImageId => text(c.image.config_digest.as_ref().map_or("", |d| d.as_str())),
         F::ContainerPrivileged => Value::Bool(c.privileged),
-        F::ContainerMounts => match c.mounts.is_empty() {
-            true => Value::Absent,
-            false => view.text(c.mounts.join(",")),
+        F::ContainerMounts => match &c.mount_points {
+            Some(points) => {
+                let all: Vec<String> = points.iter().map(line_of).collect();
+                view.text(all.join(","))
+            }
+            None => Value::Unknown,
         },
+        F::ContainerMount
+        | F::ContainerMountSource
+        | F::ContainerMountDest
+        | F::ContainerMountMode
+        | F::ContainerMountRdwr
+        | F::ContainerMountPropagation => mount(view, c, field),
         F::ContainerStartTs => Value::UInt(c.first_seen.wall.0.max(0) as u64),
         F::ContainerIp => text(c.addresses.first().map_or("", String::as_str)),
         F::ContainerLabel => label(c, &field.arg),
@@ -74,6 +83,48 @@ fn of<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
         F::K8sPodId | F::K8sPodUid => text(named(c, "io.kubernetes.pod.uid")),
         _ => Value::Unknown,
     }
+}
+
+/// A mount by its number, or by its source; where the source is asked for, by its destination.
+fn mount<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
+    use Field as F;
+    let Some(points) = &c.mount_points else {
+        return Value::Unknown;
+    };
+    let end = |p: &'v MountPoint| match field.field {
+        F::ContainerMountSource => p.destination.as_bytes(),
+        _ => p.source.as_bytes(),
+    };
+    let found = match &field.arg {
+        FieldArg::Index(i) => points.get(*i as usize),
+        FieldArg::Key(pattern) => points
+            .iter()
+            .find(|p| glob_fits(pattern.as_bytes(), end(p))),
+        FieldArg::None => None,
+    };
+    let Some(p) = found else {
+        return Value::Absent;
+    };
+    match field.field {
+        F::ContainerMount => view.text(line_of(p)),
+        F::ContainerMountSource => Value::Text(p.source.as_bytes()),
+        F::ContainerMountDest => Value::Text(p.destination.as_bytes()),
+        F::ContainerMountMode => Value::Text(p.mode.as_bytes()),
+        F::ContainerMountPropagation => Value::Text(p.propagation.as_bytes()),
+        _ => Value::Text(if p.writable { b"true" } else { b"false" }),
+    }
+}
+
+/// `source:destination:mode:writable:propagation`, as Falco writes it.
+fn line_of(p: &MountPoint) -> String {
+    let MountPoint {
+        source,
+        destination,
+        mode,
+        writable,
+        propagation,
+    } = p;
+    format!("{source}:{destination}:{mode}:{writable}:{propagation}")
 }
 
 fn named<'c>(c: &'c Container, label: &str) -> &'c str {

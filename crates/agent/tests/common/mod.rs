@@ -314,6 +314,7 @@ pub(crate) fn house(name: &str, cgroup_id: u64) -> Container {
         found_running: false,
         addresses: vec![],
         mounts: vec![],
+        mount_points: None,
         privileged: false,
         command: vec![],
     }

@@ -249,6 +249,7 @@ pub fn container(name: &str, id: char, start: f64, image_digest: char) -> Contai
         found_running: false,
         addresses: vec![],
         mounts: vec![],
+        mount_points: None,
         privileged: false,
         command: vec!["nginx".into()],
     }

@@ -53,6 +53,7 @@ pub fn container(name: &str, start_s: u64) -> Container {
         found_running: false,
         addresses: vec![],
         mounts: vec!["/host".to_owned(), "/data".to_owned()],
+        mount_points: None,
         privileged: false,
         command: vec![],
     }

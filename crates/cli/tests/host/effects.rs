@@ -119,6 +119,7 @@ pub(crate) fn target(id: &str, pid: u32, process: Option<ProcessKey>) -> Target 
         found_running: false,
         addresses: Vec::new(),
         mounts: Vec::new(),
+        mount_points: None,
         privileged: false,
         command: Vec::new(),
     };

@@ -1,0 +1,279 @@
+//! A glance into `/proc` right after an exec, for rules that ask for what no hook tells.
+//!
+//! Promises: nothing is looked at unless a rule in force asks for it, and of an environment only
+//! the variables that are asked for; at most [`LOOKS_PER_S`] execs a second are looked at. Memory
+//! and files of the process, which it can make slow, are read on threads of their own, and the
+//! reader of the rings waits for them [`PATIENCE`] at most; at most [`SLOW_MAX`] of them may hang,
+//! and until one returns no more is asked of them. What was not seen stays unknown to rules.
+//!
+//! Left out: what is read and how ([`plimsoll_workload::glance`]), and masking.
+
+use crate::rules::Loaded;
+use plimsoll_model::event::Exec;
+use plimsoll_model::{Event, EventKind, Glance, Text};
+use plimsoll_rules::{Field, FieldArg, Source};
+use plimsoll_workload::{EnvWanted, Place};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::time::{Duration, Instant};
+
+/// Execs looked at in a second.
+pub const LOOKS_PER_S: u32 = 2000;
+/// Longest wait for what the process itself can make slow.
+pub const PATIENCE: Duration = Duration::from_millis(10);
+/// Threads that may hang in such reads.
+pub const SLOW_MAX: usize = 4;
+
+/// What the rules in force ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Capabilities, login uid, ids in the pid namespace.
+    pub process: bool,
+    /// Variables of the environment.
+    pub env: EnvWanted,
+    /// The name of the user.
+    pub user: bool,
+}
+
+impl Wanted {
+    /// By a set of rules.
+    pub fn by(loaded: &Loaded) -> Self {
+        use Field as F;
+        let mut wanted = Self::default();
+        for asked in loaded.set.fields_asked(Source::Syscall) {
+            match (asked.field, &asked.arg) {
+                (F::ProcEnv, FieldArg::Key(name)) => wanted.variable(name),
+                (F::ProcEnv, _) => wanted.env = EnvWanted::All,
+                (F::UserName, _) => wanted.user = true,
+                (
+                    F::ThreadCapPermitted
+                    | F::ThreadCapInheritable
+                    | F::UserLoginuid
+                    | F::UserLoginname
+                    | F::ProcVpid
+                    | F::ThreadVtid
+                    | F::ProcVpgid
+                    | F::ProcSid
+                    | F::ProcIsSidLeader
+                    | F::ProcIsVpgidLeader,
+                    _,
+                ) => wanted.process = true,
+                _ => {}
+            }
+        }
+        wanted
+    }
+
+    fn variable(&mut self, name: &str) {
+        match &mut self.env {
+            EnvWanted::All => {}
+            EnvWanted::Names(names) => names.push(name.to_owned()),
+            EnvWanted::Nothing => self.env = EnvWanted::Names(vec![name.to_owned()]),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn slow_for(&self, uid: u32) -> bool {
+        self.env != EnvWanted::Nothing || (self.user && uid != 0)
+    }
+}
+
+/// How glances went, since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Processes that were seen.
+    pub seen: u64,
+    /// Processes that had gone, or ran another program already.
+    pub gone: u64,
+    /// Execs beyond [`LOOKS_PER_S`], which were not looked at.
+    pub passed_over: u64,
+    /// Processes whose memory or files did not answer in time.
+    pub late: u64,
+}
+
+/// Looks at processes that have just executed.
+#[derive(Debug)]
+pub struct Glances {
+    proc_root: PathBuf,
+    wanted: RwLock<Arc<Wanted>>,
+    inner: Mutex<Inner>,
+    counts: [AtomicU64; 4],
+}
+
+#[derive(Debug)]
+struct Inner {
+    second: Instant,
+    looks: u32,
+    ready: Option<Slow>,
+    hanging: Vec<Slow>,
+}
+
+impl Glances {
+    /// Looks below `proc_root`, at nothing until rules ask for it.
+    pub fn new(proc_root: impl Into<PathBuf>) -> Self {
+        Self {
+            proc_root: proc_root.into(),
+            wanted: RwLock::default(),
+            inner: Mutex::new(Inner {
+                second: Instant::now(),
+                looks: 0,
+                ready: None,
+                hanging: Vec::new(),
+            }),
+            counts: Default::default(),
+        }
+    }
+
+    /// From now on this is looked for.
+    pub fn want(&self, wanted: Wanted) {
+        *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(wanted);
+    }
+
+    /// How it went.
+    pub fn counts(&self) -> Counts {
+        let [seen, gone, passed_over, late] =
+            [0, 1, 2, 3].map(|i| self.counts[i].load(Ordering::Relaxed));
+        Counts {
+            seen,
+            gone,
+            passed_over,
+            late,
+        }
+    }
+
+    /// Adds to an exec what is wanted and still there to be seen.
+    pub fn look(&self, event: &mut Event) {
+        let EventKind::Exec(exec) = &mut event.kind else {
+            return;
+        };
+        let read = self.wanted.read();
+        let wanted = read.unwrap_or_else(PoisonError::into_inner).clone();
+        if wanted.is_nothing() {
+            return;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if !inner.may_look() {
+            return self.count(2);
+        }
+        let Some((place, mut glance)) = Place::look(&self.proc_root, event.process.key, exec)
+        else {
+            return self.count(1);
+        };
+        self.count(0);
+        glance.uid = exec.euid;
+        if wanted.slow_for(exec.euid) && !inner.ask(place, exec, &wanted, &mut glance) {
+            self.count(3);
+        }
+        exec.glance = Some(Box::new(glance));
+    }
+
+    fn count(&self, which: usize) {
+        self.counts[which].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn may_look(&mut self) -> bool {
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            self.second = Instant::now();
+            self.looks = 0;
+        }
+        self.looks += 1;
+        self.looks <= LOOKS_PER_S
+    }
+
+    /// Asks a thread for what may be slow; `false`: it did not answer in time.
+    fn ask(&mut self, place: Place, exec: &Exec, wanted: &Arc<Wanted>, to: &mut Glance) -> bool {
+        if self.ready.is_none() {
+            self.ready = self.returned().or_else(|| self.another());
+        }
+        let Some(slow) = self.ready.take() else {
+            return false;
+        };
+        let exec = Exec {
+            argv: exec.argv.clone(),
+            argv_bytes: exec.argv_bytes,
+            euid: exec.euid,
+            ..Exec::default()
+        };
+        let asked = slow.ask.send((place, exec, wanted.clone()));
+        match asked.map(|()| slow.told.recv_timeout(PATIENCE)) {
+            Ok(Ok(told)) => {
+                (to.env, to.env_cut) = match told.env {
+                    Some((env, cut)) => (Some(env), cut),
+                    None => (None, false),
+                };
+                to.user = told.user;
+                self.ready = Some(slow);
+                true
+            }
+            Ok(Err(mpsc::RecvTimeoutError::Timeout)) => {
+                self.hanging.push(slow);
+                false
+            }
+            // it has ended, which it does not: whatever was wrong, the next one is new
+            Ok(Err(mpsc::RecvTimeoutError::Disconnected)) | Err(_) => false,
+        }
+    }
+
+    /// A thread that hung and has come back; its answer is of no use any more.
+    fn returned(&mut self) -> Option<Slow> {
+        let back = |slow: &Slow| slow.told.try_recv().is_ok();
+        let at = self.hanging.iter().position(back)?;
+        Some(self.hanging.swap_remove(at))
+    }
+
+    fn another(&mut self) -> Option<Slow> {
+        match self.hanging.len() < SLOW_MAX {
+            true => Slow::start().ok(),
+            false => None,
+        }
+    }
+}
+
+struct Told {
+    env: Option<(Vec<Text>, bool)>,
+    user: Text,
+}
+
+type Asked = (Place, Exec, Arc<Wanted>);
+
+/// A thread that reads what a process can make slow. It ends when nobody asks any more.
+#[derive(Debug)]
+struct Slow {
+    ask: mpsc::SyncSender<Asked>,
+    told: mpsc::Receiver<Told>,
+}
+
+impl Slow {
+    fn start() -> std::io::Result<Self> {
+        let (ask, asked) = mpsc::sync_channel::<Asked>(1);
+        let (tell, told) = mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name("glance".to_owned())
+            .spawn(move || {
+                for (place, exec, wanted) in asked {
+                    if tell.send(slowly(&place, &exec, &wanted)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+        Ok(Self { ask, told })
+    }
+}
+
+fn slowly(place: &Place, exec: &Exec, wanted: &Wanted) -> Told {
+    let env = match wanted.env {
+        EnvWanted::Nothing => None,
+        _ => place.environment(exec, &wanted.env),
+    };
+    let user = match wanted.user && exec.euid != 0 {
+        true => place.user(exec.euid).unwrap_or_default(),
+        false => Text::default(),
+    };
+    Told { env, user }
+}
