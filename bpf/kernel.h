@@ -69,6 +69,7 @@ struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	unsigned int i_nlink;
+	void *i_private;
 	__u32 i_generation;
 	__s64 i_ctime_sec; /* 6.11 */
 	__u32 i_ctime_nsec;
@@ -106,6 +107,13 @@ struct file {
 	unsigned int f_flags;
 	unsigned int f_mode;
 	void *private_data;
+};
+struct upid {
+	int nr;
+};
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
 };
 struct fdtable {
 	unsigned int max_fds;

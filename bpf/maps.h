@@ -70,6 +70,17 @@ struct {
 } processes SEC(".maps");
 
 /*
+ * mount namespace of a container -> its root cgroup: a process of the host that enters namespaces only
+ * (nsenter) is in no cgroup of the container
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} mntns_roots SEC(".maps");
+
+/*
  * start time of an interpreting process -> hash of its script's path, worked out by user space
  * from the arguments; until it is there, the second level does not answer for that process
  */

@@ -117,6 +117,8 @@ int BPF_PROG(on_sock_state, struct sock *sk, int oldstate, int newstate)
 	c = container_of_actor(s);
 	if (!c || !read_ends(sk, &e))
 		return 0;
+	if (e.rport == DNS_PORT)
+		open_dns_gates();
 	return use_ends(s, c, &e, newstate == TCP_LISTEN ? WIRE_LISTEN : WIRE_CONNECT, SLOT_SOCK);
 }
 
@@ -232,15 +234,25 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 {
 	struct sock *sk = sock_of(fd);
 	struct ends e;
-	__u8 head[4] = {};
+	__u8 head[8] = {};
 	__u32 question = 0;
 	__u64 n;
 	int told;
 
-	if (!sk || len < 17 || !read_ends(sk, &e) || e.proto != PROTO_UDP || peer_port(&e, name) != DNS_PORT)
+	if (!sk || len < 17 || !read_ends(sk, &e) || e.proto > PROTO_UDP || peer_port(&e, name) != DNS_PORT)
 		return 0;
 	if (bpf_probe_read_user(head, sizeof(head), (void *)buf))
 		return 0;
+	/*
+	 * TCP has the length before the message (RFC 1035, 4.2.2), in the same piece or in one before:
+	 * it is there when it fits, or when the number of questions stands behind it.
+	 */
+	if (e.proto == PROTO_TCP &&
+	    ((head[0] << 8 | head[1]) == len - 2 || ((head[6] << 8 | head[7]) == 1 && (head[4] << 8 | head[5]) != 1))) {
+		buf += 2;
+		len -= 2;
+		head[2] = head[4];
+	}
 	begin(s, WIRE_DNS, &s->actor);
 	s->e.num[0] = head[2] >> 7;
 	s->e.num[1] = e.family;
@@ -293,7 +305,10 @@ struct user_msghdr {
 	__u32 flags, pad2;
 };
 
-/* sendmsg, recvmsg: (fd, msghdr); sendmmsg, recvmmsg: (fd, mmsghdr[]), the first four messages */
+/*
+ * sendmsg, recvmsg: (fd, msghdr); sendmmsg, recvmmsg: (fd, mmsghdr[]), the first four messages;
+ * writev, readv: (fd, iovec[], count). The first piece, or the second when the first is a length.
+ */
 HANDLER(dns_message)
 {
 	struct user_msghdr m;
@@ -304,13 +319,20 @@ HANDLER(dns_message)
 	many = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret <= 0 || s->compat)
 		return 0;
-	n = many ? s->ret : 1;
+	n = many == 1 ? s->ret : 1;
 	for (__u32 i = 0; i < 4; i++) {
 		if (i >= n)
 			break;
-		if (bpf_probe_read_user(&m, sizeof(m), (void *)(s->args[1] + i * (sizeof(m) + 8))))
+		if (many == 2) {
+			m.iov = s->args[1];
+			m.iovlen = s->args[2];
+			m.name = 0;
+		} else if (bpf_probe_read_user(&m, sizeof(m), (void *)(s->args[1] + i * (sizeof(m) + 8)))) {
 			return 0;
+		}
 		if (bpf_probe_read_user(&iov, sizeof(iov), (void *)m.iov))
+			return 0;
+		if (iov.len == 2 && m.iovlen > 1 && bpf_probe_read_user(&iov, sizeof(iov), (void *)(m.iov + sizeof(iov))))
 			return 0;
 		use_dns(s, c, s->args[0], iov.base, iov.len, m.name);
 	}

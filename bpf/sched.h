@@ -183,12 +183,16 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	struct inode *inode;
 	const struct cred *cred;
 	unsigned long arg_start, arg_end;
-	__u32 mntns;
-	__u64 root;
+	__u32 mntns = mntns_of(task);
+	__u64 root, *entered;
 	struct tty_struct *tty;
 
 	if (!known) {
 		root = root_of_task(task);
+		if (!root && mntns != host_mntns) {
+			entered = bpf_map_lookup_elem(&mntns_roots, &mntns);
+			root = entered ? *entered : 0;
+		}
 		if (!root)
 			return 0;
 		admit(task, root, false);
@@ -202,7 +206,6 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	s = scratch_of(SLOT_EXEC);
 	if (!c || !s)
 		return 0;
-	mntns = mntns_of(task);
 	/* the runtime executing itself before it enters the container (runc init) */
 	if ((next.flags & PROCESS_SETUP) && mntns == host_mntns && host_mntns)
 		return 0;
@@ -250,6 +253,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 		c->mntns = mntns;
 		c->flags |= CONTAINER_STARTED;
 		s->e.flags |= WIRE_FIRST;
+		if (mntns != host_mntns)
+			bpf_map_update_elem(&mntns_roots, &mntns, &root, BPF_ANY);
 	}
 	next.mntns = c->mntns;
 	if (bpf_map_update_elem(&processes, &tgid, &next, BPF_ANY))
@@ -366,8 +371,9 @@ int BPF_PROG(on_cgroup_attach, struct cgroup *dst, const char *path, struct task
 	if (root == was)
 		return 0;
 	c = bpf_map_lookup_elem(&containers, &was);
-	if (c && (c->flags & CONTAINER_PROVISIONAL)) {
-		/* a service manager at work, or a container whose cgroup is not classified yet */
+	/* in a mount namespace of its own: a container, whose process must not leave before it is classified */
+	if (c && (c->flags & CONTAINER_PROVISIONAL) && (!p->mntns || p->mntns == host_mntns)) {
+		/* a service manager at work */
 		if (root)
 			p->cgroup = root;
 		else

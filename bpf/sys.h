@@ -33,6 +33,8 @@ enum handler {
 	H_DNS_MESSAGE,
 	H_SIGNAL,
 	H_MPROTECT,
+	H_HANDLE,
+	H_COMPAT_ARGS,
 	H_MAX,
 };
 
@@ -142,7 +144,8 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
 #if defined(__TARGET_ARCH_x86)
-	unsigned long nr = regs->orig_ax;
+	/* without the mark of the x32 table, whose numbers below 512 are the native ones */
+	unsigned long nr = regs->orig_ax & ~0x40000000UL;
 #else
 	unsigned long nr = regs->syscallno;
 #endif
@@ -458,10 +461,16 @@ static __always_inline int use_words(struct scratch *s, __u32 kind, __u32 op, __
 #if defined(__TARGET_ARCH_x86)
 #define NR_MMAP 9
 #define NR_MPROTECT 10
+#define NR_SHMAT 30
+#define NR_PERSONALITY 135
 #else
 #define NR_MMAP 222
 #define NR_MPROTECT 226
+#define NR_SHMAT 196
+#define NR_PERSONALITY 92
 #endif
+#define SHM_EXEC 0100000
+#define READ_IMPLIES_EXEC 0x400000
 
 /* Memory without a file that may be executed: what a packer or an injected program needs. */
 static __always_inline int executable_memory(struct scratch *s, __u32 nr, __u64 prot)
@@ -478,7 +487,11 @@ HANDLER(mmap)
 	struct file *file;
 
 	/* errors are the last page of the address space */
-	if (!(s->args[2] & PROT_EXEC) || (__u64)s->ret > -4096ULL)
+	if ((__u64)s->ret > -4096ULL)
+		return 0;
+	if (s->nr == NR_SHMAT)
+		return s->args[2] & SHM_EXEC ? executable_memory(s, NR_SHMAT, PROT_EXEC) : 0;
+	if (!(s->args[2] & PROT_EXEC))
 		return 0;
 	if (s->args[3] & MAP_ANONYMOUS)
 		return executable_memory(s, NR_MMAP, s->args[2]);
@@ -654,7 +667,7 @@ HANDLER(memfd)
 	return use_words(s, WIRE_MEMFD, 0, hash_string(s, 0, 0), 0, 1);
 }
 
-HANDLER(rare)
+static __always_inline int rare_call(struct scratch *s, __u64 about)
 {
 	begin(s, WIRE_RARE, &s->actor);
 	s->e.num[0] = s->nr;
@@ -663,7 +676,95 @@ HANDLER(rare)
 	s->e.num[3] = s->args[2];
 	s->e.num[4] = s->args[3];
 	s->e.num[5] = s->ret;
-	return use_words(s, WIRE_RARE, 0, s->nr, s->args[0] & 0xffff, 1);
+	return use_words(s, WIRE_RARE, 0, s->nr, about, 1);
+}
+
+HANDLER(rare)
+{
+	__u32 persona = s->args[0];
+
+	if (s->nr != NR_PERSONALITY)
+		return rare_call(s, s->args[0] & 0xffff);
+	/* asking, and the harmless ones, are part of many start-ups */
+	if (persona == 0xffffffff || !(persona & READ_IMPLIES_EXEC))
+		return 0;
+	return rare_call(s, persona);
+}
+
+/* open_by_handle_at: the call by itself, and the file that it opened */
+HANDLER(handle)
+{
+	struct file_facts f;
+	struct file *file;
+
+	rare_call(s, 0);
+	if (s->ret < 0)
+		return 0;
+	file = file_of(s->ret);
+	if (!file)
+		return 0;
+	read_facts(file, &f);
+	return use_file(s, file, &f, WIRE_FILE, open_op(&f), s->args[2], s->slot);
+}
+
+#if defined(__TARGET_ARCH_x86)
+/*
+ * Calls of the 32-bit table that keep their arguments in memory (socketcall, the first mmap) or name
+ * their operation first (ipc): goes on as the call of the native table that they come to. Another
+ * thread can change the memory meanwhile, as with every argument.
+ */
+SEC("tp_btf/sys_exit")
+int h_compat_args(void *ctx)
+{
+	struct scratch *s = scratch_of(SLOT_SYS);
+	__u32 words[6] = {}, op, nr;
+	struct gate g;
+
+	if (!s || !s->compat)
+		return 0;
+	op = s->args[0];
+	nr = s->nr;
+	if (nr == NR_SHMAT) { /* ipc(SHMAT, id, flags, ...) */
+		if ((op & 0xffff) != 21)
+			return 0;
+	} else {
+		if (bpf_probe_read_user(words, sizeof(words), (void *)(nr == NR_MMAP ? s->args[0] : s->args[1])))
+			return 0;
+		for (int i = 0; i < 6; i++)
+			s->args[i] = words[i];
+		if (nr != NR_MMAP) /* linux/net.h: SYS_SOCKET, SYS_BIND, SYS_CONNECT, SYS_ACCEPT, SYS_ACCEPT4 */
+			nr = op == 1 ? 41 : op == 2 ? 49 : op == 3 ? 42 : op == 5 ? 43 : op == 18 ? 288 : 0;
+	}
+	s->nr = nr;
+	g = gates[nr & (SYSCALLS - 1)];
+	if (nr && g.handler)
+		bpf_tail_call(ctx, &handlers, g.handler);
+	return 0;
+}
+#endif
+
+/* Whom a pidfd means, by the number of its own namespace; 0: cannot be told. */
+static __always_inline int pid_of_descriptor(__u32 fd)
+{
+	struct file *file = file_of(fd);
+	struct inode *inode;
+	unsigned long magic;
+	struct pid *pid;
+	int nr = 0;
+
+	if (!file)
+		return 0;
+	inode = BPF_CORE_READ(file, f_inode);
+	magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	if (magic == 0x50494446) /* pidfs, kernel commit cb12fd8e0dab (6.9) */
+		pid = BPF_CORE_READ(inode, i_private);
+	else if (magic == 0x09041934) /* anon_inode */
+		pid = BPF_CORE_READ(file, private_data);
+	else
+		return 0;
+	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		(BPF_CORE_READ(pid, level) & 31) * bpf_core_type_size(struct upid));
+	return nr;
 }
 
 HANDLER(signal)
@@ -673,7 +774,7 @@ HANDLER(signal)
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	begin(s, WIRE_SIGNAL, &s->actor);
 	s->e.num[0] = call == 1 ? s->args[2] : s->args[1];
-	s->e.num[1] = (int)s->args[0];
+	s->e.num[1] = call == 2 ? pid_of_descriptor(s->args[0]) : (int)s->args[0];
 	s->e.num[2] = s->ret;
 	/* signal 0 asks, and nothing more */
 	if (!s->e.num[0])

@@ -22,13 +22,21 @@ struct io_open {
 	struct open_how how;
 };
 struct io_rename {
-	int old_dfd;
+	int old_dfd, new_dfd;
 	struct filename *oldpath, *newpath;
 };
 struct io_unlink {
 	int dfd;
 	int flags;
 	struct filename *filename;
+};
+struct io_mkdir {
+	int dfd;
+	struct filename *filename;
+};
+struct io_link { /* symbolic links too: what they say starts nowhere, and is not joined */
+	int old_dfd, new_dfd;
+	struct filename *oldpath, *newpath;
 };
 struct io_kiocb {
 	__u8 opcode;
@@ -40,6 +48,9 @@ struct io_kiocb {
 #define URING_OPENAT2 28
 #define URING_RENAMEAT 35
 #define URING_UNLINKAT 36
+#define URING_MKDIRAT 37
+#define URING_SYMLINKAT 38
+#define URING_LINKAT 39
 #define NR_IO_URING_ENTER 426
 #define O_ACCMODE 3
 #define O_CREAT 0100
@@ -63,7 +74,7 @@ static __always_inline void put_name(struct scratch *s, int i, struct filename *
 	}
 }
 
-static __always_inline int uring_names(struct scratch *s, __u32 op, struct filename *one, struct filename *two, int dfd)
+static __always_inline int uring_names(struct scratch *s, __u32 op, struct filename *one, struct filename *two, int dfd, int dfd2)
 {
 	__u32 second;
 	int told;
@@ -85,6 +96,8 @@ static __always_inline int uring_names(struct scratch *s, __u32 op, struct filen
 	if (told == HIT)
 		return 0;
 	put_base(s, 2, dfd);
+	if (two)
+		put_base(s, 3, dfd2);
 	s->verdict = NOVEL;
 	if (told == WATCHED)
 		emit_watched(s, s->slot);
@@ -118,17 +131,27 @@ static __always_inline int submits(struct io_kiocb *req)
 		__u32 op = flags & O_CREAT ? FILE_CREATE : flags & O_ACCMODE ? FILE_WRITE : FILE_READ;
 
 		if (!uring_by_hooks)
-			return uring_names(s, op, BPF_CORE_READ(o, filename), NULL, BPF_CORE_READ(o, dfd));
+			return uring_names(s, op, BPF_CORE_READ(o, filename), NULL, BPF_CORE_READ(o, dfd), 0);
 	} else if (opcode == URING_RENAMEAT) {
 		struct io_rename *r = (void *)req;
 
 		if (!uring_by_hooks)
-			return uring_names(s, FILE_RENAME, BPF_CORE_READ(r, oldpath), BPF_CORE_READ(r, newpath), BPF_CORE_READ(r, old_dfd));
+			return uring_names(s, FILE_RENAME, BPF_CORE_READ(r, oldpath), BPF_CORE_READ(r, newpath), BPF_CORE_READ(r, old_dfd), BPF_CORE_READ(r, new_dfd));
 	} else if (opcode == URING_UNLINKAT) {
 		struct io_unlink *u = (void *)req;
 
 		if (!uring_by_hooks)
-			return uring_names(s, FILE_UNLINK, BPF_CORE_READ(u, filename), NULL, BPF_CORE_READ(u, dfd));
+			return uring_names(s, FILE_UNLINK, BPF_CORE_READ(u, filename), NULL, BPF_CORE_READ(u, dfd), 0);
+	} else if (opcode == URING_MKDIRAT) {
+		struct io_mkdir *m = (void *)req;
+
+		if (!uring_by_hooks)
+			return uring_names(s, FILE_MKDIR, BPF_CORE_READ(m, filename), NULL, BPF_CORE_READ(m, dfd), 0);
+	} else if (opcode == URING_LINKAT || opcode == URING_SYMLINKAT) {
+		struct io_link *l = (void *)req;
+
+		if (!uring_by_hooks)
+			return uring_names(s, opcode == URING_LINKAT ? FILE_LINK : FILE_SYMLINK, BPF_CORE_READ(l, oldpath), BPF_CORE_READ(l, newpath), BPF_CORE_READ(l, old_dfd), BPF_CORE_READ(l, new_dfd));
 	}
 	begin(s, WIRE_RARE, &s->actor);
 	s->e.num[0] = NR_IO_URING_ENTER;

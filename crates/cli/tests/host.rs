@@ -3,6 +3,8 @@
 
 #[path = "host/effects.rs"]
 mod effects;
+#[path = "host/evasion.rs"]
+mod evasion;
 #[path = "host/evidence.rs"]
 mod evidence;
 #[path = "host/faults.rs"]

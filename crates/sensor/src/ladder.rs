@@ -208,7 +208,12 @@ const fn plain(
 }
 
 const KINDS: &[Kind] = &[
-    plain("exec", &["on_exec"], "tp_btf/sched_process_exec", ""),
+    plain(
+        "exec",
+        &["on_exec"],
+        "tp_btf/sched_process_exec",
+        "scripts that an interpreter reads on standard input show as files that it opened; what a process of the host does in a container's namespaces before it runs a program there",
+    ),
     plain(
         "fork, exit",
         &["on_fork", "on_exit"],
@@ -224,10 +229,10 @@ const KINDS: &[Kind] = &[
     Kind {
         kind: "file open",
         hooks: &["file_open"],
-        hook_misses: "opens for the path alone (O_PATH)",
+        hook_misses: "opens for the path alone (O_PATH); use of a descriptor that was handed over by another process",
         programs: &["h_open", "h_openat"],
         mechanism: "sys_exit, file object; io_uring by the name it was given",
-        misses: "opens through io_uring are seen before links are followed, on kernels with its tracepoint (5.19)",
+        misses: "opens through io_uring are seen before links are followed, on kernels with its tracepoint (5.19); use of a descriptor that was handed over by another process",
         advice: LSM_ADVICE,
     },
     Kind {
@@ -275,7 +280,7 @@ const KINDS: &[Kind] = &[
     Kind {
         kind: "UNIX and UDP connect",
         hooks: &["socket_connect"],
-        hook_misses: "whether it succeeded",
+        hook_misses: "whether it succeeded; a UNIX peer's own name, where it is reached by a link",
         programs: &["h_connect"],
         mechanism: "sys_exit(connect), socket object",
         misses: "connects of UNIX and UDP sockets through io_uring show only as its use",
@@ -306,7 +311,7 @@ const KINDS: &[Kind] = &[
         "DNS questions and answers",
         &["h_dns_buffer", "h_dns_message"],
         "sys_exit on send and receive, open while somebody resolves",
-        "DNS over TLS and HTTPS; ports other than 53; messages through io_uring",
+        "DNS over TLS and HTTPS; ports other than 53; messages through io_uring, of 32-bit programs, or in many pieces",
     ),
     plain(
         "io_uring",

@@ -7,7 +7,7 @@ use crate::api::*;
 use crate::hash::{Key, op_number};
 use crate::ladder::{Ladder, hook_statuses};
 use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
-use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, dns_calls};
+use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, compat_calls, dns_calls};
 use crate::wire;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{
@@ -85,6 +85,8 @@ const ESSENTIAL: &[&str] = &[
 
 /// Most events that one call of [`Sensor::poll`] takes from the bulk ring.
 const BULK_BATCH: usize = 4096;
+/// Events of different processors may be this far out of order in one ring.
+const UNORDERED_NS: u64 = 10_000_000;
 /// How long the reader looks by itself after the last event.
 const AWAKE_NS: u64 = 20_000_000;
 /// How often it looks meanwhile: what an alert waits for at most.
@@ -134,6 +136,7 @@ pub struct Sensor {
     losses: Losses,
     last_tick: BootNs,
     awake_until: BootNs,
+    ends: Vec<Event>,
     syscalls_used: bool,
     misses: Vec<(MapFreeProgram, u64)>,
     // last: everything above holds references into the kernel only through descriptors
@@ -277,6 +280,7 @@ impl Sensor {
             },
             last_tick: BootNs(0),
             awake_until: BootNs(0),
+            ends: Vec::new(),
             syscalls_used: config.syscalls_used,
             misses,
             skel,
@@ -374,11 +378,16 @@ impl Sensor {
 
     fn drain(&mut self, sink: &mut dyn FnMut(Signal)) -> usize {
         let mut handed = 0;
+        // until when the bulk ring has been read: all of it, or up to its last event
+        let mut read_until = BootNs(u64::MAX);
         for alert in [true, false] {
             if alert {
                 self.rings[1].consume_raw();
             } else {
-                self.rings[0].consume_raw_n(BULK_BATCH);
+                let n = self.rings[0].consume_raw_n(BULK_BATCH);
+                if n >= BULK_BATCH as i32 {
+                    read_until = BootNs(0);
+                }
             }
             let events = {
                 let mut inbox = self
@@ -387,11 +396,23 @@ impl Sensor {
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
                 std::mem::take(&mut inbox.events)
             };
-            handed += events.len();
+            if let (false, BootNs(0), Some(last)) = (alert, read_until, events.back()) {
+                read_until = BootNs(last.boot.0.saturating_sub(UNORDERED_NS));
+            }
             for event in events {
+                // a container's end is told after its last acts, which are in the other ring
+                if matches!(event.kind, EventKind::CgroupRmdir { .. }) {
+                    self.ends.push(event);
+                    continue;
+                }
+                handed += 1;
                 self.control.note_script(&event);
                 sink(Signal::Event(event));
             }
+        }
+        for event in self.ends.extract_if(.., |e| e.boot < read_until) {
+            handed += 1;
+            sink(Signal::Event(event));
         }
         handed
     }
@@ -825,9 +846,17 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, ladder: &Ladder) {
             .ok()
             .filter(|n| *n < bss.gates.len());
         if let (Some(compat), Some(nr)) = (compat, native) {
-            // mmap of the 32-bit table has its descriptor elsewhere only in old_mmap (90), left out
             bss.gates[compat].compat = handler;
             bss.gates[compat].failures |= failures << 1;
+            bss.native_numbers[compat] = nr as u16;
+        }
+    }
+    for (compat, nr, handler) in compat_calls() {
+        // the gate of the native call says whether anything is left to do
+        let wanted = handler == Handler::CompatArgs || bss.gates[nr as usize].handler != 0;
+        if wanted && !missing.contains(&(handler as u8)) {
+            bss.gates[compat].compat = handler as u8;
+            bss.gates[compat].failures |= (bss.gates[nr as usize].failures & 1) << 1;
             bss.native_numbers[compat] = nr as u16;
         }
     }
@@ -876,6 +905,7 @@ struct Maps {
     containers: MapHandle,
     epochs: MapHandle,
     processes: MapHandle,
+    mntns_roots: MapHandle,
     sweep: Mutex<Sweep>,
     scripts: MapHandle,
     dense: Dense,
@@ -989,6 +1019,7 @@ impl Control {
                 containers: MapHandle::try_from(&m.containers)?,
                 epochs: MapHandle::try_from(&m.epochs)?,
                 processes: MapHandle::try_from(&m.processes)?,
+                mntns_roots: MapHandle::try_from(&m.mntns_roots)?,
                 sweep: Mutex::default(),
                 scripts: MapHandle::try_from(&m.scripts)?,
                 dense,
@@ -1165,6 +1196,10 @@ impl Control {
                     .maps
                     .containers
                     .update(&id, bytes_of(&c), MapFlags::EXIST);
+                if c.mntns != 0 {
+                    let key = c.mntns.to_ne_bytes();
+                    let _ = self.maps.mntns_roots.update(&key, &id, MapFlags::ANY);
+                }
             }
             mntns = c.mntns;
         }

@@ -26,6 +26,8 @@ pub(crate) enum Handler {
     DnsMessage,
     Signal,
     Mprotect,
+    Handle,
+    CompatArgs,
 }
 
 /// No such argument.
@@ -114,7 +116,7 @@ pub(crate) fn calls() -> Vec<Call> {
         call(old!(SYS_creat), 8, Open, 1),
         call(nr!(SYS_openat), 295, Openat, 0),
         call(437, 437, Openat, 1), // openat2
-        call(nr!(SYS_open_by_handle_at), 342, Rare, 0),
+        call(nr!(SYS_open_by_handle_at), 342, Handle, 0),
         files(old!(SYS_unlink), 10, path(4, NO, 0, NO, NO, NO)),
         files(nr!(SYS_unlinkat), 301, path(4, 0, 1, NO, NO, 2)),
         files(old!(SYS_rmdir), 40, path(6, NO, 0, NO, NO, NO)),
@@ -174,6 +176,10 @@ pub(crate) fn calls() -> Vec<Call> {
         call(447, 447, Rare, 0), // memfd_secret
         call(nr!(SYS_kill), 37, Signal, 0),
         call(nr!(SYS_tgkill), 270, Signal, 1),
+        call(nr!(SYS_tkill), 238, Signal, 0),
+        call(nr!(SYS_rt_sigqueueinfo), 178, Signal, 0),
+        call(nr!(SYS_rt_tgsigqueueinfo), 335, Signal, 1),
+        call(424, 424, Signal, 2), // pidfd_send_signal
         call(nr!(SYS_perf_event_open), 336, Rare, 0),
         call(nr!(SYS_userfaultfd), 374, Rare, 0),
         call(425, 425, Rare, 0), // io_uring_setup
@@ -198,7 +204,41 @@ pub(crate) fn calls() -> Vec<Call> {
         call(428, 428, Rare, 0), // open_tree
         call(430, 430, Rare, 0), // fsopen
         call(438, 438, Rare, 0), // pidfd_getfd
+        call(442, 442, Rare, 0), // mount_setattr
+        call(nr!(SYS_personality), 136, Rare, 0),
+        call(old!(SYS_mknod), 14, Rare, 0),
+        call(nr!(SYS_mknodat), 297, Rare, 0),
+        call(nr!(SYS_shmat), 397, Mmap, 1),
     ]
+}
+
+/// More ways to the same calls, in the 32-bit table only: its number, the native number of what it
+/// comes to, handler. Those with 16-bit ids and the ones that keep their arguments in memory.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn compat_calls() -> Vec<(usize, i64, Handler)> {
+    use Handler::*;
+    vec![
+        (23, libc::SYS_setuid, Credentials),
+        (46, libc::SYS_setgid, Credentials),
+        (70, libc::SYS_setreuid, Credentials),
+        (71, libc::SYS_setregid, Credentials),
+        (164, libc::SYS_setresuid, Credentials),
+        (170, libc::SYS_setresgid, Credentials),
+        (182, libc::SYS_chown, Path),
+        (16, libc::SYS_lchown, Path),
+        (95, libc::SYS_fchown, Path),
+        (22, libc::SYS_umount2, Mount),
+        (221, libc::SYS_fcntl, Dup),
+        (90, libc::SYS_mmap, CompatArgs),
+        (102, libc::SYS_socket, CompatArgs),
+        (117, libc::SYS_shmat, CompatArgs),
+    ]
+}
+
+/// There is no such table on other architectures.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn compat_calls() -> Vec<(usize, i64, Handler)> {
+    Vec::new()
 }
 
 /// Calls that carry DNS messages: native number, handler, and what it passes to the handler.
@@ -213,6 +253,8 @@ pub(crate) fn dns_calls() -> Vec<(i64, Handler, u8)> {
         (nr!(SYS_recvmsg), DnsMessage, 0),
         (nr!(SYS_sendmmsg), DnsMessage, 1),
         (nr!(SYS_recvmmsg), DnsMessage, 1),
+        (nr!(SYS_writev), DnsMessage, 2),
+        (nr!(SYS_readv), DnsMessage, 2),
     ]
 }
 
@@ -239,6 +281,8 @@ pub(crate) const HANDLER_PROGRAMS: &[(Handler, &str)] = &[
     (Handler::DnsMessage, "dns_message"),
     (Handler::Signal, "signal"),
     (Handler::Mprotect, "mprotect"),
+    (Handler::Handle, "handle"),
+    (Handler::CompatArgs, "compat_args"),
 ];
 
 #[cfg(test)]
@@ -257,6 +301,9 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for c in calls().iter().filter(|c| c.compat >= 0) {
             assert!(seen.insert(c.compat), "compat {} twice", c.compat);
+        }
+        for (compat, _, _) in compat_calls() {
+            assert!(seen.insert(compat as i64), "compat {compat} twice");
         }
     }
 
