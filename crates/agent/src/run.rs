@@ -205,6 +205,7 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
         docker_sockets: config.runtimes.docker_sockets.clone(),
         captures_dir: config.data_dir.join("captures"),
         freezes_dir: config.data_dir.join("freezes"),
+        node_network: None,
         program: sender::THIS_PROGRAM.into(),
         recipients: config.response.recipients.clone(),
     };

@@ -7,7 +7,7 @@
 
 use super::capture::{self, Keep};
 use super::docker::{self, Is, Known};
-use super::{freeze, kill};
+use super::{freeze, kill, net};
 use plimsoll_model::response::{Step, StepKind, StepOutcome};
 use plimsoll_model::{Container, ProcessKey};
 use std::net::IpAddr;
@@ -66,8 +66,8 @@ pub enum Action {
     },
     /// Forbids an address on this node.
     BlockAddress {
-        /// Address and prefix length.
-        address: (IpAddr, u8),
+        /// Addresses and prefix lengths.
+        addresses: Vec<(IpAddr, u8)>,
     },
     /// Stops the container.
     Stop {
@@ -82,11 +82,16 @@ pub enum Action {
     Undo {
         /// Which.
         kind: StepKind,
-        /// What its outcome said is needed for that.
+        /// What its outcome said is needed for that, and its parameters.
         notes: Vec<(String, String)>,
     },
     /// Looks whether a step that was interrupted had its effect; changes nothing.
-    Look(StepKind),
+    Look {
+        /// Which.
+        kind: StepKind,
+        /// Its parameters.
+        notes: Vec<(String, String)>,
+    },
 }
 
 /// What the effects need to know of this machine.
@@ -98,6 +103,8 @@ pub struct Machine {
     pub captures_dir: PathBuf,
     /// Where agent and watchdogs agree on what is frozen, and until when.
     pub freezes_dir: PathBuf,
+    /// The network namespace of the node, where that is not the one of its first process.
+    pub node_network: Option<PathBuf>,
     /// The program whose hidden commands are helpers of effects: this one.
     pub program: PathBuf,
     /// Keys to which captures are encrypted (age recipients).
@@ -114,11 +121,7 @@ pub fn action_of(step: &Step) -> Action {
         let ms = get(key).and_then(plimsoll_respond::parse_ms);
         Duration::from_millis(ms.unwrap_or(default))
     };
-    let prefixes = |key: &str| -> Vec<(IpAddr, u8)> {
-        let list = get(key).unwrap_or_default().split(',');
-        list.filter_map(|a| plimsoll_respond::parse_prefix(a.trim()))
-            .collect()
-    };
+    let prefixes = |key: &str| prefixes(get(key).unwrap_or_default());
     match step.kind {
         StepKind::Snapshot => Action::Snapshot,
         StepKind::Capture => Action::Capture {
@@ -140,9 +143,8 @@ pub fn action_of(step: &Step) -> Action {
         StepKind::BlockProgram => Action::BlockProgram {
             path: get("path").map(str::to_owned),
         },
-        StepKind::BlockAddress => match prefixes("address").first() {
-            Some(&address) => Action::BlockAddress { address },
-            None => Action::Elsewhere(step.kind),
+        StepKind::BlockAddress => Action::BlockAddress {
+            addresses: prefixes("address"),
         },
         StepKind::Stop => Action::Stop {
             grace: millis("grace", 10_000),
@@ -155,6 +157,12 @@ pub fn action_of(step: &Step) -> Action {
         | StepKind::Scale
         | StepKind::Rotate) => Action::Elsewhere(kind),
     }
+}
+
+fn prefixes(list: &str) -> Vec<(IpAddr, u8)> {
+    list.split(',')
+        .filter_map(|a| plimsoll_respond::parse_prefix(a.trim()))
+        .collect()
 }
 
 /// Acts, and looks whether that had its effect. May take as long as its action says.
@@ -175,7 +183,7 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             kind: StepKind::Pause,
             ..
         } => through_runtime(machine, target, Known::unpause),
-        Action::Look(kind) => look(machine, target, *kind),
+        Action::Look { kind, notes } => look(machine, target, *kind, notes),
         Action::Elsewhere(kind) => unavailable(format!(
             "{} is not available here: it needs an orchestrator's effector",
             kind.as_str()
@@ -195,11 +203,26 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             kind: StepKind::Freeze,
             ..
         } => freeze::thaw(machine, target),
-        Action::Isolate { .. }
-        | Action::BlockProgram { .. }
-        | Action::BlockAddress { .. }
-        | Action::Undo { .. } => unavailable("not available in this build".to_owned()),
+        Action::Isolate { allow } => net::isolate(target, allow),
+        Action::Undo {
+            kind: StepKind::Isolate,
+            ..
+        } => net::restore(target),
+        Action::BlockAddress { addresses } => net::block(machine, target, addresses),
+        Action::Undo {
+            kind: StepKind::BlockAddress,
+            notes,
+        } => net::unblock(machine, target, &blocked(notes)),
+        Action::BlockProgram { .. } | Action::Undo { .. } => {
+            unavailable("not available in this build".to_owned())
+        }
     }
+}
+
+/// The addresses of a step that is looked at or taken back.
+fn blocked(notes: &[(String, String)]) -> Vec<(IpAddr, u8)> {
+    let list = notes.iter().find(|(k, _)| k == "address");
+    list.map(|(_, v)| prefixes(v)).unwrap_or_default()
 }
 
 fn unavailable(why: String) -> StepOutcome {
@@ -221,7 +244,12 @@ fn through_runtime(
 }
 
 /// Whether a step that was interrupted holds: done or failed; unavailable: that cannot be told.
-fn look(machine: &Machine, target: &Target, kind: StepKind) -> StepOutcome {
+fn look(
+    machine: &Machine,
+    target: &Target,
+    kind: StepKind,
+    notes: &[(String, String)],
+) -> StepOutcome {
     let cannot_tell = || found(None);
     let holds = match kind {
         StepKind::KillTree => return cannot_tell(),
@@ -230,6 +258,8 @@ fn look(machine: &Machine, target: &Target, kind: StepKind) -> StepOutcome {
         StepKind::Remove => Is::Unknown,
         StepKind::Freeze => return found(freeze::holds(machine, &target.container)),
         StepKind::Thaw => return found(freeze::holds(machine, &target.container).map(|h| !h)),
+        StepKind::Isolate => return found(net::holds(target)),
+        StepKind::BlockAddress => return found(net::blocks(machine, target, &blocked(notes))),
         _ => return cannot_tell(),
     };
     let is = match docker::find(&machine.docker_sockets, target.container.id()) {

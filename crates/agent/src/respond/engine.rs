@@ -657,11 +657,18 @@ impl Engine {
         };
         let action = match deed {
             Deed::Step(_) => action_of(&step),
-            Deed::Look(_) => Action::Look(step.kind),
-            Deed::Undo(_) => Action::Undo {
+            Deed::Look(_) => Action::Look {
                 kind: step.kind,
-                notes: show::undo_notes(&live.order.steps()[i]),
+                notes: step.parameters.clone(),
             },
+            Deed::Undo(_) => {
+                let mut notes = show::undo_notes(&live.order.steps()[i]);
+                notes.extend(step.parameters.clone());
+                Action::Undo {
+                    kind: step.kind,
+                    notes,
+                }
+            }
         };
         let Some(container) = live
             .container

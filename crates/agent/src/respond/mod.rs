@@ -5,6 +5,8 @@
 //! | [`act`] | the boundary: an action in, an outcome out |
 //! | [`docker`], [`kill`] | effects through a runtime's socket; on one process tree |
 //! | [`freeze`] | stops every process for a bounded time, with a watchdog outside the agent |
+//! | `net` | cuts a container's network, forbids addresses: rules in network namespaces |
+//! | `place` | which processes are the container's |
 //! | [`engine`] | the thread: journal first, apply then, act last |
 //! | [`recall`] | plans and notifications of before this start, from the journal |
 //! | [`sender`] | the process that sends notifications |
@@ -18,6 +20,7 @@ pub mod docker;
 pub mod engine;
 pub mod freeze;
 pub mod kill;
+mod net;
 mod place;
 pub mod recall;
 pub mod sender;

@@ -54,12 +54,17 @@ impl Place {
 
     /// Whether the process is the container's now.
     pub(super) fn holds(&self, pid: u32) -> bool {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        self.path_of(pid).is_some_and(|p| is_below(&p, &self.path))
+    }
+
+    /// A process's path in the hierarchy that identifies the container.
+    pub(super) fn path_of(&self, pid: u32) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = match self.second {
             false => self.layout.path_in(&text),
             true => self.layout.path_in_second(&text),
         };
-        path.is_some_and(|p| is_below(p, &self.path))
+        path.map(str::to_owned)
     }
 
     /// Its processes, lowest number first.

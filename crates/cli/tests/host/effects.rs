@@ -240,39 +240,65 @@ pub(crate) fn agent_with(docker: &str, label: &str, steps: &str, more: &str) -> 
 }
 
 /// A Docker container, removed with the test.
-pub(crate) struct Docked<'a> {
-    agent: &'a Agent,
+pub(crate) struct Docked {
+    docker: String,
     pub(crate) name: &'static str,
 }
-impl<'a> Docked<'a> {
-    pub(crate) fn start(agent: &'a Agent, name: &'static str, more: &[&str], work: &str) -> Self {
+impl Docked {
+    pub(crate) fn start(docker: &str, name: &'static str, more: &[&str], work: &str) -> Self {
+        let this = Self {
+            docker: docker.to_owned(),
+            name,
+        };
+        this.call(&["rm", "-f", name]);
         let mut run = vec!["run", "-d", "--name", name];
         run.extend(more);
-        run.extend(["plimsoll-test/debian:1", "sh", "-c", work]);
-        agent.docker(&run);
-        Self { agent, name }
+        run.extend(["plimsoll-test/busybox:1", "sh", "-c", work]);
+        let out = this.call(&run);
+        assert!(out.status.success(), "{out:?}");
+        this
+    }
+    fn call(&self, args: &[&str]) -> std::process::Output {
+        let mut c = Command::new("docker");
+        c.args(["-H", &format!("unix://{}", self.docker)])
+            .args(args);
+        c.output().expect("run docker")
     }
     pub(crate) fn inspect(&self, format: &str) -> String {
-        let said = self.agent.docker(&["inspect", "-f", format, self.name]);
-        said.trim().to_owned()
+        let out = self.call(&["inspect", "-f", format, self.name]);
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
     pub(crate) fn pid(&self) -> u32 {
         let pid = self.inspect("{{.State.Pid}}");
         pid.parse().expect("a pid")
     }
+    pub(crate) fn address(&self) -> String {
+        self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+    }
+    pub(crate) fn target(&self) -> Target {
+        target(&self.inspect("{{.Id}}"), self.pid(), None)
+    }
     /// Detached: an exec into a container that the policy stops would not come back.
     pub(crate) fn exec(&self, work: &str) {
-        self.agent
-            .docker(&["exec", "-d", self.name, "sh", "-c", work]);
+        let out = self.call(&["exec", "-d", self.name, "sh", "-c", work]);
+        assert!(out.status.success(), "{out:?}");
+    }
+    /// Bytes of a file in it.
+    pub(crate) fn length(&self, path: &str) -> u64 {
+        let file = format!("/proc/{}/root{path}", self.pid());
+        std::fs::metadata(file).map_or(0, |m| m.len())
+    }
+    /// Whether a file in it goes on growing.
+    pub(crate) fn grows(&self, path: &str) -> bool {
+        let before = self.length(path);
+        std::thread::sleep(Duration::from_millis(500));
+        self.length(path) != before
     }
 }
-impl Drop for Docked<'_> {
+impl Drop for Docked {
     fn drop(&mut self) {
-        let sock = format!("unix://{}", self.agent.docker);
-        let _ = Command::new("docker")
-            .args(["-H", &sock, "rm", "-f", self.name])
-            .stdout(Stdio::null())
-            .status();
+        self.call(&["rm", "-f", self.name]);
     }
 }
 
@@ -286,14 +312,9 @@ fn a_frozen_container_goes_on_although_its_agent_was_killed() {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let label = "plimsoll-test=freeze";
     let mut agent = agent_with(&docker, "freeze", "[{freeze: {budget: 8s}}]", "");
-    // dropped by hand: the agent ends before the container
-    let pid = {
-        let it = Docked::start(&agent, "effect-freeze", &["--label", label], BUSY);
-        let pid = it.pid();
-        it.exec("cp /bin/ls /tmp/dropped; /tmp/dropped /");
-        std::mem::forget(it);
-        pid
-    };
+    let it = Docked::start(&docker, "effect-freeze", &["--label", label], BUSY);
+    let pid = it.pid();
+    it.exec("cp /bin/busybox /tmp/dropped; /tmp/dropped true");
     let frozen = || {
         let file = format!("/proc/{pid}/cgroup");
         let text = std::fs::read_to_string(file).expect("it runs");
@@ -308,8 +329,167 @@ fn a_frozen_container_goes_on_although_its_agent_was_killed() {
     agent.child.wait().expect("it ends");
     assert!(frozen() && !moves(pid), "it stands still without the agent");
     wait_until("the watchdog lets it go", || moves(pid));
-    drop(Docked {
-        agent: &agent,
-        name: "effect-freeze",
+}
+
+/// Takes what is sent to it over TCP.
+const PEER: &str = "sleep 600 | nc -l -p 7000 >/tmp/got & sleep 600";
+
+/// UDP broadcasts that have arrived where nobody listens, such as DHCP discoveries.
+fn broadcasts(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/snmp")).expect("it runs");
+    let mut udp = text.lines().filter(|l| l.starts_with("Udp:"));
+    let names = udp.next().expect("names").split_whitespace();
+    let numbers = udp.next().expect("numbers").split_whitespace();
+    let found = names.zip(numbers).find(|(name, _)| *name == "IgnoredMulti");
+    found.expect("the counter").1.parse().expect("a number")
+}
+
+fn undo(kind: StepKind) -> Action {
+    Action::Undo {
+        kind,
+        notes: Vec::new(),
+    }
+}
+
+#[test]
+fn isolation_cuts_what_is_established_and_raw_and_undo_gives_it_back() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let machine = machine(dir.path());
+    let far = Docked::start(&docker, "effect-far", &[], PEER);
+    let near = Docked::start(&docker, "effect-near", &[], PEER);
+    let (to_far, to_near) = (far.address(), near.address());
+    let talk = |to: &str| format!("while :; do echo x; sleep 0.1; done | nc {to} 7000 & ");
+    let work = format!("{} {} sleep 600", talk(&to_far), talk(&to_near));
+    let cut = Docked::start(&docker, "effect-cut", &[], &work);
+    wait_until("both hear it", || {
+        far.grows("/tmp/got") && near.grows("/tmp/got")
     });
+    let raw = || cut.exec("udhcpc -i eth0 -n -q -t 2 -T 1 -s /bin/true");
+    raw();
+    wait_until("raw packets arrive", || broadcasts(far.pid()) > 0);
+
+    let target = cut.target();
+    let allow = vec![(to_near.parse().expect("an address"), 32)];
+    let outcome = perform(&machine, &target, &Action::Isolate { allow });
+    eprintln!("{}", words(&outcome));
+    assert!(outcome.is_done(), "{}", words(&outcome));
+    assert!(words(&outcome).contains(&format!("{to_near} can be reached")));
+    assert!(
+        !words(&outcome).contains("CAP_NET_ADMIN"),
+        "Docker does not give it"
+    );
+    assert!(!far.grows("/tmp/got"), "the established connection is cut");
+    assert!(near.grows("/tmp/got"), "the allowed one goes on");
+    std::thread::sleep(Duration::from_secs(2));
+    let before = broadcasts(far.pid());
+    raw();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(broadcasts(far.pid()), before, "raw packets are cut too");
+
+    // an agent that has begun anew knows it by the rules alone
+    let look = Action::Look {
+        kind: StepKind::Isolate,
+        notes: Vec::new(),
+    };
+    assert!(perform(&machine, &target, &look).is_done());
+    let back = perform(&machine, &target, &undo(StepKind::Isolate));
+    assert!(back.is_done(), "{}", words(&back));
+    assert_eq!(perform(&machine, &target, &look).as_str(), "failed");
+    wait_until("the connection goes on", || far.grows("/tmp/got"));
+}
+
+#[test]
+fn a_network_that_others_use_too_is_not_cut() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let machine = machine(dir.path());
+    let isolate = |target: &Target| {
+        let outcome = perform(&machine, target, &Action::Isolate { allow: Vec::new() });
+        assert_eq!(outcome.as_str(), "unavailable", "{}", words(&outcome));
+        words(&outcome)
+    };
+    // the network of this process, which is the host's
+    let own = "del(.linux.namespaces[] | select(.type == \"network\"))";
+    let crun = Crun::start(versions()[0], "sleep 600", own);
+    assert!(isolate(&crun.target(None)).contains("host's network"));
+
+    let one = Docked::start(&docker, "effect-one", &[], "sleep 600");
+    let with = ["--network", "container:effect-one"];
+    let _two = Docked::start(&docker, "effect-two", &with, "sleep 600");
+    assert!(isolate(&one.target()).contains("not of the container"));
+}
+
+/// A network namespace of this test, and its end.
+struct Namespace(String);
+impl Namespace {
+    fn new() -> Self {
+        let this = Self(format!("plimsoll-effect-{}", std::process::id()));
+        this.ip(&["netns", "add", &this.0]);
+        this.ip(&["-n", &this.0, "link", "add", "d0", "type", "bridge"]);
+        this.ip(&["-n", &this.0, "addr", "add", "198.51.100.1/24", "dev", "d0"]);
+        this.ip(&["-n", &this.0, "link", "set", "d0", "up"]);
+        this
+    }
+    fn ip(&self, args: &[&str]) {
+        let out = Command::new("ip").args(args).output().expect("run ip");
+        assert!(out.status.success(), "ip {args:?}: {out:?}");
+    }
+    /// What `ping` in it says about an address: the kernel's refusal, or silence.
+    fn is_refused(&self, address: &str) -> bool {
+        let mut ping = Command::new("ip");
+        ping.args([
+            "netns", "exec", &self.0, "busybox", "ping", "-c1", "-W1", address,
+        ]);
+        let out = ping.output().expect("run busybox");
+        String::from_utf8_lossy(&out.stderr).contains("not permitted")
+    }
+}
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+fn forbidden_addresses_are_refused_on_the_node_and_free_after_undo() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let space = Namespace::new();
+    let mut machine = machine(dir.path());
+    // not in the namespace of this machine: others work there
+    machine.node_network = Some(format!("/run/netns/{}", space.0).into());
+    let it = Docked::start(&docker, "effect-block", &[], "sleep 600");
+    let target = it.target();
+    let list = "198.51.100.7, 198.51.100.16/28";
+    let addresses: Vec<_> = list
+        .split(", ")
+        .map(|a| plimsoll_respond::parse_prefix(a).expect("a prefix"))
+        .collect();
+    assert!(!space.is_refused("198.51.100.7"));
+    let block = Action::BlockAddress { addresses };
+    let outcome = perform(&machine, &target, &block);
+    assert!(outcome.is_done(), "{}", words(&outcome));
+    for (address, refused) in [("7", true), ("20", true), ("8", false), ("32", false)] {
+        let address = format!("198.51.100.{address}");
+        assert_eq!(space.is_refused(&address), refused, "{address}");
+    }
+    let back = Action::Undo {
+        kind: StepKind::BlockAddress,
+        notes: vec![("address".to_owned(), list.to_owned())],
+    };
+    assert!(perform(&machine, &target, &back).is_done());
+    assert!(!space.is_refused("198.51.100.7"));
+
+    let everything = vec![("0.0.0.0".parse().expect("an address"), 0)];
+    let everything = Action::BlockAddress {
+        addresses: everything,
+    };
+    assert_eq!(perform(&machine, &target, &everything).as_str(), "refused");
 }
