@@ -1,7 +1,8 @@
 //! Q7: what was written, dropped, deleted, run from memory.
 
+use crate::collected::{ACTS_MAX, Collected, place};
 use crate::network::counted;
-use crate::say::{Sentences, times};
+use crate::say::Sentences;
 use crate::tree::chain;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};
@@ -9,11 +10,9 @@ use plimsoll_model::event::FileEvent;
 use plimsoll_model::{
     BehaviourKind, EventKind, FileOp, Observation, Origin, RecordId, Stamp, Text,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-/// Distinct acts kept apart.
-const ACTS_MAX: usize = 20_000;
-/// Distinct acts of one kind that are listed one by one.
+/// Files that were made and run, listed one by one.
 const SHOWN: usize = 15;
 
 /// Kinds of trace, worst first.
@@ -48,21 +47,12 @@ impl Trace {
     }
 }
 
-struct Act {
-    count: u64,
-    first: Stamp,
-    last: Stamp,
-    who: String,
-    origin: Origin,
-    evidence: Vec<RecordId>,
-}
-
 /// Q7.
 pub(crate) fn files(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    let mut acts: HashMap<(Trace, String, Text), Act> = HashMap::new();
+    let mut acts: Collected<Trace> = Collected::new();
     let mut made: HashMap<Text, (Stamp, RecordId, String)> = HashMap::new();
     let mut ran: Vec<(Text, Stamp, RecordId, String)> = Vec::new();
-    let (mut failed, mut dropped) = (0u64, 0u64);
+    let mut failed = 0u64;
     about.observations(say.tally(), |id, o| {
         if let EventKind::File(f) = &o.event.kind {
             if f.result < 0 {
@@ -81,38 +71,13 @@ pub(crate) fn files(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErr
         {
             ran.push((e.exe.clone(), o.at, id.clone(), who(&o)));
         }
-        let Some((trace, what, origin)) = trace(&o) else {
-            return;
-        };
-        let key = (trace, what, o.program());
-        if acts.len() >= ACTS_MAX && !acts.contains_key(&key) {
-            dropped += 1;
-            return;
-        }
-        let act = acts.entry(key).or_insert_with(|| Act {
-            count: 0,
-            first: o.at,
-            last: o.at,
-            who: who(&o),
-            origin,
-            evidence: Vec::new(),
-        });
-        act.count += o.count.max(1);
-        act.first = act.first.min(o.at);
-        act.last = act.last.max(o.at);
-        if act.evidence.len() < crate::say::EVIDENCE_MAX {
-            act.evidence.push(id);
+        if let Some((trace, what, origin)) = trace(&o) {
+            acts.add(trace, what + &place(origin), id, &o);
         }
     })?;
     say_dropped_and_run(&made, &ran, say);
     let nothing = acts.is_empty();
-    say_acts(acts, say);
-    if dropped > 0 {
-        say.observed(
-            format!("{dropped} more acts are not listed: `plimsoll events --kind file` has them."),
-            [],
-        );
-    }
+    acts.say(Trace::words, "plimsoll events --kind file", say);
     if failed > 0 {
         say.observed(
             format!("{failed} more acts on files were tried and failed."),
@@ -246,51 +211,5 @@ fn say_dropped_and_run(
             ),
             [made_id, id],
         );
-    }
-}
-
-fn say_acts(acts: HashMap<(Trace, String, Text), Act>, say: &mut Sentences) {
-    let mut by_trace: BTreeMap<Trace, Vec<(String, Act)>> = BTreeMap::new();
-    for ((trace, what, _), act) in acts {
-        by_trace.entry(trace).or_default().push((what, act));
-    }
-    for (trace, mut list) in by_trace {
-        list.sort_by(|(a_what, a), (b_what, b)| {
-            (a.first.boot, a_what).cmp(&(b.first.boot, b_what))
-        });
-        let rest = list.split_off(list.len().min(SHOWN));
-        for (what, act) in &list {
-            let repeats = if act.count > 1 {
-                format!(", {} until {}", times(act.count), when(act.last.wall))
-            } else {
-                String::new()
-            };
-            let place = if act.origin == Origin::Unknown {
-                String::new()
-            } else {
-                format!(" ({})", act.origin.as_str())
-            };
-            say.observed(
-                format!(
-                    "{}: {what}{place}, by {} at {}{repeats}.",
-                    trace.words(),
-                    act.who,
-                    when(act.first.wall)
-                ),
-                &act.evidence,
-            );
-        }
-        if !rest.is_empty() {
-            let examples: Vec<&str> = rest.iter().take(3).map(|(what, _)| what.as_str()).collect();
-            say.observed(
-                format!(
-                    "{}: {} more, such as {}.",
-                    trace.words(),
-                    rest.len(),
-                    examples.join(", ")
-                ),
-                rest.iter().flat_map(|(_, act)| &act.evidence),
-            );
-        }
     }
 }

@@ -3,7 +3,8 @@
 use crate::records::{Body, Filter, Records, RecordsError};
 use plimsoll_model::names::Table;
 use plimsoll_model::{Container, Instance, Record, RecordId, RecordKind, WallNs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 /// Instances kept in memory; beyond it the oldest starts go first.
 const INSTANCES_MAX: usize = 100_000;
@@ -99,13 +100,27 @@ impl Directory {
         }
     }
 
+    /// Instances by the addresses of their interfaces.
+    pub(crate) fn by_address(&self) -> HashMap<IpAddr, Vec<&Known>> {
+        let mut by: HashMap<IpAddr, Vec<&Known>> = HashMap::new();
+        for known in self.known.values() {
+            for address in known
+                .container
+                .addresses
+                .iter()
+                .filter_map(|a| a.parse().ok())
+            {
+                by.entry(address).or_default().push(known);
+            }
+        }
+        by
+    }
+
     /// The instance whose interface had this address at that time.
     pub(crate) fn at_address(&self, address: &str, at: WallNs) -> Option<&Known> {
         self.known.values().find(|k| {
             let c = &k.container;
-            c.addresses.iter().any(|a| a == address)
-                && c.first_seen.wall <= at
-                && c.gone.is_none_or(|gone| gone.wall >= at)
+            c.addresses.iter().any(|a| a == address) && lived_at(c, at)
         })
     }
 
@@ -127,6 +142,11 @@ impl Directory {
             .filter(|k| same_name(&k.container) || same_role(&k.container))
             .max_by_key(|k| k.container.first_seen.wall)
     }
+}
+
+/// Whether a container is known to have been there at that time.
+pub(crate) fn lived_at(c: &Container, at: WallNs) -> bool {
+    c.first_seen.wall <= at && c.gone.is_none_or(|gone| gone.wall >= at)
 }
 
 /// Whether two instances belong to the same workload: same image configuration and role.

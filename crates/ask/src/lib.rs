@@ -13,18 +13,29 @@
 //! - What a container wrote about itself appears escaped in every sentence.
 //!
 //! Left out on purpose: where records come from ([`Records`] is implemented by the reader of the
-//! journal), verdicts, and questions for which nothing is collected yet: those say so.
+//! journal) and verdicts. What nothing collects yet is said as it is asked for: "no source for …",
+//! with the data that would bring it.
 #![forbid(unsafe_code)]
 
+mod access;
 mod after;
 mod baseline;
+mod collected;
 mod completeness;
 mod directory;
+mod escape;
+mod identity;
+mod image;
+mod lateral;
 mod network;
+mod opinions;
+mod persistence;
 mod question;
 mod records;
+mod response;
 mod say;
 mod scope;
+mod secrets;
 mod subject;
 mod tree;
 mod who;
@@ -99,12 +110,16 @@ pub fn ask(
         Question::Q6 => tree::lineage(&about, &mut sentences)?,
         Question::Q7 => after::files(&about, &mut sentences)?,
         Question::Q8 => network::contacts(&about, &mut sentences)?,
+        Question::Q9 => escape::reached(&about, &mut sentences)?,
+        Question::Q10 => identity::held(&about, &mut sentences)?,
+        Question::Q11 => secrets::read(&about, &mut sentences)?,
+        Question::Q12 => lateral::movement(&about, &mut sentences)?,
         Question::Q13 => scope::fingerprint(&about, &mut sentences)?,
+        Question::Q14 => image::vulnerabilities(&about, &mut sentences)?,
+        Question::Q15 => persistence::left(&about, &mut sentences)?,
         Question::Q16 => completeness::gaps(&about, &mut sentences)?,
-        later => sentences.unknown(format!(
-            "Nothing is known: there is no source for this question yet ({}).",
-            later.needs()
-        )),
+        Question::Q17 => access::access(&about, &mut sentences)?,
+        Question::Q18 => response::response(&about, &mut sentences)?,
     }
     let completeness = completeness::judge(&about, sentences.tally())?;
     Ok(sentences.answer(ask.question, &case, completeness))
@@ -169,6 +184,11 @@ fn interval(ask: &Ask, case: &Case, span: Option<Span>) -> Interval {
         (Question::Q4, None) => Interval {
             from: back(life_from, 24 * 60 * MINUTE),
             to: life_to,
+        },
+        // people act on after the container's end
+        (Question::Q18, _) => Interval {
+            from: life_from,
+            to: ask.now,
         },
         _ => Interval {
             from: life_from,

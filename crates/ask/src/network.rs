@@ -8,8 +8,8 @@ use crate::{About, AskError};
 use plimsoll_api::describe::{self, span};
 use plimsoll_model::event::{Connection, Dns};
 use plimsoll_model::{
-    Behaviour, BehaviourId, BehaviourKind, EventKind, Observation, ProcessKey, Record, RecordId,
-    RecordKind, SockAddr, Stamp, Text,
+    Behaviour, BehaviourId, BehaviourKind, Container, EventKind, Observation, ProcessKey, Record,
+    RecordId, RecordKind, SockAddr, Stamp, Text,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -397,16 +397,26 @@ pub(crate) fn counted(
     lead: &str,
     say: &mut Sentences,
 ) -> Result<bool, AskError> {
+    match about.container() {
+        Some(c) => counted_of(about, c, kinds, wanted, lead, say),
+        None => Ok(false),
+    }
+}
+
+/// The same of another container.
+pub(crate) fn counted_of(
+    about: &About<'_>,
+    container: &Container,
+    kinds: &[BehaviourKind],
+    wanted: impl Fn(&Behaviour) -> bool,
+    lead: &str,
+    say: &mut Sentences,
+) -> Result<bool, AskError> {
     const LISTED: usize = 12;
-    let Some(instance) = &about.case.instance else {
+    let (instance, digest) = (&container.instance, container.image.config_digest.as_ref());
+    let Some(facts) = about.baselines.of_image(digest, &container.role) else {
         return Ok(false);
     };
-    let own = about.container().and_then(|c| {
-        about
-            .baselines
-            .of_image(c.image.config_digest.as_ref(), &c.role)
-    });
-    let Some(facts) = own else { return Ok(false) };
     let known: HashMap<BehaviourId, &Behaviour> = facts
         .known
         .iter()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 macro_rules! questions {
-    ($($(#[$doc:meta])* $name:ident: $title:literal, $needs:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $title:literal;)*) => {
         /// A standard question.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Question { $(#[doc = $title] $name,)* }
@@ -15,38 +15,29 @@ macro_rules! questions {
             pub fn as_str(self) -> &'static str { match self { $(Question::$name => stringify!($name),)* } }
             /// The question in words.
             pub fn title(self) -> &'static str { match self { $(Question::$name => $title,)* } }
-            /// What has to be collected before it can be answered; empty: it can.
-            pub fn needs(self) -> &'static str { match self { $(Question::$name => $needs,)* } }
         }
     };
 }
 
 questions! {
-    Q1: "Which exact instance was it?", "";
-    Q2: "What was it doing, each process with its lineage?", "";
-    Q3: "Has this behaviour occurred before, here or elsewhere?", "";
-    Q4: "What changed in the period before?", "";
-    Q5: "What does the baseline expect, and was it valid for this image?", "";
-    Q6: "How did it start: lineage back to the entry point?", "";
-    Q7: "What was written, dropped, deleted, run from memory?", "";
-    Q8: "Whom did it contact, and which process dialled or resolved the name?", "";
-    Q9: "Were namespaces, mounts, host files or the node reached?", "escape analysis";
-    Q10: "Which identity did it hold, and what did it do with it?", "identities and what they may do";
-    Q11: "Which secrets could it read, and which did it read?", "an inventory of secrets";
-    Q12: "Was there lateral movement?", "joining the journals of several nodes";
-    Q13: "How far does it reach: containers, images, nodes, namespaces with this fingerprint?", "";
-    Q14: "Which known vulnerabilities are in packages really in use?", "package scans and advisories";
-    Q15: "What persistence was left behind?", "captures of the file system";
-    Q16: "Was the sensor blind at any time?", "";
-    Q17: "When did access start and end, is it still active?", "grouping into incidents";
-    Q18: "Who did what in response, and was anything destroyed before it was captured?", "response plans and captures";
-}
-
-impl Question {
-    /// Whether this release answers it.
-    pub fn is_answered(self) -> bool {
-        self.needs().is_empty()
-    }
+    Q1: "Which exact instance was it?";
+    Q2: "What was it doing, each process with its lineage?";
+    Q3: "Has this behaviour occurred before, here or elsewhere?";
+    Q4: "What changed in the period before?";
+    Q5: "What does the baseline expect, and was it valid for this image?";
+    Q6: "How did it start: lineage back to the entry point?";
+    Q7: "What was written, dropped, deleted, run from memory?";
+    Q8: "Whom did it contact, and which process dialled or resolved the name?";
+    Q9: "Were namespaces, mounts, host files or the node reached?";
+    Q10: "Which identity did it hold, and what did it do with it?";
+    Q11: "Which secrets could it read, and which did it read?";
+    Q12: "Was there lateral movement?";
+    Q13: "How far does it reach: containers, images, nodes, namespaces with this fingerprint?";
+    Q14: "Which known vulnerabilities are in packages really in use, and was it attested?";
+    Q15: "What persistence was left behind?";
+    Q16: "Was the sensor blind at any time?";
+    Q17: "When did access start and end, is it still active?";
+    Q18: "Who did what in response, and was anything destroyed before it was captured?";
 }
 
 impl fmt::Display for Question {

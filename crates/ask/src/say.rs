@@ -50,6 +50,11 @@ impl Sentences {
         self.say(StatementStatus::Unknown, text.into(), []);
     }
 
+    /// What nothing collected here can tell, and which later data would.
+    pub(crate) fn no_source(&mut self, what: &str, later: &str) {
+        self.unknown(format!("no source for {what}: {later} would bring it."));
+    }
+
     fn say<'a>(
         &mut self,
         status: StatementStatus,

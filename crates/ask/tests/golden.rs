@@ -6,64 +6,6 @@ mod scene;
 use plimsoll_ask::*;
 use plimsoll_model::*;
 use scene::*;
-use std::fmt::Write as _;
-use std::path::Path;
-
-/// Every answered question about `subject`, as text.
-fn answers(world: &World, baselines: &dyn Baselines, subject: &Subject, now: f64) -> String {
-    let mut text = String::new();
-    for question in Question::ALL.into_iter().filter(|q| q.is_answered()) {
-        let asked = Ask {
-            question,
-            subject: subject.clone(),
-            around_ns: None,
-            now: at(now).wall,
-        };
-        let a = ask(world, baselines, &asked).unwrap();
-        let _ = writeln!(text, "{} {}\n  about {}", a.question, a.title, a.subject);
-        for s in &a.statements {
-            let _ = writeln!(
-                text,
-                "  {:<8} {} {:?}",
-                s.status.as_str(),
-                s.text,
-                s.evidence
-            );
-        }
-        let c = &a.completeness;
-        let _ = writeln!(text, "  {} {}", c.level, c.summary);
-        for g in &c.gaps {
-            let _ = writeln!(
-                text,
-                "    gap {} {:?} {:?} {}",
-                g.stage, g.count, g.record, g.reason
-            );
-        }
-        for l in &c.limits {
-            let _ = writeln!(text, "    limit {l}");
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn check(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
-    if std::env::var_os("PLIMSOLL_UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    for (n, (is, should)) in text.lines().zip(expected.lines()).enumerate() {
-        assert_eq!(is, should, "{name}, line {}", n + 1);
-    }
-    assert_eq!(text.lines().count(), expected.lines().count(), "{name}");
-    assert!(
-        !text.contains('\x1b'),
-        "no control character reaches an answer"
-    );
-}
 
 /// The web server's shell drops a program, runs it and calls home; `web` had another image before.
 fn attack(world: &mut World) -> (Container, AlertId) {
@@ -330,25 +272,4 @@ fn what_is_not_there_is_said() {
     };
     assert!(one(Subject::Container("nobody".into())).starts_with("no container \"nobody\""));
     assert!(one(Subject::Alert(AlertId::parse("A-0").unwrap())).starts_with("no alert A-0"));
-}
-
-#[test]
-fn questions_without_a_source_say_so() {
-    let mut world = World::new();
-    let (_, alert) = attack(&mut world);
-    for question in Question::ALL.into_iter().filter(|q| !q.is_answered()) {
-        let asked = Ask {
-            question,
-            subject: Subject::Alert(alert.clone()),
-            around_ns: None,
-            now: at(40.0).wall,
-        };
-        let a = ask(&world, &Known, &asked).unwrap();
-        assert!(
-            a.statements[0]
-                .text
-                .contains("no source for this question yet"),
-            "{question}"
-        );
-    }
 }

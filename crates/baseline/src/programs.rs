@@ -1,6 +1,8 @@
 //! Programs by what they are for: shells, servers, tools. By base name, because images differ in
 //! where they put them; a name decides how an act is *described*, never that it is allowed.
 
+pub use plimsoll_model::paths::{is_runtime, name_of};
+
 /// Command shells.
 pub const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "csh", "tcsh", "fish", "rbash", "pwsh",
@@ -209,28 +211,6 @@ const MINERS: &[&str] = &[
     "bfgminer",
 ];
 
-/// Set-up programs of OCI runtimes, seen as the parent of a container's first program.
-const RUNTIMES: &[&str] = &[
-    "runc",
-    "crun",
-    "youki",
-    "runsc",
-    "kata-runtime",
-    "conmon",
-    "containerd-shim",
-    "containerd-shim-runc-v2",
-    "docker-runc",
-];
-
-/// The last component of a path, lossy.
-pub fn name_of(path: &[u8]) -> &str {
-    let start = path.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
-    let name = &path[start..];
-    // the kernel's mark of a removed file
-    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-    std::str::from_utf8(name).unwrap_or("")
-}
-
 /// `python3.11` → `python`, `php-fpm8.2` → `php-fpm`, `redis-server` as it is.
 fn stem(name: &str) -> &str {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -297,13 +277,4 @@ pub fn is_read_tool(path: &[u8]) -> bool {
 /// Whether a program is a known miner.
 pub fn is_miner(path: &[u8]) -> bool {
     listed(MINERS, path)
-}
-
-/// Whether a program belongs to an OCI runtime.
-pub fn is_runtime(path: &[u8]) -> bool {
-    let name = name_of(path);
-    // runc runs from a copy of itself in memory, so that a container cannot overwrite it
-    RUNTIMES.contains(&name)
-        || name.starts_with("runc:[")
-        || path.windows(17).any(|w| w == b"memfd:runc_cloned")
 }

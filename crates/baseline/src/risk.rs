@@ -21,11 +21,11 @@ use crate::programs::{
     is_runtime, is_server, is_shell, name_of,
 };
 use plimsoll_model::event::{Connection, DupTarget, Exec, FileEvent, MountCall, NamespaceCall};
+pub use plimsoll_model::paths::is_metadata;
 use plimsoll_model::{
     Ancestor, Behaviour, BehaviourKind, Container, DriftClass, Entry, EventKind, FileOp,
     Observation, Origin, Proto, Risk, SockAddr, Text,
 };
-use std::net::IpAddr;
 
 /// What an act is judged against.
 #[derive(Clone, Copy, Debug)]
@@ -1109,18 +1109,6 @@ const RARE_SYSCALLS: &[&str] = &[
     "unshare",
     "userfaultfd",
 ];
-
-/// Addresses of cloud metadata services: AWS, Azure, Google and most others; ECS tasks; Alibaba;
-/// Oracle; AWS over IPv6.
-pub fn is_metadata(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => matches!(
-            v4.octets(),
-            [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [192, 0, 0, 192]
-        ),
-        IpAddr::V6(v6) => v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
-    }
-}
 
 fn kernel_module(what: &str) -> Class {
     let reason = format!("{what} runs code in the host's kernel, or takes some out of it");

@@ -204,23 +204,14 @@ unknown.")]
 }
 
 fn ask_help() -> String {
-    let mut help =
-        String::from("Questions (in brackets: not answered yet, for want of a source):\n");
+    let mut help = String::from("Questions:\n");
     for question in Question::ALL {
-        let (open, close) = if question.is_answered() {
-            ("", "")
-        } else {
-            ("[", "]")
-        };
-        help += &format!(
-            "  {:<4} {open}{}{close}\n",
-            question.as_str(),
-            question.title()
-        );
+        help += &format!("  {:<4} {}\n", question.as_str(), question.title());
     }
     help += "
 Each sentence says whether it is observed, inferred or unknown, and names the records that show it.
-The answer ends with how complete the data behind it is. \"Unknown\" never means \"did not happen\".
+The answer ends with how complete the data behind it is. \"Unknown\" never means \"did not happen\";
+\"no source for …\" names what nothing here collects yet, and which data would bring it.
 
 Examples:
   plimsoll ask Q2 --alert A-… --around 5m

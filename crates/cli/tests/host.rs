@@ -19,6 +19,7 @@ mod rules;
 mod runtimes;
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -202,9 +203,10 @@ fn an_attack_in_a_short_container_is_alerted_and_answered_after_it_is_gone() {
         .expect("an id")
         .to_owned();
     assert_eq!(alert["output_fields"]["container.name"], "host-attack");
-    for q in ["Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8", "Q13", "Q16"] {
+    let mut told = BTreeMap::new();
+    for q in (1..=18).map(|n| format!("Q{n}")) {
         let answer = agent
-            .plimsoll(&["ask", q, "--alert", &id])
+            .plimsoll(&["ask", &q, "--alert", &id])
             .expect("an answer")
             .pop()
             .expect("one line");
@@ -222,6 +224,18 @@ fn an_attack_in_a_short_container_is_alerted_and_answered_after_it_is_gone() {
                 "{q}: {s}"
             );
         }
+        told.insert(q, answer["statements"].to_string());
+    }
+    // what this attack did is in the answer that asks for it
+    for (q, words) in [
+        ("Q11", "Credentials read: /etc/shadow"),
+        ("Q10", "uid 0"),
+        ("Q14", "did not come with the image: /tmp/dropped"),
+        ("Q14", "no source for known vulnerabilities"),
+        ("Q17", "not active in this container"),
+        ("Q18", "without a sealed capture"),
+    ] {
+        assert!(told[q].contains(words), "{q}: {}", told[q]);
     }
     let first = agent
         .plimsoll(&["ask", "Q1", "--alert", &id])

@@ -1,4 +1,4 @@
-//! Which paths matter to an attacker, and which parts of a path are mere noise.
+//! Which paths, programs and addresses matter to an attacker, and which parts of a path are mere noise.
 //!
 //! Promises: [`normalise`] replaces only parts that are volatile by construction (process numbers,
 //! uuids, digests, mktemp names), each by a word that says which; a path for which
@@ -10,6 +10,7 @@
 
 use crate::event::FileOp;
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 /// Why a path is no ordinary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -505,4 +506,47 @@ fn mktemp_stem(part: &[u8], temp: bool) -> Option<&[u8]> {
     ];
     let mixed = classes.iter().filter(|c| rand.iter().any(c)).count();
     (separated && mixed >= 2 && rand.iter().all(u8::is_ascii_alphanumeric)).then_some(stem)
+}
+
+/// Set-up programs of OCI runtimes, seen as the parent of a container's first program.
+const RUNTIMES: &[&str] = &[
+    "runc",
+    "crun",
+    "youki",
+    "runsc",
+    "kata-runtime",
+    "conmon",
+    "containerd-shim",
+    "containerd-shim-runc-v2",
+    "docker-runc",
+];
+
+/// The last component of a path, lossy.
+pub fn name_of(path: &[u8]) -> &str {
+    let start = path.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
+    let name = &path[start..];
+    // the kernel's mark of a removed file
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    std::str::from_utf8(name).unwrap_or("")
+}
+
+/// Whether a program belongs to an OCI runtime.
+pub fn is_runtime(path: &[u8]) -> bool {
+    let name = name_of(path);
+    // runc runs from a copy of itself in memory, so that a container cannot overwrite it
+    RUNTIMES.contains(&name)
+        || name.starts_with("runc:[")
+        || path.windows(17).any(|w| w == b"memfd:runc_cloned")
+}
+
+/// Addresses of cloud metadata services: AWS, Azure, Google and most others; ECS tasks; Alibaba;
+/// Oracle; AWS over IPv6.
+pub fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => matches!(
+            v4.octets(),
+            [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [192, 0, 0, 192]
+        ),
+        IpAddr::V6(v6) => v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
+    }
 }

@@ -5,6 +5,8 @@ use plimsoll_ask::*;
 use plimsoll_model::event::*;
 use plimsoll_model::record::{Lifecycle, Presence};
 use plimsoll_model::*;
+use std::fmt::Write as _;
+use std::path::Path;
 
 pub const S: u64 = 1_000_000_000;
 /// 2026-11-21T01:00:00Z, boot time 100000 s.
@@ -108,6 +110,11 @@ impl World {
             count: 1,
         };
         self.put(at(s), Some(&c.instance), Record::Observation(o))
+    }
+
+    /// An act of one process that came with the container.
+    pub fn act(&mut self, c: &Container, s: f64, who: &Ancestor, kind: EventKind) -> RecordId {
+        self.event(c, s, std::slice::from_ref(who), kind)
     }
 
     pub fn gap(
@@ -325,6 +332,25 @@ pub fn behaviour(kind: BehaviourKind, program: &str, operation: &str, object: &s
     }
 }
 
+/// What one question answers about a container that ends at 100 s.
+pub fn one(world: &World, question: Question, container: &str) -> plimsoll_api::Answer {
+    let asked = Ask {
+        question,
+        subject: Subject::Container(container.into()),
+        around_ns: None,
+        now: at(100.0).wall,
+    };
+    ask(world, &NoBaselines, &asked).unwrap()
+}
+
+/// Whether a sentence of this status holds all of these words.
+pub fn says(answer: &plimsoll_api::Answer, status: &str, words: &[&str]) -> bool {
+    let fits = |s: &&plimsoll_api::Statement| {
+        s.status.as_str() == status && words.iter().all(|w| s.text.contains(w))
+    };
+    answer.statements.iter().any(|s| fits(&s))
+}
+
 /// One baseline, of the image with digest `1…`.
 pub struct Known;
 
@@ -396,4 +422,71 @@ impl Baselines for Known {
     fn of_image(&self, image: Option<&Digest>, role: &str) -> Option<BaselineFacts> {
         (image == Some(&digest('1')) && role == "web").then(|| self.facts(&reference()))?
     }
+}
+
+/// Every question about `subject`, as text.
+pub fn answers(world: &World, baselines: &dyn Baselines, subject: &Subject, now: f64) -> String {
+    answers_to(&Question::ALL, world, baselines, subject, now)
+}
+
+/// The same of these questions.
+pub fn answers_to(
+    questions: &[Question],
+    world: &World,
+    baselines: &dyn Baselines,
+    subject: &Subject,
+    now: f64,
+) -> String {
+    let mut text = String::new();
+    for question in questions.iter().copied() {
+        let asked = Ask {
+            question,
+            subject: subject.clone(),
+            around_ns: None,
+            now: at(now).wall,
+        };
+        let a = ask(world, baselines, &asked).unwrap();
+        let _ = writeln!(text, "{} {}\n  about {}", a.question, a.title, a.subject);
+        for s in &a.statements {
+            let _ = writeln!(
+                text,
+                "  {:<8} {} {:?}",
+                s.status.as_str(),
+                s.text,
+                s.evidence
+            );
+        }
+        let c = &a.completeness;
+        let _ = writeln!(text, "  {} {}", c.level, c.summary);
+        for g in &c.gaps {
+            let _ = writeln!(
+                text,
+                "    gap {} {:?} {:?} {}",
+                g.stage, g.count, g.record, g.reason
+            );
+        }
+        for l in &c.limits {
+            let _ = writeln!(text, "    limit {l}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+pub fn check(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("PLIMSOLL_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    for (n, (is, should)) in text.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(is, should, "{name}, line {}", n + 1);
+    }
+    assert_eq!(text.lines().count(), expected.lines().count(), "{name}");
+    assert!(
+        !text.contains('\x1b'),
+        "no control character reaches an answer"
+    );
 }
