@@ -20,6 +20,7 @@ use crate::ledger::{Finding, Ledger};
 use crate::opinion::AlertIds;
 use crate::output::{Outputs, Shown};
 use crate::quota::{Kind, Quota};
+use crate::recorder::{self, Recorder};
 use crate::rules::{Engine, Fired, Loaded, Surroundings, Watched};
 use crate::shelf::{Shelf, Shelved, set_of};
 use plimsoll_baseline::{
@@ -77,6 +78,8 @@ pub struct Parts {
     pub glances: Arc<Glances>,
     /// Length of a slot.
     pub slot_seconds: u32,
+    /// What follows an alert.
+    pub recorder: recorder::Bounds,
 }
 
 /// Which instance is under which root cgroup. Gone ones stay for a while, so that losses counted
@@ -133,6 +136,8 @@ struct Live {
     baseline: Option<BaselineId>,
     cgroup_id: Option<u64>,
     block: Option<Block>,
+    /// Blocks that it had before: the recorder may still have their numbers.
+    past: Vec<Block>,
     /// Counters of the block when they were last read.
     counted: Vec<u64>,
     quota: Quota,
@@ -178,6 +183,7 @@ pub struct Pipeline {
     problems: Vec<String>,
     rules: Engine,
     watched: Watched,
+    recorder: Recorder,
     /// Paths whose every use is kept, known or not.
     sensitive: Vec<(PathPattern, Vec<FileOp>)>,
 }
@@ -196,6 +202,7 @@ impl Pipeline {
         let now = parts.clocks.boot();
         Self {
             ids: AlertIds::new(parts.ledger.origin()),
+            recorder: Recorder::new(parts.recorder),
             parts,
             live: HashMap::new(),
             services: HashMap::new(),
@@ -358,6 +365,9 @@ impl Pipeline {
             .is_none_or(|kind| live.quota.admit(kind, observation.event.boot.0));
         let container = live.container.clone();
         let all = behaviours(&observation, &container, &self.names);
+        let (kernel, event) = (&self.parts.kernel, &observation.event);
+        self.recorder
+            .note(event, &container.instance, &all, |d| kernel.use_key(d));
         let shelved = live
             .baseline
             .as_ref()
@@ -481,6 +491,11 @@ impl Pipeline {
             return self.keep(finding.observation);
         }
         self.totals.alerts += finding.alerts.len() as u64;
+        if let Some(instance) = finding.observation.instance.as_ref()
+            && !finding.alerts.is_empty()
+        {
+            self.recorder.want(instance);
+        }
         self.findings.push(finding);
     }
 
@@ -605,6 +620,38 @@ impl Pipeline {
         }
         // the room is used again by the next batch
         self.ordinary = ordinary;
+        self.record_minutes(false);
+    }
+
+    /// What the recorder has for the alerts of this batch, and what streams have brought.
+    fn record_minutes(&mut self, all: bool) {
+        let now = self.parts.clocks.boot();
+        let (live, shelf, anchor) = (&self.live, &self.parts.shelf, &self.parts.anchor);
+        let in_block = |instance: &Instance, number: u32| {
+            let live = live.get(instance)?;
+            let shelved = shelf.get(live.baseline.as_ref()?)?;
+            let blocks = live.block.iter().chain(live.past.iter().rev());
+            let within = |b: &&Block| (b.base..b.base + b.len).contains(&number);
+            let block = blocks.into_iter().find(within)?;
+            let known = shelved.baseline.entry(number - block.base)?;
+            Some(known.behaviour.clone())
+        };
+        let sources = recorder::Sources {
+            kernel: &*self.parts.kernel,
+            root: &|instance| live.get(instance)?.cgroup_id,
+            in_block: &in_block,
+            stamp: &|boot| anchor.stamp(boot),
+        };
+        for recording in self.recorder.due(now, all, &sources) {
+            let (at, about) = (recording.to, recording.instance.clone());
+            let record = Record::Recording(recording);
+            self.parts.ledger.record(&record, at, Some(&about));
+        }
+    }
+
+    /// Uses of containers that stream.
+    pub fn streamed(&mut self, uses: Vec<plimsoll_sensor::api::Use>) {
+        self.recorder.streamed(uses);
     }
 
     fn hand_over(&mut self, findings: Vec<Finding>, to: fn(&Ledger, Vec<Finding>) -> bool) {
@@ -653,6 +700,7 @@ impl Pipeline {
                         baseline: None,
                         cgroup_id: cgroup,
                         block: None,
+                        past: Vec::new(),
                         counted: Vec::new(),
                         quota: Quota::default(),
                         gone: None,
@@ -732,6 +780,13 @@ impl Pipeline {
             .filter(|(_, l)| over(l))
             .map(|(i, _)| i.clone())
             .collect();
+        if !gone.is_empty() {
+            // before what its counters stand for is forgotten
+            self.record_minutes(false);
+            let (live, kernel) = (&self.live, &*self.parts.kernel);
+            self.recorder
+                .bury(&gone, kernel, |i| live.get(i)?.cgroup_id);
+        }
         for instance in &gone {
             self.count_slot(instance, now);
             if let Some(id) = self.live.get(instance).and_then(|l| l.baseline.clone()) {
@@ -799,6 +854,8 @@ impl Pipeline {
         if live.block.map_or(0, |b| b.len) < wanted {
             if let Some(block) = live.block.take() {
                 self.blocks.give_back(block);
+                live.past.truncate(3);
+                live.past.push(block);
             }
             live.block = self.blocks.take(wanted);
             live.counted = match live.block {
@@ -1102,6 +1159,8 @@ impl Pipeline {
             ("glances", glances.seen),
             ("glances_too_late", glances.gone + glances.late),
             ("glances_passed_over", glances.passed_over),
+            ("recorder_names", self.recorder.len() as u64),
+            ("recorder_streams", self.recorder.streams() as u64),
         ];
         let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();
         let shelf = self.parts.shelf.problems().iter().cloned();
@@ -1123,6 +1182,7 @@ impl Pipeline {
         }
         self.slot(now);
         self.flush();
+        self.record_minutes(true);
         self.unsaved(usize::MAX)
     }
 }

@@ -112,7 +112,7 @@ pub struct Use {
 
 /// What the recorder holds of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recording {
+pub struct Reading {
     /// Oldest position that is still there (`None`: nothing is).
     pub first: Option<u64>,
     /// Position that comes next.

@@ -1164,7 +1164,7 @@ impl Control {
 
     /// What the recorder holds of a container from position `from` on; `None`: nothing was recorded
     /// of it. A container that has gone is kept for two minutes.
-    pub fn recording(&self, cgroup_id: u64, from: u64) -> Option<Recording> {
+    pub fn recording(&self, cgroup_id: u64, from: u64) -> Option<Reading> {
         self.maps.recorder.read(cgroup_id, from)
     }
 

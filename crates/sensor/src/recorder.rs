@@ -3,7 +3,7 @@
 //! Promises: an entry is handed over only when it was read whole (its position was the same before
 //! and after); what is missing is counted; chunks of containers that have gone come back.
 
-use crate::api::{RecorderState, Recording, Use};
+use crate::api::{Reading, RecorderState, Use};
 use crate::hash::Key;
 use crate::skel::types;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -164,12 +164,12 @@ impl Recorder {
     }
 
     /// What the recorder holds of a container from position `from` on.
-    pub(crate) fn read(&self, root: u64, from: u64) -> Option<Recording> {
+    pub(crate) fn read(&self, root: u64, from: u64) -> Option<Reading> {
         let recorder = self.recorder(root)?;
-        let mut recording = Recording {
+        let mut recording = Reading {
             next: recorder.pos,
             dropped: recorder.dropped,
-            ..Recording::default()
+            ..Reading::default()
         };
         let (last, held) = (recorder.pos / CHUNK, SLOTS.min(recorder.pos / CHUNK + 1));
         for lap in last + 1 - held..=last {

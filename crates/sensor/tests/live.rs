@@ -416,7 +416,7 @@ fn a_loaded_set_answers_in_the_kernel_and_counts() {
 }
 
 /// What a counter counted in each second of the recording: (when, how often).
-fn uses_of(recording: &Recording, dense: u32, now: u64) -> Vec<(u64, u64)> {
+fn uses_of(recording: &Reading, dense: u32, now: u64) -> Vec<(u64, u64)> {
     let of: Vec<&Use> = recording.uses.iter().filter(|u| u.dense == dense).collect();
     let counts = of
         .iter()
