@@ -110,7 +110,7 @@ pub struct Shared {
     pub glances: Arc<Glances>,
     /// The way to plans and notifications, once they have begun.
     pub response: OnceLock<Door>,
-    roots: Arc<Roots>,
+    pub(crate) roots: Arc<Roots>,
     jobs: crossbeam_channel::Sender<Job>,
 }
 
