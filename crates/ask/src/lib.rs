@@ -23,14 +23,11 @@ mod baseline;
 mod collected;
 mod completeness;
 mod directory;
-<<<<<<< HEAD
 mod escape;
 mod identity;
 mod image;
 mod lateral;
-=======
 pub mod minutes;
->>>>>>> fbecae9 (agent, ask, cli: an alert brings the minutes before it, known behaviour included)
 mod network;
 mod opinions;
 mod persistence;
