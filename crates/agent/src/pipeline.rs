@@ -16,7 +16,7 @@ use crate::dense::{self, Block, Blocks};
 use crate::gaps::Loss;
 use crate::glance::{Glances, Wanted};
 use crate::kernel::{Kernel, KernelError};
-use crate::ledger::{Finding, Ledger};
+use crate::ledger::{Finding, Ledger, ShownBy};
 use crate::opinion::AlertIds;
 use crate::output::{Outputs, Shown};
 use crate::quota::{Kind, Quota};
@@ -29,12 +29,13 @@ use plimsoll_baseline::{
 };
 use plimsoll_model::record::{Decision, Presence};
 use plimsoll_model::{
-    Alert, BaselineId, BaselineRef, Behaviour, BehaviourId, BootNs, Container, ContainerState,
-    Drift, Event, EventKind, FileOp, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
+    Alert, AlertId, BaselineId, BaselineRef, Behaviour, BehaviourId, BootNs, Container,
+    ContainerState, Drift, Event, EventKind, FileOp, Gap, GapScope, Instance, Observation, Record,
+    Stage, Stamp,
 };
 use plimsoll_sensor::api::Watch;
 use plimsoll_workload::{ApiNews, Out, Question, Scan};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -45,6 +46,8 @@ pub const BATCH: usize = 64;
 pub const BLOCK_MAX: u32 = 4096;
 /// Changed baselines written out at a time.
 pub const SAVES_MAX: usize = 4;
+/// Alerts of which it is known what shows them; those whose burst has ended are forgotten.
+const SHOWN_BY_MAX: usize = 8192;
 /// Baselines that nobody uses stay in memory this long.
 const SLEEP_AFTER_NS: u64 = 600_000_000_000;
 
@@ -177,6 +180,8 @@ pub struct Pipeline {
     numbered: BTreeMap<u32, Numbered>,
     ids: AlertIds,
     findings: Vec<Finding>,
+    /// What shows the alerts whose bursts are open.
+    shown_by: HashMap<AlertId, Arc<ShownBy>>,
     ordinary: Vec<Ordinary>,
     slot_from: BootNs,
     totals: Totals,
@@ -194,6 +199,8 @@ struct Ordinary {
     at: Stamp,
     about: Option<Instance>,
     dict: Option<[u8; 48]>,
+    /// For an alert that supersedes: what showed the first record of it.
+    shown_by: Option<Arc<ShownBy>>,
 }
 
 impl Pipeline {
@@ -212,6 +219,7 @@ impl Pipeline {
             blocks: Blocks::new(dense::KERNEL_NUMBERS..dense::NUMBERS),
             numbered: BTreeMap::new(),
             findings: Vec::new(),
+            shown_by: HashMap::new(),
             ordinary: Vec::new(),
             slot_from: now,
             totals: Totals::default(),
@@ -352,18 +360,18 @@ impl Pipeline {
     fn observe(&mut self, observation: Observation) {
         self.totals.observations += 1;
         self.names.note(&observation);
-        let Some(live) = observation
-            .instance
-            .as_ref()
-            .and_then(|i| self.live.get_mut(i))
-        else {
-            let fired = self.judge_rules(&observation, None);
+        let instance = observation.instance.as_ref();
+        let live = instance.and_then(|i| self.live.get(i));
+        let container = live.map(|l| l.container.clone());
+        // first, because what rules flag is not learned
+        let fired = self.judge_rules(&observation, container.as_deref());
+        let live = instance.and_then(|i| self.live.get_mut(i));
+        let (Some(container), Some(live)) = (container, live) else {
             return self.raise(observation, None, Vec::new(), fired, &[]);
         };
         // everything is judged; what is known may be too much to keep
         let kept = quota_kind(&observation.event.kind)
             .is_none_or(|kind| live.quota.admit(kind, observation.event.boot.0));
-        let container = live.container.clone();
         let all = behaviours(&observation, &container, &self.names);
         let (kernel, event) = (&self.parts.kernel, &observation.event);
         self.recorder
@@ -374,7 +382,9 @@ impl Pipeline {
             .and_then(|id| self.parts.shelf.get_mut(id));
         let drifts = match shelved {
             Some(shelved) => {
-                let verdict = shelved.baseline.observe(&observation, &container, &all);
+                let flag = self.rules.flag(&fired);
+                let baseline = &mut shelved.baseline;
+                let verdict = baseline.observe_flagged(&observation, &container, &all, flag);
                 shelved.dirty |= !verdict.is_known();
                 let dense = observation.event.dense;
                 if (1..dense::KERNEL_NUMBERS).contains(&dense)
@@ -390,7 +400,6 @@ impl Pipeline {
             }
             None => judge(&observation, &container, None, &all).drifts,
         };
-        let fired = self.judge_rules(&observation, Some(&container));
         self.watch_repeats(&observation, &container, &fired);
         if drifts.is_empty() && fired.is_empty() && self.is_counted_repeat(&observation) {
             return;
@@ -461,6 +470,7 @@ impl Pipeline {
             observation,
             drifts: Vec::new(),
             alerts: Vec::new(),
+            shown_by: Arc::default(),
         };
         for drift in drifts {
             let ids = &mut self.ids;
@@ -496,7 +506,19 @@ impl Pipeline {
         {
             self.recorder.want(instance);
         }
+        self.remember_what_shows(&finding);
         self.findings.push(finding);
+    }
+
+    fn remember_what_shows(&mut self, finding: &Finding) {
+        if self.shown_by.len() >= SHOWN_BY_MAX {
+            let open: HashSet<&AlertId> = self.burst.open_alerts().collect();
+            self.shown_by.retain(|id, _| open.contains(id));
+        }
+        for alert in &finding.alerts {
+            let shown_by = finding.shown_by.clone();
+            self.shown_by.insert(alert.id.clone(), shown_by);
+        }
     }
 
     /// Equal acts by the same rule in the same instance are one burst.
@@ -558,11 +580,18 @@ impl Pipeline {
         self.write(Record::Observation(observation), at, about, dict);
     }
 
-    /// A repeat whose count is due: supersedes the first record of its alert.
+    /// A repeat whose count is due: supersedes the first record of its alert, shown by the same
+    /// observation.
     fn repeat(&mut self, alert: Alert) {
-        let (at, about) = (alert.last, alert.instance.clone());
+        let shown_by = self.shown_by.get(&alert.id).cloned();
         self.show(&alert);
-        self.write(Record::Alert(alert), at, about, None);
+        self.ordinary.push(Ordinary {
+            at: alert.last,
+            about: alert.instance.clone(),
+            record: Record::Alert(alert),
+            dict: None,
+            shown_by: Some(shown_by.unwrap_or_default()),
+        });
     }
 
     fn show(&self, alert: &Alert) {
@@ -597,6 +626,7 @@ impl Pipeline {
             at,
             about,
             dict,
+            shown_by: None,
         });
     }
 
@@ -614,6 +644,11 @@ impl Pipeline {
         }
         let mut ordinary = std::mem::take(&mut self.ordinary);
         for o in ordinary.drain(..) {
+            if let (Record::Alert(alert), Some(shown_by)) = (&o.record, &o.shown_by) {
+                let ledger = &self.parts.ledger;
+                ledger.supersede(alert.clone(), shown_by.clone());
+                continue;
+            }
             if !self.parts.ledger.record(&o.record, o.at, o.about.as_ref()) {
                 self.forget(o.dict);
             }
