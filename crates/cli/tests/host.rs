@@ -1,6 +1,8 @@
 //! The whole spine on real containers and real eBPF: needs root and the environment that
 //! `scripts/test` makes; left out (and said so there) without it.
 
+#[path = "host/completeness.rs"]
+mod completeness;
 #[path = "host/effects.rs"]
 mod effects;
 #[path = "host/evasion.rs"]
@@ -17,6 +19,8 @@ mod response;
 mod rules;
 #[path = "host/runtimes.rs"]
 mod runtimes;
+#[path = "host/stage.rs"]
+mod stage;
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -162,6 +162,8 @@ struct Inbox {
 struct Losses {
     seen: HashMap<(u64, usize), u64>,
     node: [u64; 5],
+    /// Told of containers before the node's counters had it (they are read at another moment).
+    early: [u64; 5],
     since: BootNs,
     broken: u64,
 }
@@ -429,11 +431,33 @@ impl Sensor {
                 sink(Signal::Event(event));
             }
         }
-        for event in self.ends.extract_if(.., |e| e.boot < read_until) {
+        let over: Vec<Event> = self.ends.extract_if(.., |e| e.boot < read_until).collect();
+        for event in over {
             handed += 1;
+            self.last_losses(event.cgroup_id, sink);
             sink(Signal::Event(event));
         }
         handed
+    }
+
+    /// What was lost of a container that ends, while its counters are still there.
+    fn last_losses(&mut self, cgroup_id: u64, sink: &mut dyn FnMut(Signal)) {
+        let (from, to) = (self.losses.since, boot_now());
+        for (i, n) in self.control.losses_of(cgroup_id).into_iter().enumerate() {
+            let seen = self.losses.seen.get(&(cgroup_id, i)).copied();
+            let count = n.saturating_sub(seen.unwrap_or_default());
+            if count > 0 {
+                self.losses.seen.insert((cgroup_id, i), n);
+                self.losses.early[i] += count;
+                sink(Signal::Loss(Loss {
+                    stage: STAGES[i],
+                    cgroup_id,
+                    count,
+                    from,
+                    to,
+                }));
+            }
+        }
     }
 
     #[allow(unsafe_code)]
@@ -496,8 +520,11 @@ impl Sensor {
         };
         let cpu = self.control.cpu_totals();
         if cpu.lost != self.losses.node {
-            let mut by_container = [0u64; 5];
-            for (id, lost) in self.control.container_losses() {
+            let mut by_container = std::mem::take(&mut self.losses.early);
+            let living = self.control.container_losses();
+            let there: HashSet<u64> = living.iter().map(|(id, _)| *id).collect();
+            self.losses.seen.retain(|(id, _), _| there.contains(id));
+            for (id, lost) in living {
                 for (i, n) in lost.into_iter().enumerate() {
                     let seen = self.losses.seen.entry((id, i)).or_default();
                     if n > *seen {
@@ -509,7 +536,9 @@ impl Sensor {
             }
             for i in 0..5 {
                 // what no living container accounts for
-                let rest = (cpu.lost[i] - self.losses.node[i]).saturating_sub(by_container[i]);
+                let all = cpu.lost[i] - self.losses.node[i];
+                let rest = all.saturating_sub(by_container[i]);
+                self.losses.early[i] = by_container[i].saturating_sub(all);
                 if rest > 0 {
                     tell(STAGES[i], 0, rest);
                 }
@@ -1515,6 +1544,19 @@ impl Control {
             total.l2_hits += word(&cpu, 80);
         }
         total
+    }
+
+    /// Losses of one container (or one that ends) so far, by stage.
+    fn losses_of(&self, cgroup_id: u64) -> [u64; 5] {
+        let mut c = types::container::default();
+        let found = self
+            .maps
+            .containers
+            .lookup(&cgroup_id.to_ne_bytes(), MapFlags::ANY);
+        if let Ok(Some(bytes)) = found {
+            copy_into(&mut c, &bytes);
+        }
+        c.lost
     }
 
     fn container_losses(&self) -> Vec<(u64, [u64; 5])> {
