@@ -27,7 +27,6 @@ mod escape;
 mod identity;
 mod image;
 mod lateral;
-pub mod minutes;
 mod network;
 mod opinions;
 mod persistence;

@@ -424,11 +424,7 @@ impl<'a> Compiler<'a> {
         }
         let mut parts = vec![root];
         for exception in &item.exceptions {
-            let found = self.exception(exception, source);
-            for (_, code, message) in std::mem::take(&mut self.warnings) {
-                self.findings.warn(code, &exception.trail, message);
-            }
-            match found {
+            match self.exception(exception, source) {
                 Ok(node) => parts.extend(node.map(|n| self.graph.add_node(Node::Not(n)))),
                 Err(wrong) if wrong.unknown && item.skip_if_unknown_filter => {
                     self.findings
@@ -967,20 +963,9 @@ impl<'a> Compiler<'a> {
             at: 0,
             right_at: 0,
         };
-        self.check(&check, source)
-    }
-}
-
-/// A value that is made of fields; with a blank in it, Falco quotes it and it is a text.
-fn transformer(text: &str) -> Option<syntax::Operand> {
-    if text.contains(' ') {
-        return None;
-    }
-    match syntax::parse_operand_prefix(text) {
-        Ok((operand @ syntax::Operand::Transform { .. }, len)) if len == text.len() => {
-            Some(operand)
-        }
-        _ => None,
+        let node = self.check(&check, source);
+        self.warnings.clear();
+        node
     }
 }
 
@@ -998,13 +983,13 @@ fn exception_side(part: &OneOrMany, lists: bool) -> Result<Right, String> {
             }
             Ok(Right::List(list_literals(inner)))
         }
-        (OneOrMany::One(text), false) => Ok(match transformer(text) {
-            Some(operand) => Right::Operand(operand),
-            None => Right::Literal(list_literals(text).pop().unwrap_or(Literal {
+        (OneOrMany::One(text), false) => match list_literals(text).pop() {
+            Some(literal) => Ok(Right::Literal(literal)),
+            None => Ok(Right::Literal(Literal {
                 text: Vec::new(),
                 quoted: true,
             })),
-        }),
+        },
         (OneOrMany::Many(items), true) => {
             let mut literals = Vec::new();
             for item in items {

@@ -326,7 +326,6 @@ fn novel(h: &Hierarchy) {
                                 }
                             }
                             Signal::Loss(l) => lost += l.count,
-                            Signal::Stream(_) => {}
                         }
                     })
                     .unwrap();

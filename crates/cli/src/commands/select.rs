@@ -180,7 +180,7 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    pub(crate) fn look(&mut self, seen: Seen) -> Option<(RecordId, Record)> {
+    fn look(&mut self, seen: Seen) -> Option<(RecordId, Record)> {
         match seen.body {
             Body::Record(record) => Some((seen.id, record)),
             Body::Pruned => {
