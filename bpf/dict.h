@@ -9,24 +9,38 @@
 #ifndef PLIMSOLL_DICT_H
 #define PLIMSOLL_DICT_H
 
-#include "emit.h"
+#include "recorder.h"
 
 enum consult { HIT = 0, NEW = 1, WATCHED = 2, GONE = 3 };
 enum verdict { NOVEL = 0, KNOWN = 1, WATCH = 2 };
 
-static __always_inline void count(struct l1_value *v)
+static __always_inline __u64 *counter_of(struct l1_value *v)
 {
 	__u32 index = v->dense;
-	__u64 *n;
+	__u64 *n = NULL;
 
-	if (index && index < DENSE_MAX) {
+	if (index && index < DENSE_MAX)
 		n = bpf_map_lookup_elem(&dense, &index);
-		if (n) {
-			__sync_fetch_and_add(n, 1);
-			return;
-		}
+	return n ? n : &v->count;
+}
+
+static __always_inline void count(struct l1_value *v)
+{
+	__sync_fetch_and_add(counter_of(v), 1);
+}
+
+/* A use in a new epoch, or of a container that streams. */
+static __noinline void note_use(struct l1_key *k, struct l1_value *v, __u64 root)
+{
+	__u32 now = epoch;
+
+	/* two CPUs may both come here: two entries with their running counts do no harm */
+	if (v->epoch != now) {
+		v->epoch = now;
+		record_use(k, v->dense, *(volatile __u64 *)counter_of(v), root);
 	}
-	__sync_fetch_and_add(&v->count, 1);
+	if (streaming)
+		stream_use(k, v->dense, root);
 }
 
 static __always_inline void start_key(struct l1_key *k, struct process *p, __u32 kind, __u32 op)
@@ -39,18 +53,18 @@ static __always_inline void start_key(struct l1_key *k, struct process *p, __u32
 /* What an entry must carry to count: the node's generation and the container's. */
 static __always_inline __u32 generation_of(__u64 root)
 {
-	__u32 at = root & (EPOCHS - 1), *epoch = bpf_map_lookup_elem(&epochs, &at);
+	__u32 at = root & (EPOCHS - 1), *own = bpf_map_lookup_elem(&epochs, &at);
 
-	return generation + (epoch ? *epoch : 0);
+	return generation + (own ? *own : 0);
 }
 
 /* Whatever is remembered about a container is void from now on. */
 static __always_inline void forget_all(__u64 root)
 {
-	__u32 at = root & (EPOCHS - 1), *epoch = bpf_map_lookup_elem(&epochs, &at);
+	__u32 at = root & (EPOCHS - 1), *own = bpf_map_lookup_elem(&epochs, &at);
 
-	if (epoch)
-		__sync_fetch_and_add(epoch, 1);
+	if (own)
+		__sync_fetch_and_add(own, 1);
 }
 
 /* First level. NEW elects this CPU to go on to decide and settle. */
@@ -64,6 +78,8 @@ static __always_inline int consult(struct l1_key *k, __u64 root)
 
 	if (v && v->generation == gen) {
 		count(v);
+		if (v->epoch != epoch || streaming)
+			note_use(k, v, root);
 		if (v->state == L1_WATCH)
 			return WATCHED;
 		cpu = cpu_state();
@@ -174,6 +190,13 @@ static __always_inline __u32 next_dense(void)
 	return n;
 }
 
+static __always_inline void record_first(struct scratch *s, struct l1_value *v)
+{
+	record_use(&s->key, v->dense, *(volatile __u64 *)counter_of(v), s->actor.cgroup);
+	if (streaming)
+		stream_use(&s->key, v->dense, s->actor.cgroup);
+}
+
 /* Second phase: remembers a known behaviour, or emits and remembers a new one. */
 __noinline int settle(__u32 slot, int alert_class)
 {
@@ -192,6 +215,7 @@ __noinline int settle(__u32 slot, int alert_class)
 		return 0;
 	}
 	v.generation = generation_of(root);
+	v.epoch = epoch;
 	if (s->verdict == KNOWN) {
 		v.state = L1_KNOWN;
 		if (s->index < c->dense_len)
@@ -199,6 +223,7 @@ __noinline int settle(__u32 slot, int alert_class)
 		count(&v);
 		bpf_map_update_elem(&l1, &s->key, &v, BPF_ANY);
 		cpu->l2_hits++;
+		record_first(s, &v);
 		return 0;
 	}
 	v.state = s->verdict == WATCH ? L1_WATCH : L1_EMITTED;
@@ -211,6 +236,7 @@ __noinline int settle(__u32 slot, int alert_class)
 		return 0;
 	}
 	bpf_map_update_elem(&l1, &s->key, &v, BPF_ANY);
+	record_first(s, &v);
 	return 0;
 }
 

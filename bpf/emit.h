@@ -15,6 +15,8 @@ static __always_inline void begin(struct scratch *s, __u16 kind, struct process 
 	s->used = 0;
 	s->e.kind = kind;
 	s->e.boot_ns = bpf_ktime_get_boot_ns();
+	if (epoch != (__u32)(s->e.boot_ns >> EPOCH_SHIFT))
+		epoch = s->e.boot_ns >> EPOCH_SHIFT;
 	s->e.cpu = bpf_get_smp_processor_id();
 	s->e.tgid = ids >> 32;
 	s->e.tid = (__u32)ids;

@@ -191,6 +191,8 @@ __s64 boot_to_wall_ns = 0;
 __u64 dns_until_ns = 0;
 /* until then the reader looks by itself every millisecond: no need to wake it (boot clock) */
 __u64 reader_until_ns = 0;
+/* of the recorder: boot clock in units of 2^30 ns */
+__u32 epoch = 0;
 /* calls that name files by path: which arguments (0xff: none) */
 struct path_call {
 	__u8 op, dfd, path, dfd2, path2, mode;

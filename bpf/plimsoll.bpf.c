@@ -6,10 +6,11 @@
  * siphash.h  keyed hashing              path.h   paths and origins from kernel objects
  * maps.h     state and its bounds       emit.h   records, quotas, losses
  * task.h     cgroups, credentials       dict.h   the dictionary (first and second level)
+ * recorder.h the minutes before an alert
  * sched.h    processes and cgroups      sys.h    system calls by kind      net.h  sockets, DNS
  * lsm.h      security hooks (BPF-LSM or fentry)   calls.h  single calls (fexit)   uring.h  io_uring
  *
- * Left out here: the recorder and enforcement, which have their own issue.
+ * Left out here: enforcement, which has its own issue.
  */
 #include "calls.h"
 #include "uring.h"

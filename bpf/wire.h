@@ -112,8 +112,48 @@ struct l1_value {
 	__u32 state;
 	__u32 generation;
 	__u32 dense; /* index of the counter, 0: count below */
-	__u32 pad;
+	__u32 epoch; /* in which it was recorded last */
 	__u64 count;
+};
+
+/*
+ * One use of a first-level entry in the recorder, or in the stream of an incident. The count is
+ * the running one of its counter: what was counted in this epoch is the difference to the next
+ * entry of the same counter in a later epoch. In the stream it is 1.
+ */
+struct recorder_entry {
+	__u32 pos; /* low bits of the position, written last; in the stream: stream.id */
+	__u32 when; /* boot time in units of 2^23 ns */
+	__u32 dense; /* counter, 0: see key */
+	__u32 count; /* low bits */
+	__u32 tgid;
+	__u32 code; /* of the l1_key */
+	__u64 key; /* without a counter: sip4(actor ^ object[0], object[1], object[2] ^ object[3], code << 32 | flags) */
+};
+
+#define EPOCH_SHIFT 30
+#define RECORDER_CHUNK 256 /* entries */
+#define RECORDER_SLOTS 32 /* chunks that one container can own */
+
+struct recorder_slot {
+	__u32 chunk; /* number + 1, 0: none */
+	__u32 lap; /* which turn of the positions it holds: position / RECORDER_CHUNK */
+};
+
+/* The recorder of a container, by its root cgroup. */
+struct recorder {
+	struct bpf_spin_lock lock; /* of pos */
+	__u32 owned; /* chunks */
+	__u64 pos; /* entries written so far */
+	__u64 dropped; /* positions without a chunk */
+	struct recorder_slot slots[RECORDER_SLOTS];
+};
+
+/* A container that streams each use of its first-level entries, by its root cgroup. */
+struct stream {
+	__u32 id;
+	__u32 pad;
+	__u64 lost; /* the ring was full */
 };
 
 struct wire_event {

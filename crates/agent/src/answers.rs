@@ -12,14 +12,15 @@ use crate::shelf::{DOCUMENT_BYTES_MAX, ShelfError};
 use crate::{machine, past, view};
 use plimsoll_api::protocol::BaselineSelector;
 use plimsoll_api::types::{
-    BaselineCounts, DoctorState, JournalStatus, Refusal, SensorStatus, time,
+    BaselineCounts, DoctorState, JournalStatus, RecorderSpan, RecorderStatus, Refusal,
+    SensorStatus, time,
 };
 use plimsoll_api::{self as api, DoctorRow, Failure, FailureCode, Item, Request};
 use plimsoll_baseline::baseline::{Approval, DecideError};
 use plimsoll_baseline::{Baseline, Change, Select};
 use plimsoll_evidence::Reader;
 use plimsoll_model::record::Decision;
-use plimsoll_model::{BaselineId, BehaviourId, Stamp};
+use plimsoll_model::{BaselineId, BehaviourId, BootNs, Stamp};
 use plimsoll_sensor::api::HookStatus;
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -357,6 +358,27 @@ fn sensor(shared: &Shared) -> SensorStatus {
         processes: c.processes,
         run_time_ns: c.run_time_ns,
         map_bytes: c.map_bytes,
+        recorder: recorder(shared),
+    }
+}
+
+fn recorder(shared: &Shared) -> RecorderStatus {
+    let state = shared.kernel.recorder();
+    let now = shared.clocks.boot();
+    let span = |&(root, oldest, entries): &(u64, BootNs, u64)| {
+        Some(RecorderSpan {
+            instance: shared.roots.get(root)?.to_string(),
+            seconds: now.0.saturating_sub(oldest.0) / 1_000_000_000,
+            entries,
+        })
+    };
+    let mut spans: Vec<RecorderSpan> = state.spans.iter().filter_map(span).collect();
+    spans.sort_by_key(|s| s.seconds);
+    RecorderStatus {
+        bytes: state.bytes,
+        used_bytes: state.used,
+        dropped: state.dropped,
+        spans,
     }
 }
 

@@ -35,6 +35,7 @@ use crate::machine;
 use crate::output::{Outputs, Sink};
 use crate::past::{Past, down_gap, look_back, recovery_gaps};
 use crate::pipeline::{Ask, BATCH, Parts, Pipeline, Roots, SAVES_MAX};
+use crate::recorder;
 use crate::respond::{BeginError, Beginning, Door, Responder};
 use crate::rules::capabilities::refused;
 use crate::rules::watcher::{Health, Watcher, at_start};
@@ -109,7 +110,7 @@ pub struct Shared {
     pub glances: Arc<Glances>,
     /// The way to plans and notifications, once they have begun.
     pub response: OnceLock<Door>,
-    roots: Arc<Roots>,
+    pub(crate) roots: Arc<Roots>,
     jobs: crossbeam_channel::Sender<Job>,
 }
 
@@ -311,6 +312,10 @@ impl Agent {
             roots: shared.roots.clone(),
             glances: shared.glances.clone(),
             slot_seconds: config.learning.slot_seconds,
+            recorder: recorder::Bounds {
+                stream_ns: u64::from(config.recorder.stream_seconds) * 1_000_000_000,
+                stream_uses: config.recorder.stream_uses,
+            },
         });
         let watcher = Watcher::new(
             config.rules.clone(),
@@ -457,6 +462,19 @@ impl Shared {
                 });
             }
             Signal::Loss(loss) => self.note(&loss),
+            Signal::Stream(uses) => {
+                let count = uses.len() as u64;
+                let (from, to) = (uses.first().map(|u| u.at), uses.last().map(|u| u.at));
+                if self.jobs.try_send(Box::new(|p| p.streamed(uses))).is_err() {
+                    self.note(&KernelLoss {
+                        stage: Stage::Queue,
+                        cgroup_id: 0,
+                        count,
+                        from: from.unwrap_or_default(),
+                        to: to.unwrap_or_default(),
+                    });
+                }
+            }
         }
     }
 

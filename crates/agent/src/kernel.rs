@@ -4,7 +4,8 @@
 //! for tests, replays and benches. Nothing here decides anything.
 
 use plimsoll_sensor::api::{
-    HookStatus, KernelCounters, Known, SeedProcess, Signal, Watch, WatchedPath,
+    HookStatus, KernelCounters, Known, Reading, RecorderState, SeedProcess, Signal, Watch,
+    WatchedPath,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -87,6 +88,19 @@ pub trait Kernel: Send + Sync {
     fn counts(&self, first: u32, len: u32) -> Vec<u64>;
     /// Counters of the kernel side.
     fn counters(&self) -> KernelCounters;
+    /// What the recorder holds of a container from a position on.
+    fn recording(&self, cgroup_id: u64, from: u64) -> Option<Reading>;
+    /// What stands for a first-level key in uses without a counter.
+    fn use_key(&self, dict: &[u8; 48]) -> u64;
+    /// Each use of this container comes as a signal from now on; the id that they carry.
+    ///
+    /// # Errors
+    /// When too many stream.
+    fn start_stream(&self, cgroup_id: u64) -> Result<u32, KernelError>;
+    /// Ends that; how many uses were lost.
+    fn stop_stream(&self, cgroup_id: u64) -> u64;
+    /// What the recorder holds.
+    fn recorder(&self) -> RecorderState;
 }
 
 /// What is running on the kernel side, as the agent needs it.
@@ -146,6 +160,21 @@ impl Kernel for plimsoll_sensor::Control {
     }
     fn counters(&self) -> KernelCounters {
         plimsoll_sensor::Control::counters(self)
+    }
+    fn recording(&self, cgroup_id: u64, from: u64) -> Option<Reading> {
+        plimsoll_sensor::Control::recording(self, cgroup_id, from)
+    }
+    fn use_key(&self, dict: &[u8; 48]) -> u64 {
+        plimsoll_sensor::Control::use_key(self, dict)
+    }
+    fn start_stream(&self, cgroup_id: u64) -> Result<u32, KernelError> {
+        Ok(plimsoll_sensor::Control::start_stream(self, cgroup_id)?)
+    }
+    fn stop_stream(&self, cgroup_id: u64) -> u64 {
+        plimsoll_sensor::Control::stop_stream(self, cgroup_id)
+    }
+    fn recorder(&self) -> RecorderState {
+        plimsoll_sensor::Control::recorder(self)
     }
 }
 

@@ -45,6 +45,32 @@ pub struct Finding {
     pub drifts: Vec<Drift>,
     /// The alerts about it.
     pub alerts: Vec<Alert>,
+    /// Told under which leaf the observation is.
+    pub shown_by: Arc<ShownBy>,
+}
+
+/// The leaf of the observation that shows an alert, once the journal has given it one: what counts
+/// more of the same later names it too.
+#[derive(Debug, Default)]
+pub struct ShownBy(AtomicU64);
+
+impl ShownBy {
+    /// The leaf; `None`: the journal has not come to it, or does not keep it.
+    pub fn leaf(&self) -> Option<u64> {
+        self.0.load(Ordering::Acquire).checked_sub(1)
+    }
+    fn set(&self, leaf: Option<u64>) {
+        let stored = leaf.map_or(0, |leaf| leaf.saturating_add(1));
+        self.0.store(stored, Ordering::Release);
+    }
+}
+
+/// Lets an alert, and the drift in it, name the observation that shows it.
+fn name_evidence(alert: &mut Alert, id: Option<&RecordId>) {
+    alert.evidence = id.into_iter().cloned().collect();
+    if let AlertSource::Drift(drift) = &mut alert.source {
+        drift.observation = id.cloned();
+    }
 }
 
 /// Told of a durable alert and its leaf.
@@ -186,6 +212,23 @@ impl Ledger {
         }
         let kept = self.with(|w| w.submit(stored(record, at, about)).is_ok()) == Some(true);
         self.settle(kept, at, about, 1);
+        kept
+    }
+
+    /// Hands over an alert that counts more of what an earlier record of it began; it names the same
+    /// observation. `false`: there was no room, and that is counted.
+    pub fn supersede(&self, mut alert: Alert, shown_by: Arc<ShownBy>) -> bool {
+        let (at, about) = (alert.last, alert.instance.clone());
+        let (origin, instance) = (self.origin.clone(), about.clone());
+        // by the journal's thread: the first record may still be in the queue before this one
+        let write = move |journal: &mut Journal| {
+            let id = shown_by.leaf().map(|leaf| RecordId { origin, leaf });
+            name_evidence(&mut alert, id.as_ref());
+            let record = stored(&Record::Alert(alert), at, instance.as_ref());
+            journal.append_with(record, false, Box::new(drop));
+        };
+        let kept = self.with(|w| w.run_holding(ALERT_BYTES, false, write).is_ok()) == Some(true);
+        self.settle(kept, at, about.as_ref(), 1);
         kept
     }
 
@@ -474,6 +517,9 @@ enum How {
     Quietly,
 }
 
+/// Bytes that an alert holds in memory, about.
+const ALERT_BYTES: usize = 2048;
+
 /// Bytes that a finding holds in memory, about.
 fn held_by(finding: &Finding) -> usize {
     let argv = finding.observation.lineage.iter().flat_map(|a| &a.argv);
@@ -486,7 +532,7 @@ fn held_by(finding: &Finding) -> usize {
         _ => 0,
     };
     let lineages = finding.drifts.iter().map(|_| 1024 + words).sum::<usize>();
-    1024 + words + of_exec + lineages + finding.alerts.len() * 2048
+    1024 + words + of_exec + lineages + finding.alerts.len() * ALERT_BYTES
 }
 
 fn append_findings(
@@ -518,11 +564,9 @@ fn append_findings(
             let record = stored(&Record::Drift(drift.clone()), at, instance.as_ref());
             journal.append_with(record, how != How::Quietly, Box::new(drop));
         }
+        finding.shown_by.set(id.as_ref().map(|id| id.leaf));
         for alert in &mut finding.alerts {
-            alert.evidence = id.iter().cloned().collect();
-            if let AlertSource::Drift(drift) = &mut alert.source {
-                drift.observation.clone_from(&id);
-            }
+            name_evidence(alert, id.as_ref());
             let record = stored(&Record::Alert(alert.clone()), at, instance.as_ref());
             journal.append_with(record, true, durable_after(at.boot, told, alert));
         }

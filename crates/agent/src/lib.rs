@@ -20,6 +20,7 @@
 //! | [`rules`] | rules in the Falco language: loaded, reloaded, judged |
 //! | [`ledger`], [`past`] | the journal as we write and as we find it |
 //! | [`respond`] | what is done about alerts, in which order |
+//! | [`recorder`] | the minutes before an alert, and the stream after it |
 //! | [`gaps`] | losses until they are journalled |
 //! | [`server`], [`answers`] | the socket, and what it says |
 //! | [`clock`], [`dense`], [`quota`], [`latency`], [`opinion`], [`view`], [`files`], [`machine`] | small pure or plain parts |
@@ -52,6 +53,7 @@ pub mod output;
 pub mod past;
 pub mod pipeline;
 pub mod quota;
+pub mod recorder;
 pub mod respond;
 pub mod rules;
 pub mod run;

@@ -16,10 +16,11 @@ use crate::dense::{self, Block, Blocks};
 use crate::gaps::Loss;
 use crate::glance::{Glances, Wanted};
 use crate::kernel::{Kernel, KernelError};
-use crate::ledger::{Finding, Ledger};
+use crate::ledger::{Finding, Ledger, ShownBy};
 use crate::opinion::AlertIds;
 use crate::output::{Outputs, Shown};
 use crate::quota::{Kind, Quota};
+use crate::recorder::{self, Recorder};
 use crate::rules::{Engine, Fired, Loaded, Surroundings, Watched};
 use crate::shelf::{Shelf, Shelved, set_of};
 use plimsoll_baseline::{
@@ -28,12 +29,13 @@ use plimsoll_baseline::{
 };
 use plimsoll_model::record::{Decision, Presence};
 use plimsoll_model::{
-    Alert, BaselineId, BaselineRef, Behaviour, BehaviourId, BootNs, Container, ContainerState,
-    Drift, Event, EventKind, FileOp, Gap, GapScope, Instance, Observation, Record, Stage, Stamp,
+    Alert, AlertId, BaselineId, BaselineRef, Behaviour, BehaviourId, BootNs, Container,
+    ContainerState, Drift, Event, EventKind, FileOp, Gap, GapScope, Instance, Observation, Record,
+    Stage, Stamp,
 };
 use plimsoll_sensor::api::Watch;
 use plimsoll_workload::{ApiNews, Out, Question, Scan};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -44,6 +46,8 @@ pub const BATCH: usize = 64;
 pub const BLOCK_MAX: u32 = 4096;
 /// Changed baselines written out at a time.
 pub const SAVES_MAX: usize = 4;
+/// Alerts of which it is known what shows them; those whose burst has ended are forgotten.
+const SHOWN_BY_MAX: usize = 8192;
 /// Baselines that nobody uses stay in memory this long.
 const SLEEP_AFTER_NS: u64 = 600_000_000_000;
 
@@ -77,6 +81,8 @@ pub struct Parts {
     pub glances: Arc<Glances>,
     /// Length of a slot.
     pub slot_seconds: u32,
+    /// What follows an alert.
+    pub recorder: recorder::Bounds,
 }
 
 /// Which instance is under which root cgroup. Gone ones stay for a while, so that losses counted
@@ -133,6 +139,8 @@ struct Live {
     baseline: Option<BaselineId>,
     cgroup_id: Option<u64>,
     block: Option<Block>,
+    /// Blocks that it had before: the recorder may still have their numbers.
+    past: Vec<Block>,
     /// Counters of the block when they were last read.
     counted: Vec<u64>,
     quota: Quota,
@@ -172,12 +180,15 @@ pub struct Pipeline {
     numbered: BTreeMap<u32, Numbered>,
     ids: AlertIds,
     findings: Vec<Finding>,
+    /// What shows the alerts whose bursts are open.
+    shown_by: HashMap<AlertId, Arc<ShownBy>>,
     ordinary: Vec<Ordinary>,
     slot_from: BootNs,
     totals: Totals,
     problems: Vec<String>,
     rules: Engine,
     watched: Watched,
+    recorder: Recorder,
     /// Paths whose every use is kept, known or not.
     sensitive: Vec<(PathPattern, Vec<FileOp>)>,
 }
@@ -188,6 +199,8 @@ struct Ordinary {
     at: Stamp,
     about: Option<Instance>,
     dict: Option<[u8; 48]>,
+    /// For an alert that supersedes: what showed the first record of it.
+    shown_by: Option<Arc<ShownBy>>,
 }
 
 impl Pipeline {
@@ -196,6 +209,7 @@ impl Pipeline {
         let now = parts.clocks.boot();
         Self {
             ids: AlertIds::new(parts.ledger.origin()),
+            recorder: Recorder::new(parts.recorder),
             parts,
             live: HashMap::new(),
             services: HashMap::new(),
@@ -205,6 +219,7 @@ impl Pipeline {
             blocks: Blocks::new(dense::KERNEL_NUMBERS..dense::NUMBERS),
             numbered: BTreeMap::new(),
             findings: Vec::new(),
+            shown_by: HashMap::new(),
             ordinary: Vec::new(),
             slot_from: now,
             totals: Totals::default(),
@@ -345,26 +360,31 @@ impl Pipeline {
     fn observe(&mut self, observation: Observation) {
         self.totals.observations += 1;
         self.names.note(&observation);
-        let Some(live) = observation
-            .instance
-            .as_ref()
-            .and_then(|i| self.live.get_mut(i))
-        else {
-            let fired = self.judge_rules(&observation, None);
+        let instance = observation.instance.as_ref();
+        let live = instance.and_then(|i| self.live.get(i));
+        let container = live.map(|l| l.container.clone());
+        // first, because what rules flag is not learned
+        let fired = self.judge_rules(&observation, container.as_deref());
+        let live = instance.and_then(|i| self.live.get_mut(i));
+        let (Some(container), Some(live)) = (container, live) else {
             return self.raise(observation, None, Vec::new(), fired, &[]);
         };
         // everything is judged; what is known may be too much to keep
         let kept = quota_kind(&observation.event.kind)
             .is_none_or(|kind| live.quota.admit(kind, observation.event.boot.0));
-        let container = live.container.clone();
         let all = behaviours(&observation, &container, &self.names);
+        let (kernel, event) = (&self.parts.kernel, &observation.event);
+        self.recorder
+            .note(event, &container.instance, &all, |d| kernel.use_key(d));
         let shelved = live
             .baseline
             .as_ref()
             .and_then(|id| self.parts.shelf.get_mut(id));
         let drifts = match shelved {
             Some(shelved) => {
-                let verdict = shelved.baseline.observe(&observation, &container, &all);
+                let flag = self.rules.flag(&fired);
+                let baseline = &mut shelved.baseline;
+                let verdict = baseline.observe_flagged(&observation, &container, &all, flag);
                 shelved.dirty |= !verdict.is_known();
                 let dense = observation.event.dense;
                 if (1..dense::KERNEL_NUMBERS).contains(&dense)
@@ -380,7 +400,6 @@ impl Pipeline {
             }
             None => judge(&observation, &container, None, &all).drifts,
         };
-        let fired = self.judge_rules(&observation, Some(&container));
         self.watch_repeats(&observation, &container, &fired);
         if drifts.is_empty() && fired.is_empty() && self.is_counted_repeat(&observation) {
             return;
@@ -451,6 +470,7 @@ impl Pipeline {
             observation,
             drifts: Vec::new(),
             alerts: Vec::new(),
+            shown_by: Arc::default(),
         };
         for drift in drifts {
             let ids = &mut self.ids;
@@ -481,7 +501,24 @@ impl Pipeline {
             return self.keep(finding.observation);
         }
         self.totals.alerts += finding.alerts.len() as u64;
+        if let Some(instance) = finding.observation.instance.as_ref()
+            && !finding.alerts.is_empty()
+        {
+            self.recorder.want(instance);
+        }
+        self.remember_what_shows(&finding);
         self.findings.push(finding);
+    }
+
+    fn remember_what_shows(&mut self, finding: &Finding) {
+        if self.shown_by.len() >= SHOWN_BY_MAX {
+            let open: HashSet<&AlertId> = self.burst.open_alerts().collect();
+            self.shown_by.retain(|id, _| open.contains(id));
+        }
+        for alert in &finding.alerts {
+            let shown_by = finding.shown_by.clone();
+            self.shown_by.insert(alert.id.clone(), shown_by);
+        }
     }
 
     /// Equal acts by the same rule in the same instance are one burst.
@@ -543,11 +580,18 @@ impl Pipeline {
         self.write(Record::Observation(observation), at, about, dict);
     }
 
-    /// A repeat whose count is due: supersedes the first record of its alert.
+    /// A repeat whose count is due: supersedes the first record of its alert, shown by the same
+    /// observation.
     fn repeat(&mut self, alert: Alert) {
-        let (at, about) = (alert.last, alert.instance.clone());
+        let shown_by = self.shown_by.get(&alert.id).cloned();
         self.show(&alert);
-        self.write(Record::Alert(alert), at, about, None);
+        self.ordinary.push(Ordinary {
+            at: alert.last,
+            about: alert.instance.clone(),
+            record: Record::Alert(alert),
+            dict: None,
+            shown_by: Some(shown_by.unwrap_or_default()),
+        });
     }
 
     fn show(&self, alert: &Alert) {
@@ -582,6 +626,7 @@ impl Pipeline {
             at,
             about,
             dict,
+            shown_by: None,
         });
     }
 
@@ -599,12 +644,49 @@ impl Pipeline {
         }
         let mut ordinary = std::mem::take(&mut self.ordinary);
         for o in ordinary.drain(..) {
+            if let (Record::Alert(alert), Some(shown_by)) = (&o.record, &o.shown_by) {
+                let ledger = &self.parts.ledger;
+                ledger.supersede(alert.clone(), shown_by.clone());
+                continue;
+            }
             if !self.parts.ledger.record(&o.record, o.at, o.about.as_ref()) {
                 self.forget(o.dict);
             }
         }
         // the room is used again by the next batch
         self.ordinary = ordinary;
+        self.record_minutes(false);
+    }
+
+    /// What the recorder has for the alerts of this batch, and what streams have brought.
+    fn record_minutes(&mut self, all: bool) {
+        let now = self.parts.clocks.boot();
+        let (live, shelf, anchor) = (&self.live, &self.parts.shelf, &self.parts.anchor);
+        let in_block = |instance: &Instance, number: u32| {
+            let live = live.get(instance)?;
+            let shelved = shelf.get(live.baseline.as_ref()?)?;
+            let blocks = live.block.iter().chain(live.past.iter().rev());
+            let within = |b: &&Block| (b.base..b.base + b.len).contains(&number);
+            let block = blocks.into_iter().find(within)?;
+            let known = shelved.baseline.entry(number - block.base)?;
+            Some(known.behaviour.clone())
+        };
+        let sources = recorder::Sources {
+            kernel: &*self.parts.kernel,
+            root: &|instance| live.get(instance)?.cgroup_id,
+            in_block: &in_block,
+            stamp: &|boot| anchor.stamp(boot),
+        };
+        for recording in self.recorder.due(now, all, &sources) {
+            let (at, about) = (recording.to, recording.instance.clone());
+            let record = Record::Recording(recording);
+            self.parts.ledger.record(&record, at, Some(&about));
+        }
+    }
+
+    /// Uses of containers that stream.
+    pub fn streamed(&mut self, uses: Vec<plimsoll_sensor::api::Use>) {
+        self.recorder.streamed(uses);
     }
 
     fn hand_over(&mut self, findings: Vec<Finding>, to: fn(&Ledger, Vec<Finding>) -> bool) {
@@ -653,6 +735,7 @@ impl Pipeline {
                         baseline: None,
                         cgroup_id: cgroup,
                         block: None,
+                        past: Vec::new(),
                         counted: Vec::new(),
                         quota: Quota::default(),
                         gone: None,
@@ -732,6 +815,13 @@ impl Pipeline {
             .filter(|(_, l)| over(l))
             .map(|(i, _)| i.clone())
             .collect();
+        if !gone.is_empty() {
+            // before what its counters stand for is forgotten
+            self.record_minutes(false);
+            let (live, kernel) = (&self.live, &*self.parts.kernel);
+            self.recorder
+                .bury(&gone, kernel, |i| live.get(i)?.cgroup_id);
+        }
         for instance in &gone {
             self.count_slot(instance, now);
             if let Some(id) = self.live.get(instance).and_then(|l| l.baseline.clone()) {
@@ -799,6 +889,8 @@ impl Pipeline {
         if live.block.map_or(0, |b| b.len) < wanted {
             if let Some(block) = live.block.take() {
                 self.blocks.give_back(block);
+                live.past.truncate(3);
+                live.past.push(block);
             }
             live.block = self.blocks.take(wanted);
             live.counted = match live.block {
@@ -1102,6 +1194,8 @@ impl Pipeline {
             ("glances", glances.seen),
             ("glances_too_late", glances.gone + glances.late),
             ("glances_passed_over", glances.passed_over),
+            ("recorder_names", self.recorder.len() as u64),
+            ("recorder_streams", self.recorder.streams() as u64),
         ];
         let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();
         let shelf = self.parts.shelf.problems().iter().cloned();
@@ -1123,6 +1217,7 @@ impl Pipeline {
         }
         self.slot(now);
         self.flush();
+        self.record_minutes(true);
         self.unsaved(usize::MAX)
     }
 }

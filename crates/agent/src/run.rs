@@ -163,6 +163,7 @@ pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
         syscalls_used: config.rings.syscalls_used,
         host: config.host,
         top: plimsoll_sensor::api::Rung::Lsm,
+        recorder_bytes: config.recorder.memory,
     }
 }
 

@@ -8,7 +8,7 @@ use plimsoll_agent::daemon::check_clock;
 use plimsoll_agent::inbox::Bounds;
 use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;
-use plimsoll_sensor::api::{KnownObject, Loss, Signal};
+use plimsoll_sensor::api::{KnownObject, Loss, Reading, Signal, Use};
 use std::time::Duration;
 
 /// nginx (10) is started; then it starts a shell (11).
@@ -373,6 +373,93 @@ fn what_the_kernel_numbers_while_learning_counts_as_present() {
         })
         .collect();
     assert_eq!(counts, [10, 15]);
+}
+
+fn used(pos: u64, at: BootNs, dense: u32, count: u32) -> Use {
+    Use {
+        pos,
+        at,
+        dense,
+        count,
+        tgid: 10,
+        kind: 4,
+        operation: 0,
+        key: 0,
+    }
+}
+
+#[test]
+fn an_alert_is_followed_by_what_the_recorder_holds_and_by_what_is_done_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Rig::config(dir.path());
+    config.recorder.stream_seconds = 10;
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let begun = rig.now();
+    rig.deliver(arrival(begun, 7));
+    rig.deliver(event(begun, 7, 10, 1, exec("/usr/sbin/nginx")));
+    let mut e = event(begun, 7, 10, 1, read("/etc/nginx/nginx.conf"));
+    e.dense = 3;
+    rig.deliver(e);
+    rig.settle();
+    rig.hands.pass(60 * SECOND);
+    let later = BootNs(begun.0 + 30 * SECOND as u64);
+    rig.kernel.told(|t| {
+        t.counts.insert(3, 9);
+        let uses = vec![
+            used(0, begun, 3, 1),
+            used(1, later, 3, 5),
+            used(2, later, 70_000, 1),
+        ];
+        let reading = Reading {
+            next: 3,
+            uses,
+            ..Reading::default()
+        };
+        t.recordings.insert(7, reading);
+    });
+    rig.deliver(event(rig.now(), 7, 11, 10, exec("/bin/sh")));
+    rig.settle();
+    assert!(rig.kernel.told(|t| t.log.contains(&"stream 7".to_owned())));
+    rig.agent
+        .shared()
+        .deliver(Signal::Stream(vec![used(1, rig.now(), 3, 1); 4]));
+    rig.hands.pass(2 * SECOND);
+    rig.settle();
+    // the stream ends by itself, and what it was in the middle of is kept
+    rig.agent
+        .shared()
+        .deliver(Signal::Stream(vec![used(1, rig.now(), 3, 1)]));
+    rig.hands.pass(11 * SECOND);
+    rig.settle();
+    assert!(rig.kernel.told(|t| t.log.contains(&"stop 7".to_owned())));
+    rig.agent.stop("test");
+
+    let records = records(&config);
+    let place = |f: &dyn Fn(&Record) -> bool| records.iter().position(|(_, r)| f(r));
+    let alert = place(&|r| matches!(r, Record::Alert(_))).expect("an alert");
+    let first = place(&|r| matches!(r, Record::Recording(_))).expect("a recording");
+    assert!(alert < first, "the alert comes first");
+    let recordings: Vec<&Recording> = records
+        .iter()
+        .filter_map(|(_, r)| match r {
+            Record::Recording(r) => Some(r),
+            _ => None,
+        })
+        .collect();
+    let [minutes, streamed, rest] = &recordings[..] else {
+        panic!("{recordings:?}");
+    };
+    assert_eq!(minutes.instance, web().instance);
+    assert_eq!(minutes.from.boot, begun);
+    let counts: Vec<u32> = minutes.uses.iter().map(|u| u.count).collect();
+    assert_eq!(counts, [4, 5, 1], "each until the next of its counter");
+    assert_eq!(minutes.uses[1].after_ms, 30_000);
+    let named = minutes.behaviours[0].behaviour.as_ref().expect("named");
+    assert_eq!(named.object, "/etc/nginx/nginx.conf".into());
+    assert!(minutes.behaviours[1].behaviour.is_none());
+    assert_eq!(minutes.behaviours[1].kind, BehaviourKind::File);
+    assert!(!minutes.full && streamed.full && rest.full);
+    assert_eq!((streamed.uses.len(), rest.uses.len()), (4, 1));
 }
 
 #[test]

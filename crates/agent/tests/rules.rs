@@ -4,9 +4,11 @@ mod common;
 
 use common::*;
 use plimsoll_agent::rules::RuleSources;
+use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::event::{Connection, FileEvent};
 use plimsoll_model::*;
 use std::path::Path;
+use std::time::Duration;
 
 const SHADOW: &str = r#"
 - rule: Shadow read
@@ -123,6 +125,50 @@ fn repeats_of_a_rule_are_one_alert_with_a_count() {
     let fired = of_rules(&records);
     assert!(fired.iter().all(|a| a.id == fired[0].id));
     assert_eq!(fired.last().unwrap().count, 50);
+}
+
+#[test]
+fn what_supersedes_an_alert_names_the_same_observation() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), SHADOW);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    for n in 0..50 {
+        rig.deliver(event(BootNs(at.0 + n), 7, 11, 10, read("/etc/shadow")));
+    }
+    rig.settle();
+    rig.agent.stop("test");
+    let records = records(&config);
+    let of = |id: &AlertId| -> Vec<&Alert> {
+        let all = records.iter().filter_map(|(_, r)| match r {
+            Record::Alert(a) if a.id == *id => Some(a),
+            _ => None,
+        });
+        all.collect()
+    };
+    let firsts = alerts(&records);
+    let superseded: Vec<Vec<&Alert>> = firsts
+        .iter()
+        .map(|a| of(&a.id))
+        .filter(|all| all.len() > 1)
+        .collect();
+    let by_rule = |all: &Vec<&Alert>| matches!(all[0].source, AlertSource::Rule(_));
+    assert!(superseded.iter().any(by_rule) && !superseded.iter().all(by_rule));
+    for all in superseded {
+        let [first, .., last] = &all[..] else {
+            panic!("{all:?}");
+        };
+        assert!(first.count == 1 && last.count == 50, "{all:?}");
+        let [evidence] = &first.evidence[..] else {
+            panic!("the first names what shows it");
+        };
+        assert_eq!(&last.evidence[..], std::slice::from_ref(evidence));
+        if let AlertSource::Drift(drift) = &last.source {
+            assert_eq!(drift.observation.as_ref(), Some(evidence));
+        }
+        let shown_by = &records[evidence.leaf as usize].1;
+        assert!(matches!(shown_by, Record::Observation(_)), "{shown_by:?}");
+    }
 }
 
 #[test]
@@ -485,5 +531,54 @@ fn mounts_are_found_by_their_source_and_what_nobody_told_is_not_judged() {
         ],
         "of the third nobody knows"
     );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn what_a_rule_flags_while_an_image_learns_is_not_learned_as_normal() {
+    const RULES: &str = r#"
+- rule: Worth a warning
+  desc: d
+  condition: evt.type in (open, openat, openat2) and fd.name = /srv/warned
+  output: o
+  priority: WARNING
+- rule: Worth a notice
+  desc: d
+  condition: evt.type in (open, openat, openat2) and fd.name = /srv/noticed
+  output: o
+  priority: NOTICE
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), RULES);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    for path in ["/srv/warned", "/srv/noticed", "/srv/plain"] {
+        rig.deliver(event(at, 7, 10, 1, read(path)));
+    }
+    rig.settle();
+    assert_eq!(of_rules(&records(&config)).len(), 2, "both alert");
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Baselines {}).unwrap();
+    let [Item::Baseline(baseline)] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert_eq!(baseline.state, "learning");
+    let (id, version) = (baseline.id.clone(), None);
+    let (items, _) = client.ask(&Request::BaselineShow { id, version }).unwrap();
+    let Some(Item::BaselineDetail(detail)) = items.into_iter().next() else {
+        panic!("the baseline");
+    };
+    let srv = |all: &[plimsoll_api::types::KnownBehaviour]| -> Vec<String> {
+        let objects = all.iter().map(|k| k.behaviour.object.clone());
+        objects.filter(|o| o.starts_with("/srv/")).collect()
+    };
+    assert_eq!(srv(&detail.quarantine), ["/srv/warned"]);
+    let mut learned = srv(&detail.known);
+    learned.sort();
+    assert_eq!(learned, ["/srv/noticed", "/srv/plain"]);
+    let waits = format!("{:?}", detail.quarantine);
+    assert!(waits.contains("Worth a warning"), "{waits}");
     rig.agent.stop("test");
 }

@@ -70,6 +70,21 @@ pub fn command_line(argv: &[Text]) -> String {
     shorten(line, ARGUMENTS_MAX)
 }
 
+/// A behaviour in words: program, what it did, to what.
+pub fn behaviour(b: &plimsoll_model::Behaviour) -> String {
+    let script = if b.script.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", path(&b.script))
+    };
+    format!(
+        "{}{script}: {} {}",
+        path(&b.program),
+        words(&b.operation.to_string()),
+        path(&b.object)
+    )
+}
+
 /// A hostile text, escaped and bounded for one line.
 pub fn path(text: &Text) -> String {
     cut(text, PATH_MAX)

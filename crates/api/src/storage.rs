@@ -29,7 +29,7 @@ pub fn container_key(instance: &Instance) -> [u8; 16] {
 pub fn retention_class(kind: RecordKind) -> u8 {
     match kind {
         RecordKind::Alert => 1,
-        RecordKind::Drift => 2,
+        RecordKind::Drift | RecordKind::Recording => 2,
         RecordKind::Observation | RecordKind::Presence => 3,
         RecordKind::Gap => 4,
         RecordKind::Decision

@@ -236,7 +236,7 @@ pub(crate) fn behaviour(b: &Behaviour) -> String {
 }
 
 /// The object; the calls of 32-bit programs are kept by their number.
-fn object(b: &Behaviour) -> String {
+pub(crate) fn object(b: &Behaviour) -> String {
     let number = b.object.to_string();
     let number = number.strip_prefix("32-bit ").and_then(|n| n.parse().ok());
     match number.filter(|_| b.kind == BehaviourKind::Syscall) {

@@ -27,6 +27,7 @@ mod escape;
 mod identity;
 mod image;
 mod lateral;
+pub mod minutes;
 mod network;
 mod opinions;
 mod persistence;

@@ -50,7 +50,11 @@ pub(crate) fn activity(about: &About<'_>, say: &mut Sentences) -> Result<(), Ask
     if rest > 0 {
         say.observed(format!("{} more did something in the interval: narrow it with --around, or see `plimsoll events`.", count(rest, "process")), []);
     }
-    if order.is_empty() {
+    let none = order.is_empty();
+    if crate::minutes::recorded(about, say)? {
+        return Ok(());
+    }
+    if none {
         say.unknown(format!("No process activity is recorded {}. Known behaviour is counted in the kernel and not kept act by act, so that is not proof that nothing ran.", about.interval.text()));
     } else {
         known_activity(about, say)?;

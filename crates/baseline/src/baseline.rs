@@ -17,7 +17,8 @@ use crate::alert::Novelty;
 use crate::config::LearnConfig;
 use crate::coverage::Coverage;
 use crate::generalise::{Index, Template};
-use crate::judge::{Verdict, judge};
+use crate::judge::{Verdict, freeze, judge};
+use crate::risk::{Context, classify};
 use minicbor::{Decode, Encode};
 use plimsoll_model::{
     BaselineId, BaselineRef, Behaviour, BehaviourId, BehaviourKind, BootNs, Container, Drift,
@@ -34,6 +35,8 @@ pub const MAX_INSTANCES: usize = 256;
 pub const MAX_APPROVALS: usize = 256;
 /// Instances named on one pending behaviour.
 pub const MAX_PENDING_INSTANCES: usize = 8;
+/// Bytes kept of the name of a rule that flagged a behaviour.
+const MAX_RULE_NAME_BYTES: usize = 256;
 /// Examples kept on one pattern.
 pub const MAX_EXAMPLES: usize = 8;
 
@@ -195,6 +198,19 @@ pub struct Pending {
     /// Instances that did it (at most 8).
     #[n(8)]
     pub instances: Vec<Instance>,
+    /// The rule for whose sake it was quarantined; empty: its risk class.
+    #[n(9)]
+    #[cbor(default)]
+    pub rule: String,
+}
+
+/// A rule's word that an observation is no example of ordinary behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag<'a> {
+    /// Name of the rule.
+    pub rule: &'a str,
+    /// How bad it finds the act.
+    pub risk: Risk,
 }
 
 /// Who decided, why and when. The agent has checked that they may.
@@ -393,6 +409,8 @@ pub struct Baseline {
     parked: HashMap<Behaviour, usize>,
     /// (parent, child) programs of pending execs: what they do is not learned either.
     parked_pairs: HashSet<(Text, Text)>,
+    /// What waits for approval because a rule flagged it: it is not known, whatever covers it.
+    flagged: HashSet<Behaviour>,
     revision: u64,
 }
 
@@ -517,6 +535,7 @@ impl Baseline {
             tallies: BTreeMap::new(),
             parked: HashMap::new(),
             parked_pairs: HashSet::new(),
+            flagged: HashSet::new(),
             revision: 0,
         };
         b.rebuild();
@@ -540,9 +559,13 @@ impl Baseline {
     fn reindex_pending(&mut self) {
         self.parked.clear();
         self.parked_pairs.clear();
+        self.flagged.clear();
         for (at, p) in self.content.pending.iter().enumerate() {
             self.parked.insert(p.behaviour.clone(), at);
             self.parked_pairs.extend(pair(&p.behaviour));
+            if !p.rule.is_empty() {
+                self.flagged.insert(p.behaviour.clone());
+            }
         }
     }
 
@@ -780,6 +803,19 @@ impl Baseline {
         container: &Container,
         behaviours: &[Behaviour],
     ) -> Verdict {
+        self.observe_flagged(obs, container, behaviours, None)
+    }
+
+    /// The same of an observation that a rule may have flagged: what of it is not known is not
+    /// learned then, but waits for approval. A drift comes of it only where its risk class says so;
+    /// the alert is the rule's.
+    pub fn observe_flagged(
+        &mut self,
+        obs: &Observation,
+        container: &Container,
+        behaviours: &[Behaviour],
+        flag: Option<Flag<'_>>,
+    ) -> Verdict {
         let mut verdict = judge(obs, container, Some(self), behaviours);
         let instance = &container.instance;
         self.enter(instance, !container.found_running, obs.at);
@@ -787,7 +823,13 @@ impl Baseline {
             self.touch(i, obs.at, obs.count, instance);
         }
         for at in std::mem::take(&mut verdict.learnable) {
-            match self.absorb(&behaviours[at], obs.at, obs.count, instance) {
+            let b = &behaviours[at];
+            if flag.is_some() || self.is_flagged(b) {
+                self.park_flagged(obs, container, b, flag);
+                verdict.flagged += 1;
+                continue;
+            }
+            match self.absorb(b, obs.at, obs.count, instance) {
                 Some(i) => verdict.learned.push(i),
                 None => verdict.saturated += 1,
             }
@@ -1013,6 +1055,42 @@ impl Baseline {
         // most baselines have nothing parked: do not build a key for that
         !self.parked_pairs.is_empty()
             && self.parked_pairs.contains(&(parent.clone(), child.clone()))
+    }
+
+    /// Whether it waits for approval because a rule flagged it.
+    pub(crate) fn is_flagged(&self, b: &Behaviour) -> bool {
+        // hardly any baseline has one: do not hash for that
+        !self.flagged.is_empty() && self.flagged.contains(b)
+    }
+
+    /// Keeps what a rule flagged while learning for a person to decide on. Its alert is the rule's;
+    /// a repeat that no rule flags is counted and not learned either.
+    fn park_flagged(
+        &mut self,
+        obs: &Observation,
+        container: &Container,
+        b: &Behaviour,
+        flag: Option<Flag<'_>>,
+    ) {
+        let context = Context {
+            container,
+            baseline: Some(self),
+        };
+        let class = classify(obs, b, &context);
+        let mut drift = freeze(obs, &context, b, class);
+        if let Some(flag) = flag {
+            drift.risk = drift.risk.max(flag.risk);
+            drift.reason = format!("flagged by the rule \"{}\"", flag.rule);
+        }
+        self.park(&drift, obs.count);
+        let Some(&at) = self.parked.get(b) else {
+            // no room for it: counted as dropped
+            return;
+        };
+        if let Some(flag) = flag {
+            self.content.pending[at].rule = cut(flag.rule, MAX_RULE_NAME_BYTES);
+            self.flagged.insert(b.clone());
+        }
     }
 
     fn check_unlocked(&self) -> Result<(), DecideError> {
@@ -1268,6 +1346,7 @@ impl Baseline {
             count: count.max(1),
             quarantined: drift.quarantined,
             instances: vec![drift.instance.clone()],
+            rule: String::new(),
         });
     }
 }

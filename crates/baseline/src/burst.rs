@@ -7,7 +7,9 @@
 //! Promises: pure; bounded (a full table ends its longest quiet burst first, with its update); no
 //! count is lost: every offered act is in exactly one alert or update, once the burst has ended.
 
-use plimsoll_model::{Alert, AlertSource, BehaviourId, BootNs, Drift, DriftClass, Instance, Stamp};
+use plimsoll_model::{
+    Alert, AlertId, AlertSource, BehaviourId, BootNs, Drift, DriftClass, Instance, Stamp,
+};
 use std::collections::{BTreeSet, HashMap};
 
 /// Windows and bounds.
@@ -105,6 +107,12 @@ impl Burst {
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// The alerts of which an update may still come.
+    pub fn open_alerts(&self) -> impl Iterator<Item = &AlertId> {
+        let open = self.open.values().map(|o| &o.alert.id);
+        open.chain(self.evicted.iter().map(|a| &a.id))
     }
 
     /// Offers `count` acts at a time; `build` makes the alert when they are the first.

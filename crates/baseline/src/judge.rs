@@ -24,12 +24,15 @@ pub struct Verdict {
     pub drifts: Vec<Drift>,
     /// New behaviours that the full baseline could not learn.
     pub saturated: u32,
+    /// Behaviours kept apart because a rule flagged them, now or before (`Baseline::observe` only).
+    pub flagged: u32,
 }
 
 impl Verdict {
     /// Everything was known already.
     pub fn is_known(&self) -> bool {
-        self.learnable.is_empty() && self.learned.is_empty() && self.drifts.is_empty()
+        let learned = self.learnable.is_empty() && self.learned.is_empty();
+        learned && self.drifts.is_empty() && self.flagged == 0
     }
 }
 
@@ -43,7 +46,7 @@ pub fn judge(
 ) -> Verdict {
     let mut verdict = Verdict::default();
     for (at, b) in behaviours.iter().enumerate() {
-        let known = baseline.and_then(|base| base.find(b));
+        let known = baseline.and_then(|base| base.find(b).filter(|_| !base.is_flagged(b)));
         // what is known is known, unless its arguments changed while the kernel read them
         if let (Some(i), false) = (known, obs.event.tampered) {
             verdict.known.push(i);
@@ -69,7 +72,12 @@ pub fn judge(
 }
 
 /// The drift as it will be kept.
-fn freeze(obs: &Observation, context: &Context<'_>, b: &Behaviour, class: Class) -> Drift {
+pub(crate) fn freeze(
+    obs: &Observation,
+    context: &Context<'_>,
+    b: &Behaviour,
+    class: Class,
+) -> Drift {
     let baseline = context.baseline;
     Drift {
         behaviour: b.clone(),

@@ -39,7 +39,7 @@ pub mod wire;
 
 pub use alert::{Novelty, alert, priority};
 pub use baseline::{
-    Approval, Baseline, Change, Expected, Key, Lineage, Pending, Readiness, Select, State,
+    Approval, Baseline, Change, Expected, Flag, Key, Lineage, Pending, Readiness, Select, State,
 };
 pub use burst::{Burst, BurstConfig, BurstKey, Offer};
 pub use code::behaviours;

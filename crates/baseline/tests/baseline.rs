@@ -3,9 +3,9 @@
 mod support;
 
 use plimsoll_baseline::{
-    Approval, Baseline, Burst, BurstConfig, BurstKey, Change, DecodeBaselineError, Key,
-    KnownObject, LearnConfig, Offer, PathReach, PeerReach, Select, State, diff, export, import,
-    known_entries, merge, watched_paths,
+    Approval, Baseline, Burst, BurstConfig, BurstKey, Change, DecodeBaselineError, Flag, Key,
+    KnownObject, LearnConfig, NoNames, Offer, PathReach, PeerReach, Select, State, behaviours,
+    diff, export, import, known_entries, merge, watched_paths,
 };
 use plimsoll_model::*;
 use support::*;
@@ -89,6 +89,70 @@ fn a_ready_baseline_absorbs_nothing_silently() {
     );
     assert!(b.pending().is_empty());
     assert!(observe(&mut b, &c, &obs).is_known());
+}
+
+#[test]
+fn what_a_rule_flags_while_learning_waits_for_a_person_whatever_covers_it_later() {
+    let c = container("web1", 100);
+    let mut b = fresh(&c);
+    live(&mut b, &c, 100, 5);
+    let by_rule = |b: &mut Baseline, obs: &Observation| {
+        let flag = Some(Flag {
+            rule: "Odd session",
+            risk: Risk::High,
+        });
+        b.observe_flagged(obs, &c, &behaviours(obs, &c, &NoNames), flag)
+    };
+    let session = |n| write(&format!("/var/lib/php/sess_ab{n}cd{n}"));
+    let odd = see(&c, 120, &nginx(), session(0));
+    let v = by_rule(&mut b, &odd);
+    assert_eq!((v.flagged, v.learned.len(), v.drifts.len()), (1, 0, 0));
+    let [waits] = b.pending() else {
+        panic!("{:?}", b.pending());
+    };
+    assert!(waits.quarantined && waits.rule == "Odd session" && waits.risk == Risk::High);
+    assert!(waits.reason.contains("Odd session"), "{}", waits.reason);
+    // the same act when no rule is there to flag it, and siblings that make a pattern over it
+    assert_eq!(observe(&mut b, &c, &odd).flagged, 1);
+    for n in 1..10 {
+        let sibling = see(&c, 121 + 2 * n, &nginx(), session(n));
+        assert_eq!(observe(&mut b, &c, &sibling).flagged, 0);
+    }
+    let code = |obs: &Observation| behaviours(obs, &c, &NoNames)[0].clone();
+    let objects = b.expected().map(|(_, e)| e.behaviour.object.to_string());
+    let objects: Vec<String> = objects.filter(|o| o.contains("sess_")).collect();
+    assert!(
+        b.find(&code(&odd)).is_some(),
+        "a pattern covers it by now: {objects:?}"
+    );
+    assert_eq!(observe(&mut b, &c, &odd).flagged, 1, "and yet it waits");
+    assert_eq!((b.pending().len(), b.pending()[0].count), (1, 3));
+    // it is stored with that
+    let mut b = Baseline::decode(&b.encode()).unwrap();
+    assert_eq!(observe(&mut b, &c, &odd).flagged, 1);
+    // the quiet twin: what is known already stays known
+    let known = see(&c, 122, &nginx(), read("/etc/nginx/nginx.conf"));
+    let v = by_rule(&mut b, &known);
+    assert!(v.is_known() && v.known.len() == 1, "{v:?}");
+    b.approve(&Select::AllPending, approval()).unwrap();
+    assert!(observe(&mut b, &c, &odd).is_known());
+}
+
+#[test]
+fn what_a_rule_flagged_is_a_drift_once_the_baseline_is_ready() {
+    let c = container("web1", 100);
+    let mut b = fresh(&c);
+    live(&mut b, &c, 100, 5);
+    let odd = see(&c, 120, &nginx(), read("/srv/www/odd.html"));
+    let coded = behaviours(&odd, &c, &NoNames);
+    let flag = Flag {
+        rule: "Odd session",
+        risk: Risk::Medium,
+    };
+    b.observe_flagged(&odd, &c, &coded, Some(flag));
+    b.lock(approval()).unwrap();
+    let v = observe(&mut b, &c, &odd);
+    assert_eq!((v.drifts.len(), v.flagged), (1, 0), "{v:?}");
 }
 
 #[test]

@@ -126,11 +126,13 @@ Examples:
     Alerts(AlertsArgs),
     /// What containers did beyond their known behaviour, latest last
     #[command(after_help = "\
-Known behaviour is counted in the kernel and not kept event by event.
+Known behaviour is counted in the kernel and not kept event by event, except in the minutes before
+an alert and after it: --full shows those.
 
 Examples:
   plimsoll events --container web --kind exec,connect
   plimsoll events --alert A-…              ten minutes around an alert
+  plimsoll events --alert A-… --full       known behaviour too, use by use
   plimsoll events --since 10m --json | head")]
     Events(EventsArgs),
     /// When something was not seen or not kept, where and how much
@@ -451,6 +453,9 @@ pub(crate) struct EventsArgs {
     /// How far around the alert
     #[arg(long, value_name = "LENGTH", default_value = "10m", requires = "alert")]
     pub(crate) around: Length,
+    /// What is known too: every use that the recorder kept around the alert
+    #[arg(long, requires = "alert")]
+    pub(crate) full: bool,
     /// Only these kinds: exec, exit, fork, file, library, connect, accept, listen, dns …
     #[arg(long, short, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
     pub(crate) kind: Vec<String>,

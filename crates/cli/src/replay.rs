@@ -6,11 +6,13 @@
 //! too. Pure but for the rule engine's own state; time comes from the records.
 
 use plimsoll_agent::rules::files::{Options, load_texts, options};
-use plimsoll_agent::rules::{Engine, RuleText, Surroundings};
-use plimsoll_baseline::{Baseline, Key, LearnConfig, ResolvedNames, State, behaviours, judge};
+use plimsoll_agent::rules::{Engine, Fired, RuleText, Surroundings};
+use plimsoll_baseline::{
+    Baseline, Flag, Key, LearnConfig, ResolvedNames, State, behaviours, judge,
+};
 use plimsoll_model::{
     Alert, AlertSource, BaselineId, Behaviour, Container, ContainerState, Drift, DriftClass,
-    Instance, Observation, Record,
+    Instance, Observation, Record, Risk,
 };
 use plimsoll_rules::MatchMode;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -187,14 +189,16 @@ impl Replay {
         let fired = self
             .engine
             .judge(&observation, container.as_deref(), around);
-        let fired: Vec<String> = match self.engine.loaded() {
-            Some(loaded) if self.rules_unknown.is_none() => fired
-                .iter()
-                .map(|f| loaded.set.rule(f.rule).name.clone())
-                .filter(|name| self.active.contains(name))
-                .collect(),
-            _ => Vec::new(),
-        };
+        let loaded = self
+            .engine
+            .loaded()
+            .filter(|_| self.rules_unknown.is_none());
+        let name = |f: &Fired| loaded.map(|l| &l.set.rule(f.rule).name);
+        let fires = |f: &&Fired| name(f).is_some_and(|n| self.active.contains(n));
+        let fired: Vec<Fired> = fired.iter().filter(fires).copied().collect();
+        let flag = self.engine.flag(&fired);
+        let flag = flag.map(|f| (f.rule.to_owned(), f.risk));
+        let fired: Vec<String> = fired.iter().filter_map(name).cloned().collect();
         // The first one only: with `match: first` the others were never asked.
         if let Some(rule) = fired.first() {
             self.found
@@ -202,7 +206,7 @@ impl Replay {
                 .or_insert(leaf);
         }
         let drifts = match &container {
-            Some(container) => self.follow(leaf, &observation, container, &behaviours),
+            Some(container) => self.follow(leaf, &observation, container, &behaviours, flag),
             None => Vec::new(),
         };
         let judged = Judged {
@@ -230,7 +234,10 @@ impl Replay {
         observation: &Observation,
         container: &Container,
         behaviours: &[Behaviour],
+        flag: Option<(String, Risk)>,
     ) -> Vec<Drift> {
+        let flag = flag.as_ref();
+        let flag = flag.map(|(rule, risk)| Flag { rule, risk: *risk });
         let Some(key) = Key::of(container) else {
             return judge(observation, container, None, behaviours).drifts;
         };
@@ -244,7 +251,8 @@ impl Replay {
         };
         let baseline = self.in_force.entry(key.id()).or_insert_with(new);
         let ready = baseline.state() != State::Learning;
-        let drifts = baseline.observe(observation, container, behaviours).drifts;
+        let verdict = baseline.observe_flagged(observation, container, behaviours, flag);
+        let drifts = verdict.drifts;
         if ready {
             for drift in &drifts {
                 self.found.entry(act_of(drift)).or_insert(leaf);

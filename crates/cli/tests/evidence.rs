@@ -264,3 +264,92 @@ fn a_receiver_gets_the_checkpoint_as_it_was_signed() {
     let note = std::fs::read_to_string(dir.path().join("journal/tlog/checkpoint")).unwrap();
     assert!(served.join().unwrap().ends_with(&note));
 }
+
+#[test]
+fn an_export_opens_in_each_form_is_private_and_overwrites_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, alert) = attacked(|_| {});
+    let data = dir.path();
+    let path = |name: &str| data.join(name).display().to_string();
+    let export = |format: &str, to: &str| {
+        let about = [
+            "evidence",
+            "export",
+            "--alert",
+            alert.as_str(),
+            "--reason",
+            "case 7",
+        ];
+        run(
+            data,
+            &[&about[..], &["--format", format, "-o", to]].concat(),
+        )
+    };
+    for format in ["jsonl", "csv", "timesketch", "ocsf"] {
+        let made = export(format, &path(format));
+        let told = object(&made);
+        assert_eq!(made.status.code(), Some(0), "{told}");
+        assert_eq!(
+            told["record"],
+            Value::Null,
+            "without an agent nobody records it"
+        );
+        assert!(String::from_utf8_lossy(&made.stderr).contains("not recorded"));
+        let text = std::fs::read_to_string(path(format)).unwrap();
+        let heading = usize::from(format == "csv");
+        let records = told["records"].as_u64().unwrap();
+        assert!(records >= 4, "{told}");
+        assert_eq!(text.lines().count(), records as usize + heading, "{format}");
+        assert!(text.contains("/tmp/dropped"), "{format}: {text}");
+        let mode = std::fs::metadata(path(format))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "evidence is for whoever exported it");
+    }
+    let again = export("csv", &path("csv"));
+    assert_eq!(
+        again.status.code(),
+        Some(1),
+        "what is there is not overwritten"
+    );
+}
+
+#[test]
+fn an_export_is_of_what_was_named_and_of_nothing_by_accident() {
+    let (dir, _) = attacked(|_| {});
+    let data = dir.path();
+    let export = |more: &[&str]| {
+        run(
+            data,
+            &[&["evidence", "export", "--reason", "x"][..], more].concat(),
+        )
+    };
+    let lines = |more: &[&str]| {
+        let out = export(more);
+        assert_eq!(
+            out.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap().lines().count()
+    };
+    assert_eq!(export(&[]).status.code(), Some(2), "nothing named");
+    assert_eq!(
+        export(&["--format", "xml", "--since", "1d"]).status.code(),
+        Some(2)
+    );
+    assert_eq!(
+        run(data, &["evidence", "export", "--since", "1d"])
+            .status
+            .code(),
+        Some(2),
+        "no reason"
+    );
+    let all = lines(&["--since", "2026-11-21", "--until", "2026-11-22"]);
+    assert!(all >= 4, "{all}");
+    assert_eq!(lines(&["--until", "2026-11-20"]), 0);
+    assert!(lines(&["--container", "web"]) >= 4);
+    assert_eq!(export(&["--container", "nobody"]).status.code(), Some(1));
+}

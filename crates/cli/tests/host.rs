@@ -1,6 +1,8 @@
 //! The whole spine on real containers and real eBPF: needs root and the environment that
 //! `scripts/test` makes; left out (and said so there) without it.
 
+#[path = "host/completeness.rs"]
+mod completeness;
 #[path = "host/effects.rs"]
 mod effects;
 #[path = "host/evasion.rs"]
@@ -23,6 +25,8 @@ mod response;
 mod rules;
 #[path = "host/runtimes.rs"]
 mod runtimes;
+#[path = "host/stage.rs"]
+mod stage;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -173,6 +177,78 @@ fn spawn(dir: &Path) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("start the agent")
+}
+
+#[test]
+fn the_minutes_before_an_alert_show_known_behaviour_too_and_what_follows_use_by_use() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let agent = Agent::start(docker);
+    // three rounds of the same reads, then the act, then the reads again
+    let story = "for i in 1 2 3; do cat /etc/hostname /etc/hostname >/dev/null; sleep 1.2; done; \
+                 cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null; sleep 1; \
+                 for i in 1 2 3 4 5; do cat /etc/hostname >/dev/null; done; sleep 4";
+    let debian = "plimsoll-test/debian:1";
+    agent.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "host-minutes",
+        debian,
+        "sh",
+        "-c",
+        story,
+    ]);
+    agent.wait_until("the act is an alert", || {
+        let alerts = agent.alerts("host-minutes");
+        alerts
+            .iter()
+            .any(|a| a.to_string().contains("/tmp/dropped"))
+    });
+    let alerts = agent.alerts("host-minutes");
+    let alert = alerts
+        .iter()
+        .find(|a| a.to_string().contains("/tmp/dropped"));
+    let alert = alert.expect("it was there");
+    let id = alert["plimsoll"]["alert_id"].as_str().expect("an id");
+    let raised = alert["time"].as_str().expect("a time").to_owned();
+    let args = ["events", "--alert", id, "--full"];
+    let reads = |each: bool| -> Vec<Value> {
+        let events = agent.plimsoll(&args).expect("events");
+        let known = |e: &Value| {
+            e["detail"]["recorder"] == true
+                && e["detail"]["each_use"] == each
+                && e["detail"]["object"] == "/etc/hostname"
+        };
+        events.into_iter().filter(known).collect()
+    };
+    agent.wait_until("what followed is recorded", || reads(true).len() >= 5);
+    let before = reads(false);
+    assert!(
+        before
+            .iter()
+            .all(|e| e["time"].as_str() < Some(raised.as_str()))
+    );
+    let times: u64 = before.iter().filter_map(|e| e["count"].as_u64()).sum();
+    assert_eq!(times, 6, "three rounds of two reads: {before:?}");
+    assert!(before.len() >= 3, "by second: {before:?}");
+    assert!(reads(true).iter().all(|e| e["count"] == 1));
+
+    let answer = agent.plimsoll(&["ask", "Q2", "--alert", id, "--around", "2m"]);
+    let answer = answer
+        .expect("an answer")
+        .pop()
+        .expect("one line")
+        .to_string();
+    assert!(answer.contains("The recorder covers"), "{answer}");
+    assert!(answer.contains("/etc/hostname"), "{answer}");
+    let status = agent.plimsoll(&["status"]).expect("status").pop();
+    let recorder = status.expect("one line")["sensor"]["recorder"].clone();
+    assert_eq!(recorder["bytes"], 64 << 20);
 }
 
 #[test]

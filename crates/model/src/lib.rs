@@ -21,6 +21,7 @@ pub mod names;
 pub mod observation;
 pub mod paths;
 pub mod record;
+pub mod recording;
 pub mod response;
 pub mod ruleset;
 pub mod text;
@@ -39,6 +40,7 @@ pub use ids::{
 };
 pub use observation::{Ancestor, ExecFacts, Observation};
 pub use record::{Record, RecordKind};
+pub use recording::{Recorded, Recording, Used};
 pub use response::{Plan, Step, StepClass, StepKind, StepOutcome};
 pub use ruleset::{RuleEntry, RuleFile, RuleSet};
 pub use text::Text;

@@ -6,6 +6,7 @@
 use crate::alert::{Alert, Drift};
 use crate::gap::Gap;
 use crate::observation::Observation;
+use crate::recording::Recording;
 use crate::response::{Delivery, Plan, PlanEnd, PolicyInForce, StepRecord};
 use crate::ruleset::RuleSet;
 use crate::time::ClockAnchor;
@@ -57,6 +58,8 @@ pub enum RecordKind {
     EpochKey = 30,
     /// [`Anchored`]: a checkpoint has been handed to somebody else.
     Anchored = 31,
+    /// [`Recording`] of the in-kernel recorder, made for an alert.
+    Recording = 50,
 }
 
 impl RecordKind {
@@ -83,6 +86,7 @@ impl RecordKind {
             RuleSet,
             EpochKey,
             Anchored,
+            Recording,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -205,6 +209,8 @@ pub enum Record {
     RuleSet(RuleSet),
     /// See [`RecordKind::Anchored`].
     Anchored(Anchored),
+    /// See [`RecordKind::Recording`].
+    Recording(Recording),
     /// A kind that this build does not know, or one whose bytes belong to another crate.
     Unknown(u16, Vec<u8>),
 }
@@ -244,6 +250,7 @@ impl Record {
             Record::PlanEnd(x) => (RecordKind::PlanEnd as u16, cbor(x)),
             Record::RuleSet(x) => (RecordKind::RuleSet as u16, cbor(x)),
             Record::Anchored(x) => (RecordKind::Anchored as u16, cbor(x)),
+            Record::Recording(x) => (RecordKind::Recording as u16, cbor(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -285,6 +292,9 @@ impl Record {
             Some(RecordKind::RuleSet) => Record::RuleSet(minicbor::decode(payload).map_err(wrap)?),
             Some(RecordKind::Anchored) => {
                 Record::Anchored(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Recording) => {
+                Record::Recording(minicbor::decode(payload).map_err(wrap)?)
             }
             Some(RecordKind::Tombstone | RecordKind::EpochKey) | None => {
                 Record::Unknown(kind, payload.to_vec())

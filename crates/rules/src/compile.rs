@@ -424,7 +424,11 @@ impl<'a> Compiler<'a> {
         }
         let mut parts = vec![root];
         for exception in &item.exceptions {
-            match self.exception(exception, source) {
+            let found = self.exception(exception, source);
+            for (_, code, message) in std::mem::take(&mut self.warnings) {
+                self.findings.warn(code, &exception.trail, message);
+            }
+            match found {
                 Ok(node) => parts.extend(node.map(|n| self.graph.add_node(Node::Not(n)))),
                 Err(wrong) if wrong.unknown && item.skip_if_unknown_filter => {
                     self.findings
@@ -963,9 +967,20 @@ impl<'a> Compiler<'a> {
             at: 0,
             right_at: 0,
         };
-        let node = self.check(&check, source);
-        self.warnings.clear();
-        node
+        self.check(&check, source)
+    }
+}
+
+/// A value that is made of fields; with a blank in it, Falco quotes it and it is a text.
+fn transformer(text: &str) -> Option<syntax::Operand> {
+    if text.contains(' ') {
+        return None;
+    }
+    match syntax::parse_operand_prefix(text) {
+        Ok((operand @ syntax::Operand::Transform { .. }, len)) if len == text.len() => {
+            Some(operand)
+        }
+        _ => None,
     }
 }
 
@@ -983,13 +998,13 @@ fn exception_side(part: &OneOrMany, lists: bool) -> Result<Right, String> {
             }
             Ok(Right::List(list_literals(inner)))
         }
-        (OneOrMany::One(text), false) => match list_literals(text).pop() {
-            Some(literal) => Ok(Right::Literal(literal)),
-            None => Ok(Right::Literal(Literal {
+        (OneOrMany::One(text), false) => Ok(match transformer(text) {
+            Some(operand) => Right::Operand(operand),
+            None => Right::Literal(list_literals(text).pop().unwrap_or(Literal {
                 text: Vec::new(),
                 quoted: true,
             })),
-        },
+        }),
         (OneOrMany::Many(items), true) => {
             let mut literals = Vec::new();
             for item in items {

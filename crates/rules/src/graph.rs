@@ -314,6 +314,9 @@ impl Graph {
         let Operand::Field(field) = self.operand(leaf.operand) else {
             return None;
         };
+        if field.field == Field::EvtNum {
+            return never_or_always(leaf);
+        }
         let test = leaf.test.as_ref()?;
         let value = kind_value(field, kind)?;
         Some(!matches!(value, Value::Absent) && test.holds(value))
@@ -467,6 +470,22 @@ impl Graph {
 /// Remembers the kinds of nodes while rules are compiled.
 #[derive(Default)]
 pub(crate) struct KindMemo(FxHashMap<NodeId, (KindSet, KindSet)>);
+
+/// Events are numbered from 1, so `evt.num = 0` is how rule files write "never".
+fn never_or_always(leaf: &Leaf) -> Option<bool> {
+    let Side::Values(values) = &leaf.side else {
+        return None;
+    };
+    let [value] = &values[..] else {
+        return None;
+    };
+    let number: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    match (leaf.op, leaf.quantifier, number) {
+        (Op::Eq | Op::In | Op::Le, None, 0) | (Op::Lt, None, 0 | 1) => Some(false),
+        (Op::Ne | Op::Gt, None, 0) | (Op::Ge, None, 0 | 1) => Some(true),
+        _ => None,
+    }
+}
 
 /// The value of a field that follows from the kind of event alone.
 pub(crate) fn kind_value(field: &FieldRef, kind: EventKind) -> Option<Value<'static>> {

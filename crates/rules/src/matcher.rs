@@ -471,6 +471,12 @@ fn compile_regex(pattern: &[u8]) -> Result<Regex, String> {
             .nest_limit(100)
             .build()
     };
+    // RE2, which Falco uses, takes a brace that repeats nothing for itself
+    let braces = literal_braces(text);
+    let text = match (build(text, false).is_ok(), &braces) {
+        (false, Some(braces)) => braces.as_str(),
+        _ => text,
+    };
     let anchored = format!(r"\A(?:{text})\z");
     let compiled = match build(text, false).and_then(|_| build(&anchored, false)) {
         Ok(regex) => Ok(regex),
@@ -489,6 +495,45 @@ fn compile_regex(pattern: &[u8]) -> Result<Regex, String> {
                 .trim_start_matches("error: ");
             format!("not a regular expression: {last}")
         }
+    })
+}
+
+/// The pattern with a backslash before each opening brace that begins no repetition; `None`: there is
+/// no such brace.
+fn literal_braces(pattern: &str) -> Option<String> {
+    let mut out = String::with_capacity(pattern.len() + 4);
+    let mut rest = pattern;
+    let mut in_class = false;
+    while let Some(c) = rest.chars().next() {
+        // an escape, with the braces that belong to it
+        let len = match c {
+            '\\' => {
+                let name = rest.chars().nth(1).map_or(0, char::len_utf8);
+                let braced = rest[1..].starts_with(['p', 'P', 'x']) && rest[2..].starts_with('{');
+                let end = rest.find('}').filter(|_| braced);
+                end.map_or(1 + name, |end| end + 1)
+            }
+            _ => c.len_utf8(),
+        };
+        match c {
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '{' if !in_class && !is_repetition(rest) => out.push('\\'),
+            _ => {}
+        }
+        out.push_str(&rest[..len]);
+        rest = &rest[len..];
+    }
+    (out.len() != pattern.len()).then_some(out)
+}
+
+/// `{2}`, `{2,}`, `{2,4}`.
+fn is_repetition(text: &str) -> bool {
+    let inner = text.strip_prefix('{').and_then(|t| t.split_once('}'));
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    inner.is_some_and(|(inner, _)| {
+        let (least, most) = inner.split_once(',').unwrap_or((inner, ""));
+        !least.is_empty() && digits(least) && digits(most)
     })
 }
 

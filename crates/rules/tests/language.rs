@@ -291,6 +291,72 @@ fn exceptions_exclude_what_they_name() {
     assert!(names(&set, Source::Syscall, &best).is_empty());
 }
 
+/// Codes of what a set is warned of.
+fn warned(text: &str) -> Vec<&'static str> {
+    let (report, set) = load(&[("r.yaml", text)], &LoadOptions::default());
+    assert!(set.is_some(), "{:?}", report.errors().next());
+    report.warnings().map(|(_, w)| w.code.as_str()).collect()
+}
+
+#[test]
+fn a_value_of_an_exception_may_be_made_of_a_field_and_one_that_looks_so_is_warned_of() {
+    let text = |value: &str| {
+        format!(
+            "{}  exceptions: [{{name: x, fields: [proc.name], comps: ['='], values: [[{value}]]}}]\n",
+            rule_of("evt.type = execve")
+        )
+    };
+    let same = exec("SH").with("proc.pname", "sh");
+    let other = exec("SH").with("proc.pname", "bash");
+    let set = ruleset(&[&text("toupper(proc.pname)")]);
+    assert!(names(&set, Source::Syscall, &same).is_empty());
+    assert_eq!(names(&set, Source::Syscall, &other), ["r"]);
+    assert!(warned(&text("toupper(proc.pname)")).is_empty());
+    // with a blank it is a text, as one that names a field is
+    for value in ["proc.pname", "'\"proc.pname\"'"] {
+        assert_eq!(
+            names(&ruleset(&[&text(value)]), Source::Syscall, &same),
+            ["r"]
+        );
+        assert_eq!(warned(&text(value)), ["LOAD_COMPILE_CONDITION"], "{value}");
+    }
+    let set = ruleset(&[&text("'toupper( proc.pname)'")]);
+    assert_eq!(names(&set, Source::Syscall, &same), ["r"]);
+}
+
+#[test]
+fn events_are_numbered_from_one_so_number_nought_is_never() {
+    for (never, always) in [
+        ("evt.num = 0", "evt.num != 0"),
+        ("evt.num < 1", "evt.num >= 1"),
+        ("evt.num <= 0", "evt.num > 0"),
+    ] {
+        let kinds = |condition: &str| ruleset(&[&rule_of(condition)]).kinds(RuleId(0)).len();
+        assert_eq!(kinds(never), 0, "{never}");
+        assert!(kinds(always) > 100, "{always}");
+        assert_eq!(kinds(&format!("evt.type = open and not ({never})")), 1);
+        // it is never true, not true of too much
+        assert!(warned(&rule_of(never)).is_empty(), "{never}");
+    }
+    assert!(ruleset(&[&rule_of("evt.num = 5")]).kinds(RuleId(0)).len() > 100);
+}
+
+#[test]
+fn a_brace_that_repeats_nothing_is_a_brace() {
+    let event = |text: &str| Event::new("execve").with("proc.args", text);
+    for (pattern, fits, differs) in [
+        ("a{2}", "aa", "a{2}"),
+        ("a{2", "a{2", "aa"),
+        ("x{a,b}", "x{a,b}", "xa"),
+        (r"\\{\\p{L}{1,2}}", "{ab}", "{abc}"),
+        ("[{]{2}", "{{", "{"),
+    ] {
+        let condition = format!("proc.args regex '{pattern}'");
+        assert!(matches(&condition, &event(fits)), "{pattern}");
+        assert!(!matches(&condition, &event(differs)), "{pattern}");
+    }
+}
+
 #[test]
 fn lists_name_lists_and_items_are_pasted_as_falco_does() {
     let text = r#"

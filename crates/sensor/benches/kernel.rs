@@ -326,6 +326,7 @@ fn novel(h: &Hierarchy) {
                                 }
                             }
                             Signal::Loss(l) => lost += l.count,
+                            Signal::Stream(_) => {}
                         }
                     })
                     .unwrap();

@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sensor.poll(Duration::from_millis(100), &mut |signal| match signal {
             Signal::Event(e) => println!("{} {} {:?}", e.cgroup_id, e.process.comm, e.kind),
             Signal::Loss(l) => println!("{l:?}"),
+            Signal::Stream(uses) => println!("{} uses of streams", uses.len()),
         })?;
         if i % 100 == 0 {
             eprintln!("{:?}", control.counters());

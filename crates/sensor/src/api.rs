@@ -44,6 +44,8 @@ pub struct SensorConfig {
     pub host: bool,
     /// Highest rung of the hook ladder that is tried.
     pub top: Rung,
+    /// Memory of the recorder, bytes (0: nothing is recorded).
+    pub recorder_bytes: u32,
 }
 
 /// A family of hooks, best first.
@@ -70,6 +72,7 @@ impl SensorConfig {
             syscalls_used: true,
             host: false,
             top: Rung::Lsm,
+            recorder_bytes: 64 << 20,
         }
     }
 }
@@ -82,6 +85,59 @@ pub enum Signal {
     Event(Event),
     /// Something was lost.
     Loss(Loss),
+    /// What a container that streams did, in the order of the ring.
+    Stream(Vec<Use>),
+}
+
+/// One use of a first-level entry, as the recorder has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Position in the container's recorder; in a stream the id of the stream.
+    pub pos: u64,
+    /// When, to 8.4 ms.
+    pub at: BootNs,
+    /// Dense number of its counter, 0: see `key`.
+    pub dense: u32,
+    /// Low bits of the running count of that counter, this use included; in a stream 1.
+    pub count: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Kind (`wire_kind` in `bpf/wire.h`).
+    pub kind: u16,
+    /// Operation within the kind.
+    pub operation: u8,
+    /// Without a counter: hash of the first-level key (`Control::use_key` of an event's).
+    pub key: u64,
+}
+
+/// What the recorder holds of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Oldest position that is still there (`None`: nothing is).
+    pub first: Option<u64>,
+    /// Position that comes next.
+    pub next: u64,
+    /// Uses, oldest first.
+    pub uses: Vec<Use>,
+    /// Positions that were asked for and written over.
+    pub overwritten: u64,
+    /// Positions in the span that could not be read whole.
+    pub missing: u64,
+    /// Uses that found no room since the container began.
+    pub dropped: u64,
+}
+
+/// The recorder as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecorderState {
+    /// Its memory, bytes.
+    pub bytes: u64,
+    /// Of that in use.
+    pub used: u64,
+    /// Uses that found no room.
+    pub dropped: u64,
+    /// Root cgroup, boot time of the oldest entry, entries written so far.
+    pub spans: Vec<(u64, BootNs, u64)>,
 }
 
 /// A loss as the kernel side counts it.

@@ -27,7 +27,7 @@ impl Key {
         Ok(Key(half(0..8), half(8..16)))
     }
 
-    fn words(self, words: &[u64]) -> u64 {
+    pub(crate) fn words(self, words: &[u64]) -> u64 {
         let mut h = SipHasher13::new_with_keys(self.0, self.1);
         for w in words {
             h.write(&w.to_le_bytes());

@@ -10,6 +10,7 @@ pub mod api;
 mod hash;
 mod ladder;
 mod load;
+mod recorder;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]
 mod skel {

@@ -6,6 +6,7 @@
 use crate::api::*;
 use crate::hash::{Key, op_number};
 use crate::ladder::{Ladder, hook_statuses};
+use crate::recorder::{self, Recorder};
 use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
 use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, compat_calls, dns_calls};
 use crate::wire;
@@ -128,6 +129,7 @@ fn keep_message(_: PrintLevel, message: String) {
 /// The kernel side, loaded and attached. Dropping it detaches everything.
 pub struct Sensor {
     rings: [RingBuffer<'static>; 2],
+    stream: RingBuffer<'static>,
     inbox: Arc<Mutex<Inbox>>,
     _links: Vec<Link>,
     hooks: Vec<HookStatus>,
@@ -151,6 +153,7 @@ struct MapFreeProgram {
 #[derive(Default)]
 struct Inbox {
     events: VecDeque<Event>,
+    stream: Vec<Use>,
     broken: u64,
 }
 
@@ -159,6 +162,8 @@ struct Inbox {
 struct Losses {
     seen: HashMap<(u64, usize), u64>,
     node: [u64; 5],
+    /// Told of containers before the node's counters had it (they are read at another moment).
+    early: [u64; 5],
     since: BootNs,
     broken: u64,
 }
@@ -261,10 +266,12 @@ impl Sensor {
             ring(&skel.maps.bulk_ring, Arc::clone(&inbox)).map_err(load_error)?,
             ring(&skel.maps.alert_ring, Arc::clone(&inbox)).map_err(load_error)?,
         ];
-        let control = Control::new(&skel, key).map_err(load_error)?;
+        let stream = stream_ring(&skel.maps.stream_ring, Arc::clone(&inbox)).map_err(load_error)?;
+        let control = Control::new(&skel, key, config.recorder_bytes).map_err(load_error)?;
         let now = boot_now();
         let mut sensor = Sensor {
             rings,
+            stream,
             inbox,
             _links: links,
             hooks: hook_statuses(ladder),
@@ -332,6 +339,7 @@ impl Sensor {
         sink: &mut dyn FnMut(Signal),
     ) -> Result<usize, SensorError> {
         let now = boot_now();
+        self.control.maps.recorder.note_time(now);
         if now.0.saturating_sub(self.last_tick.0) >= 1_000_000_000 {
             self.tick(now);
         }
@@ -376,8 +384,21 @@ impl Sensor {
         }
     }
 
+    /// What containers that stream did; at most a batch.
+    fn drain_stream(&mut self, sink: &mut dyn FnMut(Signal)) -> usize {
+        self.stream.consume_raw_n(BULK_BATCH);
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let uses = std::mem::take(&mut inbox.stream);
+        drop(inbox);
+        let handed = uses.len();
+        if handed > 0 {
+            sink(Signal::Stream(uses));
+        }
+        handed
+    }
+
     fn drain(&mut self, sink: &mut dyn FnMut(Signal)) -> usize {
-        let mut handed = 0;
+        let mut handed = self.drain_stream(sink);
         // until when the bulk ring has been read: all of it, or up to its last event
         let mut read_until = BootNs(u64::MAX);
         for alert in [true, false] {
@@ -410,11 +431,33 @@ impl Sensor {
                 sink(Signal::Event(event));
             }
         }
-        for event in self.ends.extract_if(.., |e| e.boot < read_until) {
+        let over: Vec<Event> = self.ends.extract_if(.., |e| e.boot < read_until).collect();
+        for event in over {
             handed += 1;
+            self.last_losses(event.cgroup_id, sink);
             sink(Signal::Event(event));
         }
         handed
+    }
+
+    /// What was lost of a container that ends, while its counters are still there.
+    fn last_losses(&mut self, cgroup_id: u64, sink: &mut dyn FnMut(Signal)) {
+        let (from, to) = (self.losses.since, boot_now());
+        for (i, n) in self.control.losses_of(cgroup_id).into_iter().enumerate() {
+            let seen = self.losses.seen.get(&(cgroup_id, i)).copied();
+            let count = n.saturating_sub(seen.unwrap_or_default());
+            if count > 0 {
+                self.losses.seen.insert((cgroup_id, i), n);
+                self.losses.early[i] += count;
+                sink(Signal::Loss(Loss {
+                    stage: STAGES[i],
+                    cgroup_id,
+                    count,
+                    from,
+                    to,
+                }));
+            }
+        }
     }
 
     #[allow(unsafe_code)]
@@ -439,6 +482,7 @@ impl Sensor {
     /// Once a second: the wall clock for origins, the budgets of "system calls used", the DNS window.
     fn tick(&mut self, now: BootNs) {
         self.last_tick = now;
+        self.control.maps.recorder.tick(now);
         let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else {
             return;
         };
@@ -476,8 +520,11 @@ impl Sensor {
         };
         let cpu = self.control.cpu_totals();
         if cpu.lost != self.losses.node {
-            let mut by_container = [0u64; 5];
-            for (id, lost) in self.control.container_losses() {
+            let mut by_container = std::mem::take(&mut self.losses.early);
+            let living = self.control.container_losses();
+            let there: HashSet<u64> = living.iter().map(|(id, _)| *id).collect();
+            self.losses.seen.retain(|(id, _), _| there.contains(id));
+            for (id, lost) in living {
                 for (i, n) in lost.into_iter().enumerate() {
                     let seen = self.losses.seen.entry((id, i)).or_default();
                     if n > *seen {
@@ -489,7 +536,9 @@ impl Sensor {
             }
             for i in 0..5 {
                 // what no living container accounts for
-                let rest = (cpu.lost[i] - self.losses.node[i]).saturating_sub(by_container[i]);
+                let all = cpu.lost[i] - self.losses.node[i];
+                let rest = all.saturating_sub(by_container[i]);
+                self.losses.early[i] = by_container[i].saturating_sub(all);
                 if rest > 0 {
                     tell(STAGES[i], 0, rest);
                 }
@@ -675,6 +724,18 @@ fn open(
         .l1
         .set_max_entries(config.l1_entries)
         .map_err(load_error)?;
+    let (chunks, held) = recorder::chunks(config.recorder_bytes);
+    let entries = chunks.max(1) * (recorder::CHUNK as u32);
+    let maps = &mut open.maps;
+    let sized = [
+        maps.recorder_entries.set_max_entries(entries),
+        maps.spare_chunks.set_max_entries(chunks.max(1)),
+        maps.reserved_chunks.set_max_entries(held.max(1)),
+    ];
+    sized
+        .into_iter()
+        .collect::<Result<(), _>>()
+        .map_err(load_error)?;
     let (hierarchy_id, subsys) = hierarchy_numbers(&config.hierarchy)?;
     let rodata = open
         .maps
@@ -692,6 +753,27 @@ fn open(
     rodata.host_mntns = std::fs::metadata("/proc/1/ns/mnt").map_or(0, |m| m.ino() as u32);
     rodata.cpus = libbpf_rs::num_possible_cpus().unwrap_or(1) as u32;
     Ok(open)
+}
+
+/// The ring of uses in full.
+fn stream_ring(
+    map: &dyn MapCore,
+    inbox: Arc<Mutex<Inbox>>,
+) -> libbpf_rs::Result<RingBuffer<'static>> {
+    let mut builder = RingBufferBuilder::new();
+    #[allow(unsafe_code)]
+    // SAFETY: `map` is a map of the skeleton that is stored in the same struct as the ring and
+    // dropped after it; the builder keeps only its descriptor.
+    let map: &'static dyn MapCore = unsafe { std::mem::transmute(map) };
+    builder.add(map, move |bytes| {
+        let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        match recorder::decode_bytes(bytes) {
+            Some(entry) => inbox.stream.push(entry),
+            None => inbox.broken += 1,
+        }
+        0
+    })?;
+    builder.build()
 }
 
 /// Id of the hierarchy and index of the controller among the kernel's (all ones: v2).
@@ -915,6 +997,7 @@ struct Maps {
     /// hashes of the entries of each set, to replace it
     sets: Mutex<HashMap<u32, HashMap<u64, u32>>>,
     watched: Mutex<HashSet<u64>>,
+    recorder: Recorder,
     all: Vec<u32>,
 }
 
@@ -978,7 +1061,7 @@ struct CpuTotals {
     l2_hits: u64,
 }
 
-fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+pub(crate) fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     #[allow(unsafe_code)]
     // SAFETY: the types used here are the plain C structs of wire.h with explicit padding.
     unsafe {
@@ -993,8 +1076,17 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Control {
-    fn new(skel: &PlimsollSkel<'_>, key: Key) -> libbpf_rs::Result<Self> {
+    fn new(skel: &PlimsollSkel<'_>, key: Key, recorder_bytes: u32) -> libbpf_rs::Result<Self> {
         let m = &skel.maps;
+        let recorder = [
+            MapHandle::try_from(&m.recorder_entries)?,
+            MapHandle::try_from(&m.bss)?,
+            MapHandle::try_from(&m.recorders)?,
+            MapHandle::try_from(&m.spare_chunks)?,
+            MapHandle::try_from(&m.reserved_chunks)?,
+            MapHandle::try_from(&m.streams)?,
+        ];
+        let recorder = Recorder::new(recorder, recorder_bytes)?;
         let programs = skel
             .object()
             .progs_mut()
@@ -1028,6 +1120,7 @@ impl Control {
                 programs,
                 sets: Mutex::default(),
                 watched: Mutex::default(),
+                recorder,
                 all,
             }),
         })
@@ -1053,6 +1146,7 @@ impl Control {
         c.dense_base = w.dense_base;
         c.dense_len = w.dense_len;
         c.flags &= !1;
+        self.maps.recorder.keep(w.cgroup_id);
         update(&self.maps.containers, "containers", &id, bytes_of(&c))?;
         update(&self.maps.cgroups, "cgroups", &id, &id)
     }
@@ -1075,11 +1169,17 @@ impl Control {
     /// # Errors
     /// Never for a cgroup that is not there.
     pub fn ignore(&self, cgroup_id: u64) -> Result<(), SensorError> {
+        self.leave(cgroup_id, false);
+        Ok(())
+    }
+
+    fn leave(&self, cgroup_id: u64, was_container: bool) {
         let id = cgroup_id.to_ne_bytes();
         let _ = self.maps.containers.delete(&id);
         let _ = self.maps.cgroups.delete(&id);
         self.drop_processes(cgroup_id);
-        Ok(())
+        let recorder = &self.maps.recorder;
+        recorder.leave(cgroup_id, boot_now(), was_container);
     }
 
     /// A container is gone.
@@ -1087,7 +1187,43 @@ impl Control {
     /// # Errors
     /// Never for one that is not there.
     pub fn unwatch(&self, cgroup_id: u64) -> Result<(), SensorError> {
-        self.ignore(cgroup_id)
+        self.leave(cgroup_id, true);
+        Ok(())
+    }
+
+    /// What the recorder holds of a container from position `from` on; `None`: nothing was recorded
+    /// of it. A container that has gone is kept for two minutes.
+    pub fn recording(&self, cgroup_id: u64, from: u64) -> Option<Reading> {
+        self.maps.recorder.read(cgroup_id, from)
+    }
+
+    /// What stands for an event's first-level key in uses without a counter.
+    pub fn use_key(&self, dict: &[u8; 48]) -> u64 {
+        recorder::key_of(&self.maps.key, dict)
+    }
+
+    /// From now on each use of a first-level entry of this container comes as [`Signal::Stream`];
+    /// the id that they carry as position.
+    ///
+    /// # Errors
+    /// When too many stream already.
+    pub fn start_stream(&self, cgroup_id: u64) -> Result<u32, SensorError> {
+        let started = self.maps.recorder.start_stream(cgroup_id);
+        started.map_err(|source| SensorError::Map {
+            operation: "update",
+            map: "streams",
+            source,
+        })
+    }
+
+    /// Ends that; how many uses its ring had no room for.
+    pub fn stop_stream(&self, cgroup_id: u64) -> u64 {
+        self.maps.recorder.stop_stream(cgroup_id)
+    }
+
+    /// What the recorder holds.
+    pub fn recorder(&self) -> RecorderState {
+        self.maps.recorder.state()
     }
 
     /// A cgroup turned out to be inside a container: its processes are that container's.
@@ -1098,6 +1234,7 @@ impl Control {
         let id = cgroup_id.to_ne_bytes();
         update(&self.maps.cgroups, "cgroups", &id, &root.to_ne_bytes())?;
         let _ = self.maps.containers.delete(&id);
+        self.maps.recorder.leave(cgroup_id, boot_now(), false);
         for key in self.maps.processes.keys() {
             let Ok(Some(mut p)) = self.maps.processes.lookup(&key, MapFlags::ANY) else {
                 continue;
@@ -1409,6 +1546,19 @@ impl Control {
         total
     }
 
+    /// Losses of one container (or one that ends) so far, by stage.
+    fn losses_of(&self, cgroup_id: u64) -> [u64; 5] {
+        let mut c = types::container::default();
+        let found = self
+            .maps
+            .containers
+            .lookup(&cgroup_id.to_ne_bytes(), MapFlags::ANY);
+        if let Ok(Some(bytes)) = found {
+            copy_into(&mut c, &bytes);
+        }
+        c.lost
+    }
+
     fn container_losses(&self) -> Vec<(u64, [u64; 5])> {
         let mut out = Vec::new();
         for key in self.maps.containers.keys() {
@@ -1473,7 +1623,7 @@ fn update(
 }
 
 #[allow(unsafe_code)]
-fn copy_into<T: Copy>(to: &mut T, from: &[u8]) {
+pub(crate) fn copy_into<T: Copy>(to: &mut T, from: &[u8]) {
     let n = from.len().min(size_of::<T>());
     // SAFETY: `to` is a plain C struct of wire.h (integers only: every bit pattern is valid) and n
     // is at most the length of both.

@@ -34,19 +34,31 @@ fn hierarchy() -> (Hierarchy, PathBuf) {
 
 struct Box {
     sensor: Sensor,
+    streamed: Vec<Use>,
     cgroup: PathBuf,
     id: u64,
 }
 
 impl Box {
     fn new(name: &str) -> Self {
+        Self::with(name, |_| ())
+    }
+
+    fn with(name: &str, change: impl FnOnce(&mut SensorConfig)) -> Self {
         use std::os::unix::fs::MetadataExt;
         let (hierarchy, mount) = hierarchy();
         let cgroup = mount.join(format!("plimsoll-live-{}-{name}", std::process::id()));
         std::fs::create_dir(&cgroup).expect("make a cgroup");
         let id = std::fs::metadata(&cgroup).expect("it is there").ino();
-        let sensor = Sensor::load(&SensorConfig::new(hierarchy)).expect("load the sensor");
-        let this = Box { sensor, cgroup, id };
+        let mut config = SensorConfig::new(hierarchy);
+        change(&mut config);
+        let sensor = Sensor::load(&config).expect("load the sensor");
+        let this = Box {
+            sensor,
+            streamed: Vec::new(),
+            cgroup,
+            id,
+        };
         this.watch(0, 0, 0);
         this
     }
@@ -85,6 +97,7 @@ impl Box {
                 .poll(Duration::from_millis(50), &mut |s| match s {
                     Signal::Event(e) => events.push(e),
                     Signal::Loss(l) => panic!("nothing may be lost here: {l:?}"),
+                    Signal::Stream(uses) => self.streamed.extend(uses),
                 })
                 .expect("poll");
             if child.try_wait().expect("wait").is_some() {
@@ -400,6 +413,141 @@ fn a_loaded_set_answers_in_the_kernel_and_counts() {
         2,
         "a watched path is emitted every time, known or not"
     );
+}
+
+/// What a counter counted in each second of the recording: (when, how often).
+fn uses_of(recording: &Reading, dense: u32, now: u64) -> Vec<(u64, u64)> {
+    let of: Vec<&Use> = recording.uses.iter().filter(|u| u.dense == dense).collect();
+    let counts = of
+        .iter()
+        .map(|u| u64::from(u.count))
+        .skip(1)
+        .chain([now + 1]);
+    of.iter()
+        .zip(counts)
+        .map(|(u, next)| (u.at.0, next - u64::from(u.count)))
+        .collect()
+}
+
+#[test]
+fn the_recorder_has_each_use_of_known_behaviour_by_second_with_its_count() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("recorder");
+    let dir = tempfile_dir();
+    let path = dir.join("again").display().to_string();
+    // in three epochs of 1.07 s at least: twelve opens, then thirty, then one
+    let code = format!(
+        "sub o {{ open(F,'<','{path}') for 1..$_[0]; close F }} open(F,'>','{path}'); close F; \
+         o(12); sleep 3; o(30); sleep 3; o(1);"
+    );
+    let events = b.run(&["perl", "-e", &code]);
+    let read = events.iter().find(|e| matches!(&e.kind, EventKind::File(f) if f.op == FileOp::Read && f.path == path.as_str().into())).expect("the first read is emitted");
+    let control = b.sensor.control();
+    let recording = control.recording(b.id, 0).expect("it was recorded");
+    assert_eq!((recording.missing, recording.dropped), (0, 0));
+    assert_eq!(recording.overwritten, 0);
+    let now = control.counts(read.dense, 1)[0];
+    let uses = uses_of(&recording, read.dense, now);
+    let total: u64 = uses.iter().map(|(_, n)| n).sum();
+    assert_eq!(total, 43, "{uses:?}");
+    assert_eq!(uses.last().expect("the last").1, 1, "{uses:?}");
+    // an epoch may end while a burst goes on
+    assert!((3..=5).contains(&uses.len()), "{uses:?}");
+    let span = uses.last().expect("last").0 - uses[0].0;
+    assert!((5_500_000_000..9_000_000_000).contains(&span), "{span}");
+    let of_read = |u: &&Use| u.dense == read.dense;
+    assert!(
+        recording
+            .uses
+            .iter()
+            .filter(of_read)
+            .all(|u| u.tgid == read.process.key.tgid
+                && u.kind == 4
+                && u.operation == FileOp::Read as u8)
+    );
+
+    // what was read once is not read again
+    let later = control
+        .recording(b.id, recording.next)
+        .expect("still there");
+    assert!(later.uses.is_empty(), "{later:?}");
+    let state = control.recorder();
+    assert_eq!(state.bytes, 64 << 20);
+    assert!(
+        state
+            .spans
+            .iter()
+            .any(|(root, _, n)| *root == b.id && *n == recording.next)
+    );
+
+    // a container that has gone keeps its recording for a while
+    control.unwatch(b.id).expect("unwatch");
+    assert!(control.recording(b.id, 0).is_some());
+    std::fs::remove_dir_all(dir).expect("clean up");
+}
+
+#[test]
+fn a_small_recorder_keeps_the_latest_and_says_what_it_wrote_over() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::with("small", |c| c.recorder_bytes = 4 * 256 * 32);
+    let dir = tempfile_dir();
+    // 3,000 behaviours for four chunks of 256 entries
+    let code = format!(
+        "for $i (1..3000) {{ mkdir \"{0}/$i\"; opendir(D,\"{0}/$i\"); }}",
+        dir.display()
+    );
+    b.run(&["perl", "-e", &code]);
+    let recording = b
+        .sensor
+        .control()
+        .recording(b.id, 0)
+        .expect("it was recorded");
+    assert!(recording.next >= 3000);
+    assert!(
+        recording.uses.len() >= 256 && recording.uses.len() <= 4 * 256,
+        "{}",
+        recording.uses.len()
+    );
+    let last = recording.uses.last().expect("the last");
+    assert_eq!(last.pos, recording.next - 1, "the latest is there");
+    let accounted = recording.uses.len() as u64 + recording.overwritten + recording.missing;
+    assert_eq!(
+        accounted, recording.next,
+        "each is there or said to be gone"
+    );
+    std::fs::remove_dir_all(dir).expect("clean up");
+}
+
+#[test]
+fn a_container_that_streams_hands_over_each_use() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("stream");
+    let id = b.sensor.control().start_stream(b.id).expect("start");
+    let code = "open(F,'<','/etc/hostname') for 1..25;";
+    let events = b.run(&["perl", "-e", code]);
+    let read = events.iter().find(|e| matches!(&e.kind, EventKind::File(f) if f.op == FileOp::Read && f.path == "/etc/hostname".into())).expect("the first read is emitted");
+    let uses = b.streamed.iter().filter(|u| u.dense == read.dense);
+    assert_eq!(uses.count(), 25);
+    assert!(b.streamed.iter().all(|u| u.pos == u64::from(id)));
+    assert_eq!(b.sensor.control().stop_stream(b.id), 0);
+    b.streamed.clear();
+    b.run(&["perl", "-e", code]);
+    assert!(b.streamed.is_empty());
 }
 
 #[test]

@@ -5,6 +5,7 @@
  *
  *   files.h    names and ways of files      memory.h   code from nowhere, other processes' memory
  *   net.h      peers                        process.h  births, names, namespaces, 32-bit calls
+ *   truth.h    a workload that writes down everything it does
  *
  * crates/cli/tests/host/evasion.rs runs each one in a container of its own and holds what was recorded
  * against the table beside it.
@@ -13,6 +14,7 @@
 #include "memory.h"
 #include "net.h"
 #include "process.h"
+#include "truth.h"
 
 static void nothing_at_all(void)
 {
@@ -77,6 +79,7 @@ static const struct {
 	{ "clone3", by_clone3 },
 	{ "adopted", adopted_by_grandparent },
 	{ "short-lives", short_lives },
+	{ "push-out", push_out },
 	{ "leave-cgroup", leave_cgroup },
 	{ "own-namespaces", own_namespaces },
 	{ "signal-by-descriptor", signal_by_descriptor },
@@ -99,6 +102,11 @@ int main(int argc, char **argv)
 	if (!strcmp(name, "lies")) {
 		loopback_up();
 		lies(argv);
+		return 0;
+	}
+	if (!strcmp(name, "truth") && argc == 6) {
+		loopback_up();
+		truth(argv + 2);
 		return 0;
 	}
 	for (size_t i = 0; i < sizeof(acts) / sizeof(*acts); i++) {

@@ -39,6 +39,8 @@ pub struct Config {
     pub host: bool,
     /// The kernel side.
     pub rings: Rings,
+    /// The minutes before an alert.
+    pub recorder: RecorderConfig,
     /// Room between the rings and the pipeline.
     pub queues: inbox::Bounds,
     /// How baselines learn.
@@ -57,6 +59,17 @@ pub struct Config {
     pub notifications: Notifications,
     /// Where rules come from.
     pub rules: RuleSources,
+}
+
+/// The in-kernel recorder, and what follows an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecorderConfig {
+    /// Memory on the node, bytes (0: nothing is recorded).
+    pub memory: u32,
+    /// A container streams in full for this long after its last alert, seconds (0: it does not).
+    pub stream_seconds: u32,
+    /// Uses that one stream keeps at most.
+    pub stream_uses: u32,
 }
 
 /// Sizes on the kernel side.
@@ -203,6 +216,11 @@ impl Default for Config {
             socket: plimsoll_api::protocol::DEFAULT_SOCKET.into(),
             socket_group: None,
             host: false,
+            recorder: RecorderConfig {
+                memory: 64 << 20,
+                stream_seconds: 120,
+                stream_uses: 50_000,
+            },
             rings: Rings {
                 bulk_bytes: 16 << 20,
                 alert_bytes: 4 << 20,
@@ -329,6 +347,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "socket_group",
             "host",
             "rings",
+            "recorder",
             "queues",
             "learning",
             "journal",
@@ -359,6 +378,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         })?,
         host: file.flag("host", default.host)?,
         rings: rings(&file, default.rings)?,
+        recorder: recorder(&file, default.recorder)?,
         queues: queues(&file, default.queues)?,
         learning: learning(&file, default.learning)?,
         journal: journal(&file, default.journal)?,
@@ -396,6 +416,16 @@ fn rings(file: &Section<'_>, default: Rings) -> Result<Rings, Fault> {
             default.alert_quota_per_second.into(),
         )? as u32,
         syscalls_used: s.flag("syscalls_used", default.syscalls_used)?,
+    })
+}
+
+fn recorder(file: &Section<'_>, default: RecorderConfig) -> Result<RecorderConfig, Fault> {
+    let s = file.section("recorder", &["memory", "stream_seconds", "stream_uses"])?;
+    let number = |key, bounds, default: u32| s.number(key, bounds, default.into());
+    Ok(RecorderConfig {
+        memory: s.bytes("memory", 0..=1 << 30, default.memory.into())? as u32,
+        stream_seconds: number("stream_seconds", 0..=86_400, default.stream_seconds)? as u32,
+        stream_uses: number("stream_uses", 1000..=10_000_000, default.stream_uses)? as u32,
     })
 }
 

@@ -178,7 +178,7 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
         }
         Action::Stop { grace } => through_runtime(machine, target, |k| k.stop(*grace)),
         Action::Remove => through_runtime(machine, target, Known::remove),
-        Action::KillTree => kill::kill_tree(&target.container, target.process),
+        Action::KillTree => kill::kill_tree(machine, target),
         Action::Undo {
             kind: StepKind::Pause,
             ..

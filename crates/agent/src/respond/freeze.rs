@@ -46,35 +46,53 @@ pub(super) struct Freezer {
 }
 
 impl Freezer {
-    /// Finds it; the error is why there is none, for people.
+    /// Finds the one to use; the error is why there is none, for people.
     pub(super) fn of(container: &Container) -> Result<Self, String> {
         let place = Place::of(container)?;
-        let members = place.members();
-        let first = members
-            .first()
-            .ok_or("no process of the container is left")?;
-        let text = fs::read_to_string(format!("/proc/{first}/cgroup")).unwrap_or_default();
-        let of_version = |v1: bool| {
-            let (controller, path) = lines(&text).find(|(c, _)| match v1 {
-                true => c.split(',').any(|c| c == "freezer"),
-                false => c.is_empty(),
-            })?;
-            let root = root_of(path, place.path());
-            let dir = dir_of(&place.layout, controller, root)?;
-            let freezer = Self { v1, dir };
-            let covers = |pid: &u32| {
-                let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-                let mut here = lines(&text).filter(|(c, _)| *c == controller);
-                // one that has ended meanwhile has no line
-                text.is_empty() || here.any(|(_, path)| is_below(path, root))
-            };
-            // a cgroup that holds others, or not all of the container, is not the one to stop
-            let whole = root != "/" && members.iter().all(covers) && freezer.holds_only(&place);
-            (whole && freezer.file().exists()).then_some(freezer)
-        };
-        of_version(false).or_else(|| of_version(true)).ok_or_else(|| {
-            "the container has no cgroup of its own with a freezer (v2 cgroup.freeze, v1 freezer)".to_owned()
+        if place.members().is_empty() {
+            return Err("no process of the container is left".to_owned());
+        }
+        Self::all(container).into_iter().next().ok_or_else(|| {
+            "the container has no cgroup of its own with a freezer (v2 cgroup.freeze, v1 freezer)"
+                .to_owned()
         })
+    }
+
+    /// Every freezer of the container, v2 before v1.
+    pub(super) fn all(container: &Container) -> Vec<Self> {
+        let Ok(place) = Place::of(container) else {
+            return Vec::new();
+        };
+        let members = place.members();
+        let find = |v1| Self::find(&place, &members, v1);
+        [false, true].into_iter().filter_map(find).collect()
+    }
+
+    fn find(place: &Place, members: &[u32], v1: bool) -> Option<Self> {
+        let text =
+            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let first = text(members.first()?);
+        let (controller, path) = lines(&first).find(|(c, _)| match v1 {
+            true => c.split(',').any(|c| c == "freezer"),
+            false => c.is_empty(),
+        })?;
+        let root = root_of(path, place.path());
+        let dir = dir_of(&place.layout, controller, root)?;
+        let freezer = Self { v1, dir };
+        let covers = |pid: &u32| {
+            let text = text(pid);
+            let mut here = lines(&text).filter(|(c, _)| *c == controller);
+            // one that has ended meanwhile has no line
+            text.is_empty() || here.any(|(_, path)| is_below(path, root))
+        };
+        // a cgroup that holds others, or not all of the container, is not the one to stop
+        let whole = root != "/" && members.iter().all(covers) && freezer.holds_only(place);
+        (whole && freezer.file().exists()).then_some(freezer)
+    }
+
+    /// Version 1: frozen tasks neither die nor can be traced before they are thawed.
+    pub(super) fn is_v1(&self) -> bool {
+        self.v1
     }
 
     fn file(&self) -> PathBuf {
@@ -157,6 +175,52 @@ fn dir_of(layout: &Layout, controllers: &str, path: &str) -> Option<PathBuf> {
     (!below.split('/').any(|s| s == "..")).then(|| mount.join(below))
 }
 
+// ---- for a moment ----
+
+/// A container that stands still until this is released, dropped, or the watchdog ends it.
+#[derive(Debug)]
+pub(super) struct Hold {
+    freezer: Freezer,
+    lease: PathBuf,
+}
+
+/// Freezes for a moment, with a watchdog; the error is why not, for people.
+pub(super) fn hold(
+    machine: &Machine,
+    container: &Container,
+    budget: Duration,
+) -> Result<Hold, String> {
+    let freezer = Freezer::of(container)?;
+    let lease = Lease::new(budget.as_millis() as u64);
+    let id = container.id();
+    lease.write(machine, id).map_err(|e| e.to_string())?;
+    watchdog(machine, id, &freezer, &lease).map_err(|e| e.to_string())?;
+    let frozen = freezer.set(true);
+    let hold = Hold {
+        freezer,
+        lease: Lease::path(machine, id),
+    };
+    frozen.map(|()| hold).map_err(|e| e.to_string())
+}
+
+impl Hold {
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When the kernel does not; the watchdog will try again.
+    pub(super) fn release(self) -> io::Result<()> {
+        self.freezer.set(false)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.freezer.set(false).is_ok() {
+            let _ = Lease::ended().write_to(&self.lease);
+        }
+    }
+}
+
 // ---- the effects ----
 
 /// Freezes for at most `budget`.
@@ -176,7 +240,10 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
             "its health check does not bear a single failure: it would be restarted".to_owned();
         return StepOutcome::Refused { why };
     }
-    if freezer.is_frozen() {
+    if Freezer::all(&target.container)
+        .iter()
+        .any(Freezer::is_frozen)
+    {
         match Lease::read(machine, id).and_then(|l| l.left_ms()) {
             // begun again after a restart: not longer than the first time
             Some(left) => budget_ms = budget_ms.min(left),
@@ -311,8 +378,10 @@ impl Lease {
     }
 
     fn write(&self, machine: &Machine, id: &ContainerId) -> io::Result<()> {
-        let path = Self::path(machine, id);
         fs::create_dir_all(&machine.freezes_dir)?;
+        self.write_to(&Self::path(machine, id))
+    }
+    fn write_to(&self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("new");
         fs::write(&new, format!("{} {}\n", self.nonce, self.deadline_ms))?;
         fs::rename(new, path)

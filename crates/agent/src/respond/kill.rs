@@ -1,122 +1,199 @@
 //! Kills the acting process and its descendants, and nothing else.
 //!
 //! Promises: a process is addressed by a descriptor that cannot come to mean another one; its
-//! start, and that it is the container's, are checked on that descriptor's process before it is
-//! touched; the container's first process is left alone, because its death would end the
-//! container before anything was kept. All are stopped before one is killed, so that none forks
-//! away. Bounded by [`PROCESSES_MAX`].
+//! start, and that the kernel says it is the container's, are checked after that was opened; the
+//! container's first process is left alone, because its death would end the container before
+//! anything was kept. The container is frozen while its tree is read (with a watchdog, as every
+//! freeze), or else each process is stopped when it is found, so that none forks away. It counts
+//! when every one of them was seen to be gone. What was paused is paused again. Bounded by
+//! [`PROCESSES_MAX`].
+//!
+//! Left out: descendants whose parent had ended before; the kernel has given them to another
+//! parent by then, and nothing there tells whose they were.
 
+use super::act::{Machine, Target};
+use super::freeze::{self, Freezer, Hold};
+use super::place::{Place, pids, stat};
+use plimsoll_model::ProcessKey;
 use plimsoll_model::response::StepOutcome;
-use plimsoll_model::{Container, ProcessKey};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Processes killed at most in one step.
-pub const PROCESSES_MAX: usize = 4096;
+pub const PROCESSES_MAX: usize = 16_384;
 /// How often new descendants are looked for.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 64;
+/// How long the killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the container may stand still meanwhile, agent or not.
+const STANDSTILL: Duration = Duration::from_secs(10);
 /// Nanoseconds of one tick of `/proc/PID/stat` (`USER_HZ` is 100 on every architecture we run on).
 const TICK_NS: u64 = 10_000_000;
 
+/// A process that is to be killed.
+struct Victim {
+    fd: OwnedFd,
+    start_ticks: u64,
+}
+
 /// Carries it out.
-pub fn kill_tree(container: &Container, process: Option<ProcessKey>) -> StepOutcome {
-    let failed = |why: &str| StepOutcome::Failed {
+pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
+    let failed = |why: String| StepOutcome::Failed { why };
+    let Some(root) = target.process else {
+        return failed("the acting process is not known".to_owned());
+    };
+    let place = match Place::of(&target.container) {
+        Ok(place) => place,
+        Err(why) => return StepOutcome::Unavailable { why },
+    };
+    if !stat(root.tgid).is_some_and(|s| started(s.start_ticks, root)) {
+        return done("the process had ended already".to_owned());
+    }
+    let refused = |why: &str| StepOutcome::Refused {
         why: why.to_owned(),
     };
-    let Some(root) = process else {
-        return failed("the acting process is not known");
-    };
-    match stat(root.tgid) {
-        None => return already(),
-        Some(s) if !started(s.start_ticks, root) => return already(),
-        Some(_) => {}
-    }
     if root.tgid == std::process::id() {
         return refused("it is the agent");
     }
-    if is_first(root.tgid) {
+    let first = first_process(&place);
+    if first == Some(root.tgid) {
         return refused("it is the container's first process: killing it would end the container");
     }
-    let Some(tree) = stop_all(container, root) else {
-        return failed("it is not in the container any more");
+    let freezers = Freezer::all(&target.container);
+    let paused = freezers.iter().find(|f| f.is_frozen());
+    let hold = match paused {
+        None => freeze::hold(machine, &target.container, STANDSTILL).ok(),
+        Some(_) => None,
     };
-    let killed = tree
-        .values()
-        .filter(|fd| pidfd_send_signal(fd, Signal::KILL).is_ok())
-        .count();
-    for _ in 0..100 {
-        if tree
-            .keys()
-            .all(|pid| stat(*pid).is_none_or(|s| s.state == 'Z'))
-        {
-            return StepOutcome::Done {
-                effect: format!("{killed} processes killed, and seen to be gone"),
-                sealed: None,
-                undo: Vec::new(),
-            };
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    let tree = find(&place, root, first);
+    let Some((tree, complete)) = tree else {
+        drop(hold);
+        return failed("it is not in the container any more".to_owned());
+    };
+    for victim in tree.values() {
+        let _ = pidfd_send_signal(&victim.fd, Signal::KILL);
     }
-    failed("killed processes were still there after 2 s")
+    let left = end(&tree, hold, paused);
+    match (left, complete) {
+        (Ok(()), true) => done(format!(
+            "{} processes killed, and each was seen to be gone",
+            tree.len()
+        )),
+        (Ok(()), false) => failed(format!(
+            "{} processes were killed; there were more, and they multiplied faster than they could be stopped",
+            tree.len()
+        )),
+        (Err(why), _) => failed(why),
+    }
 }
 
-fn already() -> StepOutcome {
+/// Waits until all are gone. Where the container stood still by the v1 freezer, under which
+/// nothing dies, it is let go for that, and paused again if it was before.
+fn end(
+    tree: &BTreeMap<u32, Victim>,
+    hold: Option<Hold>,
+    paused: Option<&Freezer>,
+) -> Result<(), String> {
+    if let Some(hold) = hold {
+        hold.release().map_err(|e| e.to_string())?;
+    }
+    let thawed = paused.filter(|f| f.is_v1());
+    if let Some(freezer) = thawed {
+        freezer.set(false).map_err(|e| e.to_string())?;
+    }
+    let until = Instant::now() + PATIENCE;
+    let there = || tree.iter().filter(|(pid, v)| is_there(**pid, v)).count();
+    while there() > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let left = there();
+    if let Some(freezer) = thawed {
+        freezer
+            .set(true)
+            .map_err(|e| format!("it was paused, and could not be paused again: {e}"))?;
+    }
+    match left {
+        0 => Ok(()),
+        n => Err(format!("{n} killed processes were still there after 5 s")),
+    }
+}
+
+/// A zombie holds nothing but its number.
+fn is_there(pid: u32, victim: &Victim) -> bool {
+    stat(pid).is_some_and(|s| s.start_ticks == victim.start_ticks && !matches!(s.state, 'Z' | 'X'))
+}
+
+fn done(effect: String) -> StepOutcome {
     StepOutcome::Done {
-        effect: "the process had ended already".to_owned(),
+        effect,
         sealed: None,
         undo: Vec::new(),
     }
 }
 
-fn refused(why: &str) -> StepOutcome {
-    StepOutcome::Refused {
-        why: why.to_owned(),
-    }
-}
-
-/// Stops the root and every descendant, until a look finds no new one.
-fn stop_all(container: &Container, root: ProcessKey) -> Option<BTreeMap<u32, OwnedFd>> {
+/// The root and every descendant, each stopped, until a look finds no new one; whether it came to
+/// that.
+fn find(
+    place: &Place,
+    root: ProcessKey,
+    first: Option<u32>,
+) -> Option<(BTreeMap<u32, Victim>, bool)> {
     let mut tree = BTreeMap::new();
-    let fd = open(container, root.tgid)?;
-    if !stat(root.tgid).is_some_and(|s| started(s.start_ticks, root)) {
+    let victim = open(place, root.tgid)?;
+    if !started(victim.start_ticks, root) {
         return None;
     }
-    let _ = pidfd_send_signal(&fd, Signal::STOP);
-    tree.insert(root.tgid, fd);
+    let _ = pidfd_send_signal(&victim.fd, Signal::STOP);
+    tree.insert(root.tgid, victim);
     for _ in 0..ROUNDS {
         let before = tree.len();
         let parents = parents();
         for &pid in parents.keys() {
-            if tree.len() >= PROCESSES_MAX || tree.contains_key(&pid) || is_first(pid) {
+            let new = !tree.contains_key(&pid) && Some(pid) != first;
+            if !new || !descends(pid, root.tgid, &parents) {
                 continue;
             }
-            if !descends(pid, root.tgid, &parents) {
-                continue;
+            if tree.len() >= PROCESSES_MAX {
+                return Some((tree, false));
             }
-            if let Some(fd) = open(container, pid) {
-                let _ = pidfd_send_signal(&fd, Signal::STOP);
-                tree.insert(pid, fd);
+            if let Some(victim) = open(place, pid) {
+                let _ = pidfd_send_signal(&victim.fd, Signal::STOP);
+                tree.insert(pid, victim);
             }
         }
         if tree.len() == before {
-            break;
+            return Some((tree, true));
         }
     }
-    Some(tree)
+    Some((tree, false))
 }
 
 /// A descriptor of a process of the container.
-fn open(container: &Container, pid: u32) -> Option<OwnedFd> {
+fn open(place: &Place, pid: u32) -> Option<Victim> {
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let fd = pidfd_open(raw, PidfdFlags::empty()).ok()?;
-    // after opening: the pid cannot change hands while the descriptor's process lives
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    cgroup.contains(container.id().as_str()).then_some(fd)
+    // after opening: the number cannot change hands while the descriptor's process lives, and
+    // when it has ended, the signal reaches nobody
+    let start_ticks = stat(pid)?.start_ticks;
+    place.holds(pid).then_some(Victim { fd, start_ticks })
+}
+
+/// The process with which the container began: of those whose parent is outside, the eldest. (Not
+/// "number 1 in its pid namespace": a container may have none of its own, or make further ones.)
+fn first_process(place: &Place) -> Option<u32> {
+    let members = place.members();
+    let began = |pid: &u32| Some((stat(*pid)?, *pid));
+    let outside = |(s, _): &(super::place::Stat, u32)| members.binary_search(&s.parent).is_err();
+    let begun = members.iter().filter_map(began).filter(outside);
+    begun
+        .min_by_key(|(s, pid)| (s.start_ticks, *pid))
+        .map(|(_, pid)| pid)
 }
 
 fn descends(mut pid: u32, root: u32, parents: &BTreeMap<u32, u32>) -> bool {
-    for _ in 0..256 {
+    for _ in 0..4096 {
         match parents.get(&pid) {
             Some(&parent) if parent == root => return true,
             Some(&parent) if parent != 0 => pid = parent,
@@ -127,37 +204,11 @@ fn descends(mut pid: u32, root: u32, parents: &BTreeMap<u32, u32>) -> bool {
 }
 
 fn parents() -> BTreeMap<u32, u32> {
-    let dir = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = dir.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| Some((pid, stat(pid)?.parent)))
+    pids()
+        .filter_map(|pid| Some((pid, stat(pid)?.parent)))
         .collect()
-}
-
-struct Stat {
-    state: char,
-    parent: u32,
-    start_ticks: u64,
-}
-
-fn stat(pid: u32) -> Option<Stat> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    // the name in the middle may hold anything, brackets too: the last one counts
-    let rest: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat {
-        state: rest.first()?.chars().next()?,
-        parent: rest.get(1)?.parse().ok()?,
-        start_ticks: rest.get(19)?.parse().ok()?,
-    })
 }
 
 fn started(ticks: u64, key: ProcessKey) -> bool {
     ticks.abs_diff(key.start.0 / TICK_NS) <= 1
-}
-
-/// The first process of a pid namespace that is not ours.
-fn is_first(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let pids = status.lines().find_map(|l| l.strip_prefix("NSpid:"));
-    pids.is_some_and(|p| p.split_whitespace().last() == Some("1"))
 }

@@ -10,7 +10,10 @@ use super::files::Loaded;
 use super::key::{Entries, Repeats, family_of};
 use super::kinds;
 use super::view::{Surroundings, View};
-use plimsoll_model::{Alert, AlertId, AlertSource, BootNs, Container, Observation, Priority, Text};
+use plimsoll_baseline::Flag;
+use plimsoll_model::{
+    Alert, AlertId, AlertSource, BootNs, Container, Observation, Priority, Risk, Text,
+};
 use plimsoll_rules::{
     Counted, EventKind, OutputValue, Per, RuleId, Scratch, Source, ThresholdCounts, Tri,
 };
@@ -19,6 +22,8 @@ use std::sync::Arc;
 
 /// Counters of thresholds at a time; the longest unused is forgotten first, and counted.
 pub const COUNTERS_MAX: usize = 16_384;
+/// Rules of this priority and more urgent ones keep what they fire on from being learned as normal.
+pub const FLAGS_FROM: plimsoll_rules::Priority = plimsoll_rules::Priority::Warning;
 /// Longest output and field of an alert, bytes.
 const TEXT_MAX: usize = 16 << 10;
 
@@ -121,6 +126,22 @@ impl Engine {
         });
         fired.sort_by_key(|f| f.rule);
         fired
+    }
+
+    /// What of the rules that fired keeps a behaviour from being learned: the most urgent of those
+    /// from [`FLAGS_FROM`] on.
+    pub fn flag(&self, fired: &[Fired]) -> Option<Flag<'_>> {
+        let set = &self.loaded.as_ref()?.set;
+        let rules = fired.iter().map(|f| set.rule(f.rule));
+        let flagging = rules.filter(|r| r.priority <= FLAGS_FROM);
+        flagging.min_by_key(|r| r.priority).map(|r| Flag {
+            rule: &r.name,
+            risk: match r.priority {
+                plimsoll_rules::Priority::Error => Risk::High,
+                p if p < plimsoll_rules::Priority::Error => Risk::Critical,
+                _ => Risk::Medium,
+            },
+        })
     }
 
     /// Whether a repeat of what was observed could make a rule true, as far as the key tells by

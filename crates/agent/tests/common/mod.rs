@@ -69,6 +69,10 @@ pub(crate) struct Told {
     pub(crate) seeded: Vec<SeedProcess>,
     pub(crate) paths: usize,
     pub(crate) counts: HashMap<u32, u64>,
+    /// What the recorder holds, by root cgroup.
+    pub(crate) recordings: HashMap<u64, plimsoll_sensor::api::Reading>,
+    /// Root cgroups that stream; ids are their place from 1.
+    pub(crate) streams: Vec<u64>,
     /// In order: `set 1`, `watch 7`, `bump`.
     pub(crate) log: Vec<String>,
 }
@@ -142,6 +146,29 @@ impl Kernel for FakeKernel {
     }
     fn counters(&self) -> KernelCounters {
         KernelCounters::default()
+    }
+    fn recording(&self, cgroup_id: u64, from: u64) -> Option<plimsoll_sensor::api::Reading> {
+        let mut found = self.told(|t| t.recordings.get(&cgroup_id).cloned())?;
+        found.uses.retain(|u| u.pos >= from);
+        Some(found)
+    }
+    fn use_key(&self, dict: &[u8; 48]) -> u64 {
+        dict.iter()
+            .fold(7, |h, b| h * 31 % 1_000_003 + u64::from(*b))
+    }
+    fn start_stream(&self, cgroup_id: u64) -> Result<u32, KernelError> {
+        self.told(|t| {
+            t.log.push(format!("stream {cgroup_id}"));
+            t.streams.push(cgroup_id);
+            Ok(t.streams.len() as u32)
+        })
+    }
+    fn stop_stream(&self, cgroup_id: u64) -> u64 {
+        self.told(|t| t.log.push(format!("stop {cgroup_id}")));
+        0
+    }
+    fn recorder(&self) -> RecorderState {
+        RecorderState::default()
     }
 }
 

@@ -147,6 +147,51 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The JSON form of a use that the recorder kept: known behaviour, in one second.
+    pub fn recorded(r: &model::Recording, used: &model::Used, context: Context<'_>) -> Self {
+        let after = u64::from(used.after_ms) * 1_000_000;
+        let mut at = r.from;
+        at.wall.0 = at.wall.0.saturating_add_unsigned(after);
+        at.boot.0 = at.boot.0.saturating_add(after);
+        let what = r.behaviours.get(used.what as usize);
+        let behaviour = what.and_then(|w| w.behaviour.as_ref());
+        Self {
+            record: context.record.map(ToString::to_string),
+            time: time(at),
+            // an entry's clock ticks every 8.4 ms
+            uncertainty_ns: at.uncertainty_ns + (1 << 23),
+            boot_ns: at.boot.0,
+            kind: what.map_or("unknown", |w| w.kind.as_str()).to_owned(),
+            summary: behaviour.map_or_else(
+                || "known behaviour; which one is not known any more".to_owned(),
+                describe::behaviour,
+            ),
+            detail: json!({
+                "recorder": true,
+                "each_use": r.full,
+                "behaviour": behaviour.map(|b| b.id().to_string()),
+                "program": behaviour.map(|b| lossy(&b.program)),
+                "script": behaviour.filter(|b| !b.script.is_empty()).map(|b| lossy(&b.script)),
+                "operation": behaviour.map(|b| b.operation.to_string()),
+                "object": behaviour.map(|b| lossy(&b.object)),
+                "origin": behaviour.map(|b| b.origin.as_str()),
+            }),
+            container: Some(Subject {
+                container_id: r.instance.id.to_string(),
+                instance: r.instance.to_string(),
+                name: context.container.map(|c| c.name.clone()),
+                image: context.container.map(|c| c.image.name.clone()),
+            }),
+            pid: used.tgid,
+            trust: trust_name(Trust::Object).to_owned(),
+            count: used.count.into(),
+            node: context.node.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 fn trust_name(trust: Trust) -> &'static str {
     match trust {
         Trust::Object => "object",

@@ -27,7 +27,8 @@ pub(crate) use event::{dup_target, mount_call, namespace_call};
 pub use gap::Gap;
 pub use response::{Outgoing, Plan, PlanStep};
 pub use status::{
-    BaselineCounts, DoctorRow, DoctorState, JournalStatus, Refusal, SensorStatus, Status,
+    BaselineCounts, DoctorRow, DoctorState, JournalStatus, RecorderSpan, RecorderStatus, Refusal,
+    SensorStatus, Status,
 };
 
 use plimsoll_model as model;

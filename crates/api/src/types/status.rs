@@ -79,6 +79,34 @@ pub struct SensorStatus {
     pub run_time_ns: u64,
     /// Memory of all maps.
     pub map_bytes: u64,
+    /// The in-kernel recorder.
+    pub recorder: RecorderStatus,
+}
+
+/// The in-kernel recorder: the minutes before an alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecorderStatus {
+    /// Its memory.
+    pub bytes: u64,
+    /// Of that in use.
+    pub used_bytes: u64,
+    /// Uses that found no room.
+    pub dropped: u64,
+    /// What it covers, by container, the shortest span first.
+    pub spans: Vec<RecorderSpan>,
+}
+
+/// What the recorder covers of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecorderSpan {
+    /// The instance.
+    pub instance: String,
+    /// From its oldest entry until now.
+    pub seconds: u64,
+    /// Entries written since the container began.
+    pub entries: u64,
 }
 
 /// The journal.

@@ -1,21 +1,27 @@
 //! `plimsoll events`: observations, latest last.
 
-use super::select::resolve;
+use super::select::{Read, Resolved, resolve};
 use crate::Verdict;
 use crate::args::{EventsArgs, Global, Selection};
 use crate::failure::Failure;
 use crate::journal::{Containers, Journal, Wanted};
-use crate::out::{Out, Style};
+use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
 use crate::when::Moment;
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
+use plimsoll_ask::minutes::wall_of;
 use plimsoll_ask::{Body, Records as _};
 use plimsoll_model::{Alert, AlertId, Instance, Observation, Record, RecordId, RecordKind, WallNs};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+/// Events held at most to put them in order.
+const FULL_MAX: usize = 200_000;
+/// A recording is written this long after what it holds at most.
+const LATE_NS: u64 = 10_000_000_000;
 /// Rows held back to line up columns; beyond it the next table begins.
 const ROWS: usize = 500;
 
@@ -36,6 +42,9 @@ pub(crate) fn events(
         select.instances = Some(vec![instance]);
     }
     let node = journal.origin().to_string();
+    if args.full {
+        return full(&journal, args, &select, &containers, out);
+    }
     let mut rows = Rows::new();
     let read = select.latest(
         &journal,
@@ -64,6 +73,127 @@ pub(crate) fn events(
     rows.print(out)?;
     select.afterword(&read, "event is", &journal)?;
     Ok(Verdict::Fine)
+}
+
+/// Observations and uses that the recorder kept, by time.
+fn full(
+    journal: &Journal,
+    args: &EventsArgs,
+    select: &Resolved,
+    containers: &Containers,
+    out: &mut Out,
+) -> Result<Verdict, Failure> {
+    let node = journal.origin().to_string();
+    let mut found = Found::default();
+    let mut wanted = select.wanted(&[RecordKind::Observation, RecordKind::Recording]);
+    // a recording is written when it ends
+    wanted.to = select
+        .to
+        .map(|to| WallNs(to.0.saturating_add_unsigned(LATE_NS)));
+    let mut read = Read::default();
+    journal.each(&wanted, |seen| {
+        match read.look(seen) {
+            Some((id, Record::Observation(o)))
+                if select.has(o.instance.as_ref()) && wanted_kind(args, &o) =>
+            {
+                let context = Context {
+                    node: &node,
+                    container: o.instance.as_ref().and_then(|i| containers.get(i)),
+                    record: Some(&id),
+                };
+                let event = api::Event::new(&o, context);
+                found.add(select, o.at.wall, || event);
+            }
+            Some((id, Record::Recording(r))) if select.has(Some(&r.instance)) => {
+                found.recordings += 1;
+                found.lost += r.lost;
+                found.overwritten += r.overwritten;
+                for used in &r.uses {
+                    let context = Context {
+                        node: &node,
+                        container: containers.get(&r.instance),
+                        record: Some(&id),
+                    };
+                    let kind = r
+                        .behaviours
+                        .get(used.what as usize)
+                        .map(|b| b.kind.as_str());
+                    if args.kind.is_empty()
+                        || kind.is_some_and(|k| args.kind.iter().any(|a| a == k))
+                    {
+                        let at = wall_of(&r, used.after_ms);
+                        found.add(select, at, || api::Event::recorded(&r, used, context));
+                    }
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    found.print(&mut read, select, out)?;
+    select.afterword(&read, "event is", journal)?;
+    if found.recordings == 0 {
+        remark(
+            "note: nothing of the recorder is kept for this alert (its memory is 0, or the container was not seen)",
+        );
+    } else if found.lost + found.overwritten > 0 {
+        remark(&format!(
+            "note: {} uses within the recorded span were not kept, {} before it were written over",
+            found.lost, found.overwritten
+        ));
+    }
+    Ok(Verdict::Fine)
+}
+
+/// What `--full` found, by time.
+#[derive(Default)]
+struct Found {
+    events: BTreeMap<(WallNs, u64), api::Event>,
+    seen: u64,
+    cut: bool,
+    recordings: u64,
+    lost: u64,
+    overwritten: u64,
+}
+
+impl Found {
+    fn add(&mut self, select: &Resolved, at: WallNs, event: impl FnOnce() -> api::Event) {
+        if select.from.is_some_and(|from| at < from) || select.to.is_some_and(|to| at > to) {
+            return;
+        }
+        self.seen += 1;
+        self.events.insert((at, self.seen), event());
+        if self.events.len() > select.limit.min(FULL_MAX) {
+            self.events.pop_first();
+            self.cut = true;
+        }
+    }
+
+    fn print(&mut self, read: &mut Read, select: &Resolved, out: &mut Out) -> Result<(), Failure> {
+        read.shown = self.events.len();
+        read.more = self.cut;
+        if self.cut && select.limit > FULL_MAX {
+            remark(&format!("note: only the latest {FULL_MAX} are shown"));
+        }
+        let mut table = Table::new(&["TIME", "PID", "KIND", "TIMES", "WHAT"]);
+        for event in std::mem::take(&mut self.events).into_values() {
+            if out.json {
+                out.object(&event)?;
+                continue;
+            }
+            table.row([
+                event.time.into(),
+                event.pid.to_string().into(),
+                event.kind.into(),
+                event.count.to_string().into(),
+                event.summary.into(),
+            ]);
+        }
+        if !out.json && !table.is_empty() {
+            table.print(out)?;
+        }
+        Ok(())
+    }
 }
 
 fn wanted_kind(args: &EventsArgs, o: &Observation) -> bool {

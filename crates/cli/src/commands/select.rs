@@ -180,7 +180,7 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    fn look(&mut self, seen: Seen) -> Option<(RecordId, Record)> {
+    pub(crate) fn look(&mut self, seen: Seen) -> Option<(RecordId, Record)> {
         match seen.body {
             Body::Record(record) => Some((seen.id, record)),
             Body::Pruned => {

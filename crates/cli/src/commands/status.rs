@@ -11,7 +11,7 @@ use crate::source::Source;
 use crate::when::now;
 use plimsoll_api::Status;
 use plimsoll_api::describe::{span, words};
-use plimsoll_api::types::{BaselineCounts, JournalStatus};
+use plimsoll_api::types::{BaselineCounts, JournalStatus, RecorderStatus};
 use plimsoll_ask::{Body, Records as _};
 use plimsoll_model::{ContainerState, Record, RecordKind, WallNs};
 use std::ops::ControlFlow;
@@ -80,6 +80,34 @@ fn from_data(source: &mut Source) -> Result<Status, Failure> {
         problems,
         ..Status::default()
     })
+}
+
+/// The recorder's memory, and the spans that it covers.
+fn recorder(r: &RecorderStatus) -> String {
+    if r.bytes == 0 {
+        return "off: the minutes before an alert are not kept".to_owned();
+    }
+    let length = |seconds: u64| span(seconds * 1_000_000_000);
+    let covers = match (r.spans.first(), r.spans.last()) {
+        (Some(least), Some(most)) if r.spans.len() > 1 => format!(
+            "; the last {} to {} of {} containers",
+            length(least.seconds),
+            length(most.seconds),
+            r.spans.len()
+        ),
+        (Some(one), _) => format!("; the last {} of one container", length(one.seconds)),
+        _ => String::new(),
+    };
+    let dropped = match r.dropped {
+        0 => String::new(),
+        n => format!("; {n} uses found no room"),
+    };
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    format!(
+        "{:.1} of {:.0} MiB in use{covers}{dropped}",
+        mib(r.used_bytes),
+        mib(r.bytes)
+    )
 }
 
 fn kernel() -> String {
@@ -174,6 +202,9 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
                 Style::Plain
             },
         ));
+    }
+    if let Some(r) = s.sensor.as_ref().map(|k| &k.recorder) {
+        rows.push(("recorder", recorder(r), Style::Plain));
     }
     rows.push((
         "containers",

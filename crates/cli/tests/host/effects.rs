@@ -493,3 +493,139 @@ fn forbidden_addresses_are_refused_on_the_node_and_free_after_undo() {
     };
     assert_eq!(perform(&machine, &target, &everything).as_str(), "refused");
 }
+
+// ---- killing ----
+
+/// Processes of a container, by the kernel's word.
+fn members(target: &Target) -> Vec<u32> {
+    let path = target.container.cgroup_path.to_str_lossy().into_owned();
+    let mut all: Vec<u32> = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+            text.is_ok_and(|t| t.lines().any(|l| l.ends_with(&path)))
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+/// The member whose command line begins so.
+fn running(target: &Target, command: &str) -> Option<u32> {
+    members(target).into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.starts_with(command)
+    })
+}
+fn key(pid: u32) -> ProcessKey {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let start = stat.rsplit_once(')').expect("a name").1;
+    let ticks: u64 = start
+        .split_whitespace()
+        .nth(19)
+        .expect("a start")
+        .parse()
+        .expect("a number");
+    ProcessKey {
+        tgid: pid,
+        start: BootNs(ticks * 10_000_000),
+    }
+}
+fn kill(machine: &Machine, target: &Target, pid: u32) -> StepOutcome {
+    let target = Target {
+        process: Some(key(pid)),
+        ..target.clone()
+    };
+    perform(machine, &target, &Action::KillTree)
+}
+
+#[test]
+fn a_tree_is_killed_with_the_pid_namespaces_in_it_and_the_first_process_is_spared() {
+    if docker_socket().is_none() {
+        return;
+    }
+    let work = "unshare -pf sh -c 'sleep 500 & sleep 501; true' & sleep 502 & wait; sleep 503";
+    let nested = ".process.capabilities |= map_values(. + [\"CAP_SYS_ADMIN\"])";
+    let host = "del(.linux.namespaces[] | select(.type == \"pid\"))";
+    for (version, change) in versions().into_iter().flat_map(|v| {
+        let both = format!("{nested} | {host}");
+        [(v, nested.to_owned()), (v, both)]
+    }) {
+        let crun = Crun::start(version, work, &change);
+        let (machine, target) = (machine(crun.dir.path()), crun.target(None));
+        let what = format!("{version}, {change}");
+        wait_until("all of it runs", || {
+            (500..503).all(|n| running(&target, &format!("sleep {n}")).is_some())
+        });
+        let first = kill(&machine, &target, crun.pid());
+        assert_eq!(first.as_str(), "refused", "{what}: {}", words(&first));
+        let root = running(&target, "unshare").expect("it runs");
+        let outcome = kill(&machine, &target, root);
+        assert!(outcome.is_done(), "{what}: {}", words(&outcome));
+        for n in [500, 501] {
+            assert_eq!(running(&target, &format!("sleep {n}")), None, "{what}");
+        }
+        assert!(
+            running(&target, "sleep 502").is_some(),
+            "{what}: not of the tree"
+        );
+        assert!(members(&target).contains(&crun.pid()), "{what}");
+        let again = Target {
+            process: Some(ProcessKey {
+                tgid: running(&target, "sleep 502").expect("it runs"),
+                start: BootNs(10_000_000),
+            }),
+            ..target.clone()
+        };
+        assert!(perform(&machine, &again, &Action::KillTree).is_done());
+        assert!(
+            running(&target, "sleep 502").is_some(),
+            "another of that number"
+        );
+    }
+}
+
+#[test]
+fn processes_that_fork_all_the_time_are_all_killed() {
+    if docker_socket().is_none() {
+        return;
+    }
+    let work = "sh -c 'while :; do (sleep 5; sleep 5) & done' storm & sleep 600; true";
+    let crun = Crun::start("v2", work, ".");
+    let (machine, target) = (machine(crun.dir.path()), crun.target(None));
+    wait_until("there are many", || members(&target).len() > 60);
+    let root = running(&target, "sh -c while").expect("it runs");
+    let outcome = kill(&machine, &target, root);
+    assert!(outcome.is_done(), "{}", words(&outcome));
+    let left = members(&target);
+    assert!(left.len() == 2 && left.contains(&crun.pid()), "{left:?}");
+    let count: u32 = words(&outcome)
+        .split(' ')
+        .find_map(|w| w.parse().ok())
+        .expect("a number");
+    assert!(count > 60, "{count}");
+}
+
+#[test]
+fn what_is_killed_while_paused_is_gone_and_the_rest_stays_paused() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut machine = machine(dir.path());
+    machine.docker_sockets = vec![docker.clone().into()];
+    let work = format!("sh -c 'sleep 500; true' & {BUSY}");
+    let it = Docked::start(&docker, "effect-paused", &[], &work);
+    let target = it.target();
+    wait_until("it runs", || running(&target, "sh -c sleep").is_some());
+    assert!(perform(&machine, &target, &Action::Pause).is_done());
+    let root = running(&target, "sh -c sleep").expect("it is there");
+    let outcome = kill(&machine, &target, root);
+    assert!(outcome.is_done(), "{}", words(&outcome));
+    assert_eq!(running(&target, "sleep 500"), None);
+    assert!(!it.grows("/tmp/count"), "it is still paused");
+    assert!(perform(&machine, &target, &undo(StepKind::Pause)).is_done());
+    wait_until("it goes on", || it.grows("/tmp/count"));
+}

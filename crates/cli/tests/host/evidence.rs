@@ -139,6 +139,21 @@ fn evidence_of_an_attack_verifies_leaves_the_machine_and_replays() {
         );
     }
 
+    // The same for other tools; each is in the log before its first line.
+    for format in ["jsonl", "csv", "timesketch", "ocsf"] {
+        let to = path(&format!("case.{format}"));
+        let about = ["evidence", "export", "--alert", &id, "--reason", "case 7"];
+        let made = one(
+            &agent,
+            &[&about[..], &["--format", format, "-o", &to]].concat(),
+        );
+        assert!(
+            made["record"].as_str().is_some_and(|r| r.contains('@')),
+            "{made}"
+        );
+        assert!(made["records"].as_u64() > Some(5), "{made}");
+    }
+
     // A hold, and who did all this.
     let hold = one(
         &agent,
@@ -174,6 +189,7 @@ fn evidence_of_an_attack_verifies_leaves_the_machine_and_replays() {
     .unwrap();
     for act in [
         "evidence.bundle",
+        "evidence.export",
         "evidence.hold",
         "evidence.release",
         "litigation",

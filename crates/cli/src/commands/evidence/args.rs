@@ -34,6 +34,15 @@ Examples:
   plimsoll evidence bundle --container web -o web.tar --reason 'handed to the IR team'
   plimsoll replay case-7.tar               judge it again and compare")]
     Bundle(BundleArgs),
+    /// Records in a form that other tools open: plain JSONL, CSV, Timesketch JSONL, OCSF 1.8.0
+    #[command(after_help = "\
+The export itself becomes a record: who, when, what, why. `bundle` is what a third party can verify.
+
+Examples:
+  plimsoll evidence export --alert A-… --format timesketch -o a.jsonl --reason 'case 7'
+  plimsoll evidence export --container web --format ocsf -o web.ocsf.jsonl --reason 'to the SIEM'
+  plimsoll evidence export --since 2d --until 1d --format csv --reason 'report' > day.csv")]
+    Export(ExportArgs),
     /// Keep the records of a container or an alert whatever retention says
     Hold(HoldArgs),
     /// End a hold
@@ -121,6 +130,40 @@ pub(crate) struct BundleArgs {
     /// Why; it is kept with your uid
     #[arg(long, value_parser = crate::args::reason)]
     pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["alert", "container", "since", "until"]))]
+pub(crate) struct ExportArgs {
+    /// This alert, with its container around it
+    #[arg(long, value_name = "ALERT", value_parser = crate::args::alert, conflicts_with = "container")]
+    pub(crate) alert: Option<plimsoll_model::AlertId>,
+    /// This container: name, id or its beginning, or ID@START
+    #[arg(long, short, value_name = "NAME|ID", value_parser = crate::args::container)]
+    pub(crate) container: Option<String>,
+    /// Not before: a length of time ago, or a date
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<crate::when::Moment>,
+    /// Not after
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<crate::when::Moment>,
+    /// How far around an alert, when neither --since nor --until is given
+    #[arg(long, value_name = "LENGTH", default_value = "10m")]
+    pub(crate) around: crate::when::Length,
+    /// jsonl, csv, timesketch or ocsf
+    #[arg(long, short, value_name = "FORMAT", default_value = "jsonl", value_parser = format)]
+    pub(crate) format: plimsoll_export::Format,
+    /// Into this file, which must not exist [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Why; it is kept with your uid
+    #[arg(long, value_parser = crate::args::reason)]
+    pub(crate) reason: String,
+}
+
+fn format(name: &str) -> Result<plimsoll_export::Format, String> {
+    plimsoll_export::Format::parse(name)
+        .ok_or_else(|| "one of jsonl, csv, timesketch, ocsf".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod anchor;
 pub(crate) mod args;
 mod bundle;
 mod capture;
+mod export;
 mod hold;
 mod select;
 mod verify;
@@ -31,6 +32,7 @@ pub(crate) fn evidence(
         EvidenceCommand::Checkpoint(args) => checkpoint(global, args, out),
         EvidenceCommand::Anchor(args) => anchor::anchor(global, args, out),
         EvidenceCommand::Bundle(args) => bundle::bundle(global, args, out),
+        EvidenceCommand::Export(args) => export::export(global, args, out),
         EvidenceCommand::Hold(args) => hold::hold(global, args, out),
         EvidenceCommand::Release(args) => hold::release(global, args, out),
         EvidenceCommand::Holds => hold::holds(global, out),

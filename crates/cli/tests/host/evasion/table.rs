@@ -877,4 +877,32 @@ pub(crate) const TABLE: &[Scenario] = &[
             Stated(["exec", "before it runs a program there"]),
         ],
     ),
+    row(
+        "ring-flood",
+        "a flood of events that fills the rings, to hide one among them",
+        Test("a_flood_hides_nothing_of_a_neighbour_and_nothing_of_its_own_uncounted"),
+        [
+            "a room, a quota and a lane for each container; counters",
+            "",
+        ],
+        &[Told(
+            "a neighbour's act is seen; the flooding container's own is seen or in a gap of that container",
+        )],
+    ),
+    row(
+        "dictionary-flood",
+        "a flood of new behaviour, to push what is known out of the kernel's memory",
+        Test("what_was_pushed_out_of_the_dictionary_is_told_again_and_not_forgotten"),
+        ["first level of the dictionary", ""],
+        &[Told(
+            "what was pushed out is told again; nothing is taken for known that is not",
+        )],
+    ),
+    row(
+        "overload",
+        "more than the machine can keep up with",
+        Test("under_overload_what_was_observed_and_what_was_recorded_as_lost_is_what_was_done"),
+        ["counters of each container, stage by stage", ""],
+        &[Told("observed + recorded loss = done, to the last act")],
+    ),
 ];
