@@ -199,6 +199,12 @@ struct linux_binprm {
 	struct file *file;
 	const char *filename;
 	const char *interp;
+	const struct cred *cred;
+	char buf[256]; /* BINPRM_BUF_SIZE, kernel commit 6eb3c3d0a52d (5.1) */
+};
+
+struct vm_area_struct {
+	struct file *vm_file;
 };
 struct in6_addr {
 	union {

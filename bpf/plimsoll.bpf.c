@@ -9,11 +9,11 @@
  * recorder.h the minutes before an alert
  * sched.h    processes and cgroups      sys.h    system calls by kind      net.h  sockets, DNS
  * lsm.h      security hooks (BPF-LSM or fentry)   calls.h  single calls (fexit)   uring.h  io_uring
- *
- * Left out here: enforcement, which has its own issue.
+ * enforce.h  what a container is held to, and the verdict at exec      refuse.h  acts that are refused
  */
 #include "calls.h"
 #include "uring.h"
 #include "sched.h"
+#include "refuse.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -3,7 +3,7 @@
 #ifndef PLIMSOLL_SCHED_H
 #define PLIMSOLL_SCHED_H
 
-#include "dict.h"
+#include "enforce.h"
 
 static __always_inline __u64 root_of_cgroup(__u64 id)
 {
@@ -234,6 +234,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	build_path(SLOT_EXEC, (__u64)BPF_CORE_READ(task, fs, pwd.mnt), (__u64)BPF_CORE_READ(task, fs, pwd.dentry));
 	put_path(s, 3);
 	make_actor(&next);
+	if (enforcement)
+		s->e.enforced = judge_exec(s, &next, BPF_CORE_READ(inode, i_nlink) == 0, arg_start, arg_end - arg_start);
 
 	s->e.actor = next.actor;
 	s->e.uid = next.uid;
@@ -259,7 +261,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	next.mntns = c->mntns;
 	if (bpf_map_update_elem(&processes, &tgid, &next, BPF_ANY))
 		lose(c, STAGE_KERNEL_MAP);
-	submit(SLOT_EXEC, 1);
+	deliver_exec(s);
 	return 0;
 }
 

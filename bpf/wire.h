@@ -175,7 +175,8 @@ struct wire_event {
 	__u32 gid;
 	__u8 entry;
 	__u8 origin;
-	__u16 pad;
+	__u8 enforced; /* enum enforced in enforce.h; of a stopped exec, dict.actor is its token */
+	__u8 pad;
 	__u8 comm[16];
 	struct l1_key dict; /* all zero: not in the dictionary */
 	__s64 num[WIRE_NUMS];

@@ -20,7 +20,7 @@ use plimsoll_baseline::baseline::{Approval, DecideError};
 use plimsoll_baseline::{Baseline, Change, Select};
 use plimsoll_evidence::Reader;
 use plimsoll_model::record::Decision;
-use plimsoll_model::{BaselineId, BehaviourId, BootNs, Stamp};
+use plimsoll_model::{BaselineId, BehaviourId, BootNs, Record, Stamp};
 use plimsoll_sensor::api::HookStatus;
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -114,6 +114,14 @@ impl Answer for Answers {
             Request::PlanSwitch { stop, reason } => {
                 self.response(Question::Switch { stop, reason }, peer)
             }
+            Request::EnforcementStatus {} => {
+                let standings = self.ask(|p| p.standings())?;
+                one(Item::Enforcement(view::enforcement(
+                    &self.0.enforcement,
+                    &standings,
+                )))
+            }
+            Request::EnforcementSwitch { off, reason } => self.switch(off, reason, peer),
             Request::NotifyList {} => self.response(Question::Outgoing, peer),
             Request::NotifyResend {
                 receiver,
@@ -227,6 +235,35 @@ impl Answers {
         Ok((items.collect(), Some(words(&change))))
     }
 
+    /// Without the pipeline: it has to work when that is stuck.
+    fn switch(&self, off: bool, reason: String, peer: &Peer) -> Answered {
+        let shared = &self.0;
+        let turned = shared.enforcement.switch(off);
+        let at = shared.anchor.stamp(shared.clocks.boot());
+        let action = if off {
+            "enforcement.off"
+        } else {
+            "enforcement.on"
+        };
+        let decision = decision(action, String::new(), reason, peer, at);
+        let ledger = &shared.ledger;
+        ledger.record_urgent(&Record::Decision(decision), at, None);
+        let record = Record::Enforcement(shared.enforcement.record(at));
+        ledger.record_urgent(&record, at, None);
+        let said = match (off, turned) {
+            (_, Err(e)) => {
+                let done = if off { "off" } else { "on" };
+                let why = format!("enforcement is {done} now, but not after a restart: {e}");
+                return Err(Failure::new(FailureCode::Failed, why));
+            }
+            (true, Ok(true)) => "enforcement is off on this node: nothing is prevented",
+            (true, Ok(false)) => "enforcement was off already",
+            (false, Ok(true)) => "enforcement is on again",
+            (false, Ok(false)) => "enforcement was on already",
+        };
+        Ok((Vec::new(), Some(said.to_owned())))
+    }
+
     fn import(&self, document: &str, reason: String, peer: &Peer) -> Answered {
         if document.len() > DOCUMENT_BYTES_MAX {
             return Err(Failure::new(
@@ -288,6 +325,15 @@ impl Answers {
         );
         queues.insert("events_judged".into(), totals.observations);
         problems.extend(recent_losses(shared));
+        problems.extend(
+            shared
+                .enforcement
+                .problem()
+                .map(|why| format!("the changed enforcement policy is not in force: {why}")),
+        );
+        if shared.enforcement.is_off() {
+            problems.push("enforcement is switched off on this node".to_owned());
+        }
         problems.extend(
             shared
                 .rules

@@ -8,6 +8,7 @@
 //! | `keeper` | writes baseline files | its queue |
 //! | `timer` | clock anchors, gaps, retention | the clock |
 //! | `scrub` | reads the journal again, slowly | the clock |
+//! | `warden` | keeps the kernel's permission to prevent alive; stopped programs that waited too long | the clock |
 //! | `rules` | looks for changed rule files, loads them | the clock |
 //! | `alerts` | shows alerts | its queue |
 //! | `respond`, `effect` | plans; steps, at most 4 at once | its queue, the journal; their effects |
@@ -25,6 +26,8 @@ use crate::attribution::Attribute;
 use crate::clock::{self, Anchor, Clocks};
 use crate::config::Config;
 use crate::custody::Custody;
+use crate::enforce::warden::Warden;
+use crate::enforce::{Enforcement, InForce, held};
 use crate::files;
 use crate::gaps::{GapBook, Loss};
 use crate::glance::Glances;
@@ -46,7 +49,7 @@ use crate::shelf::Shelf;
 use plimsoll_baseline::PathPattern;
 use plimsoll_evidence::{Journal, OpenError, Options, Reader, Recovery, Sealing};
 use plimsoll_model::record::Lifecycle;
-use plimsoll_model::{BootId, Gap, GapScope, NodeId, Record, Stage, Stamp};
+use plimsoll_model::{BootId, Enforced, Gap, GapScope, Instance, NodeId, Record, Stage, Stamp};
 use plimsoll_sensor::api::{
     HookStatus, Loss as KernelLoss, PathMatch, SeedProcess, Signal, WatchedPath,
 };
@@ -108,6 +111,8 @@ pub struct Shared {
     pub rules: Health,
     /// Looks at processes that have just executed.
     pub glances: Arc<Glances>,
+    /// Containers held to their baseline.
+    pub enforcement: Arc<Enforcement>,
     /// The way to plans and notifications, once they have begun.
     pub response: OnceLock<Door>,
     pub(crate) roots: Arc<Roots>,
@@ -218,6 +223,10 @@ pub struct Surroundings {
     pub response: Beginning,
     /// Set when rule files are to be read again at once (SIGHUP).
     pub reload_rules: Arc<AtomicBool>,
+    /// The enforcement policy.
+    pub enforcement: InForce,
+    /// Set when enforcement is to be switched off (SIGUSR1).
+    pub enforcement_off: Arc<AtomicBool>,
 }
 
 /// The running agent.
@@ -231,6 +240,8 @@ pub struct Agent {
     scrub_stop: crossbeam_channel::Sender<()>,
     rules: JoinHandle<()>,
     rules_stop: crossbeam_channel::Sender<()>,
+    warden: JoinHandle<()>,
+    warden_stop: crossbeam_channel::Sender<()>,
     server: Server,
     responder: Responder,
 }
@@ -276,6 +287,13 @@ impl Agent {
             .map_err(io_error(format!("read baselines in {}", dir.display())))?;
         let outputs = Outputs::start(node, around.sinks).map_err(io_error("start a thread"))?;
         let (jobs, work) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
+        let policy_file = around.enforcement.path.clone();
+        let enforcement = Arc::new(Enforcement::new(
+            around.side.control.clone(),
+            around.side.means,
+            around.enforcement,
+            config.enforcement_off(),
+        ));
         let shared = Arc::new(Shared {
             ledger,
             gaps,
@@ -290,6 +308,7 @@ impl Agent {
             custody,
             rules: Health::default(),
             glances: Arc::new(Glances::new("/proc")),
+            enforcement,
             response: OnceLock::new(),
             roots: Arc::default(),
             jobs,
@@ -316,6 +335,7 @@ impl Agent {
                 stream_ns: u64::from(config.recorder.stream_seconds) * 1_000_000_000,
                 stream_uses: config.recorder.stream_uses,
             },
+            enforcement: shared.enforcement.clone(),
         });
         let watcher = Watcher::new(
             config.rules.clone(),
@@ -334,6 +354,7 @@ impl Agent {
             reader,
         )?;
         let _ = shared.response.set(responder.door());
+        resume_left_over(&shared, &around.scan, down.is_some());
         prime_kernel(&shared, &mut pipeline, around.scan, past, down.as_ref());
         let server = Server::start(&config.socket, access, Arc::new(Answers(shared.clone())))?;
         let (keep, files) = crossbeam_channel::bounded(FILES_MAX);
@@ -358,6 +379,9 @@ impl Agent {
         })?;
         let (rules_stop, stopped) = crossbeam_channel::bounded(1);
         let rules = spawn("rules", move || watcher.run(&stopped))?;
+        let (warden_stop, stopped) = crossbeam_channel::bounded(1);
+        let guard = Warden::new(shared.clone(), policy_file, around.enforcement_off);
+        let warden = spawn("warden", move || guard.run(&stopped))?;
         Ok(Self {
             shared,
             pipeline,
@@ -368,6 +392,8 @@ impl Agent {
             scrub_stop,
             rules,
             rules_stop,
+            warden,
+            warden_stop,
             server,
             responder,
         })
@@ -397,6 +423,8 @@ impl Agent {
     /// Ends: empties the queues and says so in the journal. `why` is for people.
     pub fn stop(self, why: &str) {
         self.server.close();
+        let _ = self.warden_stop.send(());
+        let _ = self.warden.join();
         let _ = self.rules_stop.send(());
         let _ = self.rules.join();
         self.shared.inbox.close();
@@ -444,8 +472,15 @@ impl Shared {
     pub fn deliver(&self, signal: Signal) {
         match signal {
             Signal::Event(mut event) => {
-                // here and not behind the inbox: a process may be gone a moment later
-                self.glances.look(&mut event);
+                // here and not behind the inbox: a process may be gone a moment later; one that was
+                // refused its exec is still the program that it was
+                if event.enforced != Some(Enforced::Denied) {
+                    self.glances.look(&mut event);
+                }
+                if event.enforced == Some(Enforced::Held) {
+                    // whatever becomes of the event, its process does not wait for ever
+                    self.enforcement.note_held(&event);
+                }
                 let Err(event) = self.inbox.offer(event) else {
                     return;
                 };
@@ -476,6 +511,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The instance under a root cgroup.
+    pub fn instance_at(&self, cgroup_id: u64) -> Option<Instance> {
+        self.roots.get(cgroup_id)
     }
 
     fn note(&self, loss: &KernelLoss) {
@@ -551,6 +591,10 @@ fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
     shared
         .ledger
         .record_urgent(&Record::Lifecycle(start), at, None);
+    if shared.enforcement.in_force().path.is_some() {
+        let record = Record::Enforcement(shared.enforcement.record(at));
+        shared.ledger.record_urgent(&record, at, None);
+    }
     shared
         .ledger
         .record(&Record::Clock(shared.anchor.get()), at, None);
@@ -571,6 +615,28 @@ fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
                 hook.kind,
                 reasons.join("; ")
             ),
+        });
+    }
+}
+
+/// An agent that was killed may have left programs stopped at their exec: they go on, because nothing
+/// is prevented without an agent. Which of the stopped ones those were is not known any more.
+fn resume_left_over(shared: &Shared, scan: &Scan, was_down: bool) {
+    if !was_down || !shared.enforcement.in_force().policy.enforces() {
+        return;
+    }
+    let in_containers = scan.processes.iter().filter(|p| p.cgroup_id != 0);
+    let resumed = in_containers
+        .filter(|p| held::resume_left_over(p.key))
+        .count();
+    if resumed > 0 {
+        shared.ledger.note(Loss {
+            stage: Stage::Enforcement,
+            instance: None,
+            count: Some(resumed as u64),
+            from: shared.started.boot,
+            to: shared.clocks.boot(),
+            reason: "stopped processes of containers were continued at the start".into(),
         });
     }
 }

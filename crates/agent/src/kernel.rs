@@ -4,8 +4,8 @@
 //! for tests, replays and benches. Nothing here decides anything.
 
 use plimsoll_sensor::api::{
-    HookStatus, KernelCounters, Known, Reading, RecorderState, SeedProcess, Signal, Watch,
-    WatchedPath,
+    AllowedEntry, Enforce, EnforceMeans, HookStatus, KernelCounters, Known, Reading, RecorderState,
+    SeedProcess, Signal, Watch, WatchedPath,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -84,6 +84,34 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// When the map cannot be written.
     fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError>;
+    /// Holds a container to a set of [`AllowedEntry`]s, or lets go of it.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn enforce(&self, _cgroup_id: u64, _how: Option<Enforce>) -> Result<(), KernelError> {
+        Ok(())
+    }
+    /// Replaces what a set lets through.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    fn load_allowed(&self, _set: u32, _entries: &[AllowedEntry]) -> Result<(), KernelError> {
+        Ok(())
+    }
+    /// A stopped exec that carried this token is let through from now on without asking.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn allow_run(&self, _token: u64) -> Result<(), KernelError> {
+        Ok(())
+    }
+    /// Nothing is prevented after this moment of the boot clock, unless it is moved on (0: at once).
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn enforce_until(&self, _boot_ns: u64) -> Result<(), KernelError> {
+        Ok(())
+    }
     /// Dense counters, cumulative.
     fn counts(&self, first: u32, len: u32) -> Vec<u64>;
     /// Counters of the kernel side.
@@ -109,6 +137,8 @@ pub struct KernelSide {
     pub control: std::sync::Arc<dyn Kernel>,
     /// Which hooks are in use, and which were refused.
     pub hooks: Vec<HookStatus>,
+    /// How each class of acts is prevented here; empty: none is.
+    pub means: Vec<EnforceMeans>,
 }
 
 impl EventSource for plimsoll_sensor::Sensor {
@@ -154,6 +184,18 @@ impl Kernel for plimsoll_sensor::Control {
     }
     fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
         Ok(plimsoll_sensor::Control::emit_again(self, dict)?)
+    }
+    fn enforce(&self, cgroup_id: u64, how: Option<Enforce>) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::enforce(self, cgroup_id, how)?)
+    }
+    fn load_allowed(&self, set: u32, entries: &[AllowedEntry]) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::load_allowed(self, set, entries)?)
+    }
+    fn allow_run(&self, token: u64) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::allow_run(self, token)?)
+    }
+    fn enforce_until(&self, boot_ns: u64) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::enforce_until(self, boot_ns)?)
     }
     fn counts(&self, first: u32, len: u32) -> Vec<u64> {
         plimsoll_sensor::Control::counts(self, first, len)

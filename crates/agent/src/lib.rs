@@ -21,6 +21,7 @@
 //! | [`ledger`], [`past`] | the journal as we write and as we find it |
 //! | [`respond`] | what is done about alerts, in which order |
 //! | [`recorder`] | the minutes before an alert, and the stream after it |
+//! | [`enforce`] | containers held to their baseline, where a policy says so |
 //! | [`gaps`] | losses until they are journalled |
 //! | [`server`], [`answers`] | the socket, and what it says |
 //! | [`clock`], [`dense`], [`quota`], [`latency`], [`opinion`], [`view`], [`files`], [`machine`] | small pure or plain parts |
@@ -40,6 +41,7 @@ pub mod config;
 pub mod custody;
 pub mod daemon;
 pub mod dense;
+pub mod enforce;
 pub mod files;
 pub mod gaps;
 pub mod glance;

@@ -44,7 +44,10 @@ pub fn alert_of(
 ) -> Option<Alert> {
     // an id is used up only by an alert that comes to be
     let novelty = novelty(drift, shelf);
-    plimsoll_baseline::priority(drift, novelty)?;
+    let prevented = observation.event.enforced.is_some_and(|e| e.is_prevented());
+    if !prevented {
+        plimsoll_baseline::priority(drift, novelty)?;
+    }
     let id = ids.next(observation.at);
     plimsoll_baseline::alert(drift, observation, container, id, novelty)
 }

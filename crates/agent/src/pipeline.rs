@@ -13,6 +13,8 @@
 use crate::attribution::Attribute;
 use crate::clock::{Anchor, Clocks};
 use crate::dense::{self, Block, Blocks};
+use crate::enforce::Enforcement;
+use crate::enforce::desk::{Desk, Standing};
 use crate::gaps::Loss;
 use crate::glance::{Glances, Wanted};
 use crate::kernel::{Kernel, KernelError};
@@ -23,6 +25,7 @@ use crate::quota::{Kind, Quota};
 use crate::recorder::{self, Recorder};
 use crate::rules::{Engine, Fired, Loaded, Surroundings, Watched};
 use crate::shelf::{Shelf, Shelved, set_of};
+use plimsoll_baseline::alert::mark;
 use plimsoll_baseline::{
     Burst, BurstConfig, BurstKey, Change, Key, Offer, PathPattern, ResolvedNames, State,
     behaviours, judge,
@@ -83,6 +86,8 @@ pub struct Parts {
     pub slot_seconds: u32,
     /// What follows an alert.
     pub recorder: recorder::Bounds,
+    /// Containers held to their baseline.
+    pub enforcement: Arc<Enforcement>,
 }
 
 /// Which instance is under which root cgroup. Gone ones stay for a while, so that losses counted
@@ -189,6 +194,7 @@ pub struct Pipeline {
     rules: Engine,
     watched: Watched,
     recorder: Recorder,
+    desk: Desk,
     /// Paths whose every use is kept, known or not.
     sensitive: Vec<(PathPattern, Vec<FileOp>)>,
 }
@@ -210,6 +216,7 @@ impl Pipeline {
         Self {
             ids: AlertIds::new(parts.ledger.origin()),
             recorder: Recorder::new(parts.recorder),
+            desk: Desk::new(parts.enforcement.clone(), parts.kernel.clone()),
             parts,
             live: HashMap::new(),
             services: HashMap::new(),
@@ -300,6 +307,7 @@ impl Pipeline {
             // the kernel was still writing its entry; an entry that has gone is emitted anew anyway
             let _ = self.parts.kernel.emit_again(&dict);
         }
+        self.look_at_enforcement(now);
         let slot_ns = u64::from(self.parts.slot_seconds.max(1)) * 1_000_000_000;
         if now.0.saturating_sub(self.slot_from.0) >= slot_ns {
             self.slot(now);
@@ -357,7 +365,7 @@ impl Pipeline {
 
     // ---- observations ----
 
-    fn observe(&mut self, observation: Observation) {
+    fn observe(&mut self, mut observation: Observation) {
         self.totals.observations += 1;
         self.names.note(&observation);
         let instance = observation.instance.as_ref();
@@ -367,12 +375,14 @@ impl Pipeline {
         let fired = self.judge_rules(&observation, container.as_deref());
         let live = instance.and_then(|i| self.live.get_mut(i));
         let (Some(container), Some(live)) = (container, live) else {
+            self.desk.release(&mut observation);
             return self.raise(observation, None, Vec::new(), fired, &[]);
         };
         // everything is judged; what is known may be too much to keep
         let kept = quota_kind(&observation.event.kind)
             .is_none_or(|kind| live.quota.admit(kind, observation.event.boot.0));
         let all = behaviours(&observation, &container, &self.names);
+        self.desk.judge(&mut observation, &container, &all);
         let (kernel, event) = (&self.parts.kernel, &observation.event);
         self.recorder
             .note(event, &container.instance, &all, |d| kernel.use_key(d));
@@ -476,7 +486,8 @@ impl Pipeline {
             let ids = &mut self.ids;
             let observation = &finding.observation;
             let shelf = &self.parts.shelf;
-            let offer = self.burst.offer_drift(&drift, || {
+            let enforced = observation.event.enforced;
+            let offer = self.burst.offer_drift(&drift, enforced, || {
                 crate::opinion::alert_of(ids, &drift, observation, container?, shelf)
             });
             match offer {
@@ -537,6 +548,10 @@ impl Pipeline {
             Some(behaviour) => behaviour.id().to_string(),
             None => format!("{} {}", fired.kind, obs.program()),
         };
+        let act = match obs.event.enforced {
+            None => act,
+            Some(done) => format!("{act} {}", done.as_str()),
+        };
         let key = BurstKey::of_rule(obs.instance.as_ref(), name, &act);
         let (ids, rules) = (&mut self.ids, &self.rules);
         let around = Surroundings {
@@ -544,7 +559,9 @@ impl Pipeline {
             node: self.parts.ledger.origin().as_str(),
         };
         self.burst.offer(key, obs.at, obs.count.max(1), || {
-            rules.alert(fired, ids.next(obs.at), obs, container, around)
+            let mut alert = rules.alert(fired, ids.next(obs.at), obs, container, around)?;
+            mark(&mut alert, obs.event.enforced);
+            Some(alert)
         })
     }
 
@@ -745,6 +762,8 @@ impl Pipeline {
         }
         if container.state == ContainerState::Running {
             self.attach(&instance, &container, at);
+            // labels may have been learned since
+            self.hold(&instance);
         }
     }
 
@@ -828,6 +847,9 @@ impl Pipeline {
                 self.detach(instance, &id, now);
             }
             self.names.forget(instance);
+            let cgroup = self.live.get(instance).and_then(|l| l.cgroup_id);
+            let released = self.desk.let_go(instance, cgroup);
+            self.tried(released);
             // its cgroup is let go of by the attributor's own word
             self.live.remove(instance);
         }
@@ -906,6 +928,49 @@ impl Pipeline {
             dense_len: live.block.map_or(0, |b| b.len),
         });
         self.tried(watched);
+        self.hold(instance);
+    }
+
+    // ---- enforcement ----
+
+    /// Holds a container as policy, switch and baseline say now.
+    fn hold(&mut self, instance: &Instance) {
+        let Some(live) = self.live.get(instance).filter(|l| l.gone.is_none()) else {
+            return;
+        };
+        let baseline = live
+            .baseline
+            .as_ref()
+            .and_then(|id| self.parts.shelf.get(id));
+        let held = self.desk.settle(&live.container, live.cgroup_id, baseline);
+        self.tried(held);
+    }
+
+    fn look_at_enforcement(&mut self, now: BootNs) {
+        if self.desk.is_stale() {
+            let all: Vec<Instance> = self.live.keys().cloned().collect();
+            all.iter().for_each(|instance| self.hold(instance));
+        }
+        let due = self.desk.due(self.parts.anchor.stamp(now));
+        self.prevented(due);
+    }
+
+    fn prevented(&mut self, due: Vec<plimsoll_model::Prevention>) {
+        for prevention in due {
+            let (at, about) = (prevention.last, prevention.instance.clone());
+            self.write(Record::Prevention(prevention), at, Some(about), None);
+        }
+    }
+
+    /// How each live container is held, with its name.
+    pub fn standings(&self) -> Vec<(Arc<Container>, Standing)> {
+        let live = self.live.iter().filter(|(_, l)| l.gone.is_none());
+        let of = |(i, l): (&Instance, &Live)| {
+            Some((l.container.clone(), self.desk.standing(i)?.clone()))
+        };
+        let mut all: Vec<_> = live.filter_map(of).collect();
+        all.sort_by(|a, b| a.0.display_name().cmp(b.0.display_name()));
+        all
     }
 
     fn unwatch(&mut self, cgroup_id: u64) {
@@ -965,6 +1030,14 @@ impl Pipeline {
         // after the set: an entry that becomes a miss now is looked up in the new set
         let bumped = self.parts.kernel.bump_generation();
         self.tried(bumped);
+    }
+
+    /// A decision can change how containers are held, whether or not it changes the set.
+    fn hold_users(&mut self, id: &BaselineId) {
+        let uses = |l: &Live| l.baseline.as_ref() == Some(id);
+        let users = self.live.iter().filter(|(_, l)| uses(l));
+        let users: Vec<Instance> = users.map(|(i, _)| i.clone()).collect();
+        users.iter().for_each(|instance| self.hold(instance));
     }
 
     fn reload_services(&mut self) {
@@ -1033,9 +1106,12 @@ impl Pipeline {
             // the version is in the journal before anything is judged by it
             self.parts.ledger.record(&Record::Baseline(bytes), at, None);
             self.changed(&id);
+            self.hold_users(&id);
         }
         for set in self.parts.shelf.put_to_sleep(now.0, SLEEP_AFTER_NS) {
             let dropped = self.parts.kernel.drop_set(set);
+            self.tried(dropped);
+            let dropped = self.desk.drop_set(set);
             self.tried(dropped);
         }
     }
@@ -1150,6 +1226,7 @@ impl Pipeline {
             .ledger
             .record_urgent(&Record::Baseline(bytes), at, None);
         self.changed(id);
+        self.hold_users(id);
         Some(reference)
     }
 
@@ -1216,6 +1293,8 @@ impl Pipeline {
             self.repeat(alert);
         }
         self.slot(now);
+        let due = self.desk.finish();
+        self.prevented(due);
         self.flush();
         self.record_minutes(true);
         self.unsaved(usize::MAX)

@@ -4,6 +4,7 @@
 use crate::clock::{Clocks as _, SystemClocks};
 use crate::config::Config;
 use crate::daemon::{self, Agent, StartError, Surroundings};
+use crate::enforce::{InForce, PolicyFileError};
 use crate::files;
 use crate::kernel::{KernelError, KernelSide};
 use crate::output;
@@ -34,7 +35,7 @@ pub enum RunError {
     #[error(transparent)]
     Sensor(#[from] SensorError),
     /// Signals could not be caught.
-    #[error("cannot catch SIGINT, SIGTERM and SIGHUP")]
+    #[error("cannot catch SIGINT, SIGTERM, SIGHUP and SIGUSR1")]
     Signals(#[source] io::Error),
     /// The file for alerts could not be opened.
     #[error("cannot open {path} (alerts.file)")]
@@ -60,6 +61,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// The enforcement policy is not one.
+    #[error(transparent)]
+    Enforcement(#[from] PolicyFileError),
     /// The user of the sender does not exist.
     #[error("there is no user \"{0}\" (notifications.user)")]
     NoUser(String),
@@ -80,6 +84,10 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let reload_rules = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGHUP, reload_rules.clone())
         .map_err(RunError::Signals)?;
+    let enforcement_off = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, enforcement_off.clone())
+        .map_err(RunError::Signals)?;
+    let enforcement = InForce::read(config.enforcement.policy.as_deref())?;
     let proc_root = Path::new("/proc");
     let clocks = Arc::new(SystemClocks);
     let layout = Layout::detect(proc_root)?;
@@ -90,6 +98,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let side = KernelSide {
         control: Arc::new(sensor.control()),
         hooks: sensor.hooks().to_vec(),
+        means: sensor.means(),
     };
     // after loading: what starts meanwhile is in the rings, what ran before is in /proc
     let mut evidence = Disk::new(proc_root, layout.clone());
@@ -111,6 +120,8 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
         sinks,
         response: response(config)?,
         reload_rules,
+        enforcement,
+        enforcement_off,
     };
     let agent = Agent::start(config, opened, around)?;
     started(&agent);
@@ -164,6 +175,7 @@ pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
         host: config.host,
         top: plimsoll_sensor::api::Rung::Lsm,
         recorder_bytes: config.recorder.memory,
+        enforcement: config.enforcement.policy.is_some(),
     }
 }
 

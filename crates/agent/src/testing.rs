@@ -31,6 +31,7 @@ pub(crate) fn event(cgroup_id: u64, kind: EventKind) -> Event {
         kind,
         dense: 0,
         dict: None,
+        enforced: None,
     }
 }
 

@@ -22,8 +22,8 @@
 use crate::API_VERSION;
 use crate::evidence::EvidenceAct;
 use crate::types::{
-    Baseline, BaselineDetail, BaselineDiff, BaselineRef, Container, DoctorRow, Outgoing, Plan,
-    Status,
+    Baseline, BaselineDetail, BaselineDiff, BaselineRef, Container, DoctorRow, Enforcement,
+    Outgoing, Plan, Status,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read as _, Write};
@@ -148,6 +148,15 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// What is enforced, and how each container is held. One [`Item::Enforcement`].
+    EnforcementStatus {},
+    /// The switch of enforcement for the whole node.
+    EnforcementSwitch {
+        /// Off: nothing is prevented.
+        off: bool,
+        /// Why.
+        reason: String,
+    },
     /// Dead letters, and what waits. [`Item::Outgoing`] each.
     NotifyList {},
     /// Sends dead letters again.
@@ -224,6 +233,9 @@ impl Request {
             },
             Request::PlanSwitch { stop: true, .. } => "plan.stop",
             Request::PlanSwitch { stop: false, .. } => "plan.resume",
+            Request::EnforcementStatus {} => "enforcement.status",
+            Request::EnforcementSwitch { off: true, .. } => "enforcement.off",
+            Request::EnforcementSwitch { off: false, .. } => "enforcement.on",
             Request::NotifyList {} => "notify.list",
             Request::NotifyResend { .. } => "notify.resend",
             Request::Flush {} => "flush",
@@ -238,6 +250,7 @@ impl Request {
             Request::BaselineApprove { .. }
                 | Request::PlanDecide { .. }
                 | Request::PlanSwitch { .. }
+                | Request::EnforcementSwitch { .. }
                 | Request::NotifyResend { .. }
                 | Request::BaselineLock { .. }
                 | Request::BaselineUnlock { .. }
@@ -264,6 +277,7 @@ impl Request {
             Request::BaselineApprove { reason, .. }
             | Request::PlanDecide { reason, .. }
             | Request::PlanSwitch { reason, .. }
+            | Request::EnforcementSwitch { reason, .. }
             | Request::NotifyResend { reason, .. }
             | Request::BaselineLock { reason, .. }
             | Request::BaselineUnlock { reason, .. }
@@ -326,6 +340,8 @@ pub enum Item {
     Plan(Plan),
     /// A message that has not been delivered.
     Outgoing(Outgoing),
+    /// What is enforced.
+    Enforcement(Enforcement),
     /// A portable baseline.
     Document(String),
     /// Everything below this leaf is durable and readable.

@@ -29,7 +29,7 @@ pub fn container_key(instance: &Instance) -> [u8; 16] {
 pub fn retention_class(kind: RecordKind) -> u8 {
     match kind {
         RecordKind::Alert => 1,
-        RecordKind::Drift | RecordKind::Recording => 2,
+        RecordKind::Drift | RecordKind::Prevention | RecordKind::Recording => 2,
         RecordKind::Observation | RecordKind::Presence => 3,
         RecordKind::Gap => 4,
         RecordKind::Decision
@@ -39,6 +39,7 @@ pub fn retention_class(kind: RecordKind) -> u8 {
         | RecordKind::Delivery
         | RecordKind::Policy
         | RecordKind::PlanEnd
+        | RecordKind::Enforcement
         | RecordKind::Anchored => 5,
         RecordKind::EpochKey => 7,
         RecordKind::Container

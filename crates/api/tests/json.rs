@@ -156,6 +156,7 @@ fn event(kind: EventKind) -> Observation {
             kind,
             dense: 0,
             dict: None,
+            enforced: None,
         },
         at: stamp(),
         instance: Some(container().instance),

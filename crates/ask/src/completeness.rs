@@ -517,5 +517,6 @@ fn lost_where(stage: Stage) -> &'static str {
         Stage::Sampled => "Sampled: more happened than was looked at",
         Stage::Table => "Forgotten by a table of bounded size",
         Stage::Clock => "Times are uncertain, because the wall clock stepped",
+        Stage::Enforcement => "Seen, but not held against the baseline by enforcement",
     }
 }

@@ -14,6 +14,11 @@ use std::collections::BTreeMap;
 
 /// Q1.
 pub(crate) fn instance(about: &About<'_>, say: &mut Sentences) {
+    if let Some(case) = about.case.alert.as_ref().filter(|a| a.alert.prevented) {
+        let evidence: Vec<_> = case.all_evidence().collect();
+        let said = "The act was prevented: the enforcement policy in force did not let it happen.";
+        say.observed(said, evidence);
+    }
     let Some(instance) = &about.case.instance else {
         let evidence: Vec<_> = about
             .case

@@ -70,6 +70,7 @@ fn opened(c: &Container, second: u64, path: &str) -> Observation {
             }),
             dense: 0,
             dict: None,
+            enforced: None,
         },
         at: Stamp {
             boot,

@@ -15,7 +15,7 @@
 
 use plimsoll_model::event::{Exec, NamespaceCall};
 use plimsoll_model::{
-    Alert, AlertId, AlertSource, BootNs, Container, Drift, DriftClass, EventKind, FileOp,
+    Alert, AlertId, AlertSource, BootNs, Container, Drift, DriftClass, Enforced, EventKind, FileOp,
     Observation, Origin, Priority, Risk, SockAddr, Text,
 };
 
@@ -75,10 +75,15 @@ pub fn alert(
     id: AlertId,
     novelty: Novelty,
 ) -> Option<Alert> {
-    let priority = priority(drift, novelty)?;
+    let enforced = obs.event.enforced;
+    // whoever is stopped is told so, however low the risk
+    let priority = match (priority(drift, novelty), enforced) {
+        (None, Some(e)) if e.is_prevented() => Priority::Notice,
+        (priority, _) => priority?,
+    };
     let mut fields = fields(obs, container);
     fields.push(("plimsoll.risk".to_owned(), drift.risk.as_str().into()));
-    Some(Alert {
+    let mut alert = Alert {
         id,
         at: obs.at,
         rule: class_name(drift.class).to_owned(),
@@ -93,7 +98,25 @@ pub fn alert(
         last: drift.last,
         handed_boot: BootNs(0),
         prevented: false,
-    })
+    };
+    mark(&mut alert, enforced);
+    Some(alert)
+}
+
+/// Says on an alert what enforcement did about the act.
+pub fn mark(alert: &mut Alert, enforced: Option<Enforced>) {
+    let Some(enforced) = enforced else {
+        return;
+    };
+    alert.prevented = enforced.is_prevented();
+    let (tag, words) = match enforced {
+        e if e.is_prevented() => ("prevented", "; prevented"),
+        Enforced::WouldBe => ("would-be-prevented", "; enforcement would prevent it"),
+        _ => return,
+    };
+    alert.tags.push(tag.to_owned());
+    let said = [alert.output.as_bytes(), words.as_bytes()].concat();
+    alert.output = Text::new(said);
 }
 
 fn tags(drift: &Drift) -> Vec<String> {

@@ -8,7 +8,7 @@
 //! count is lost: every offered act is in exactly one alert or update, once the burst has ended.
 
 use plimsoll_model::{
-    Alert, AlertId, AlertSource, BehaviourId, BootNs, Drift, DriftClass, Instance, Stamp,
+    Alert, AlertId, AlertSource, BehaviourId, BootNs, Drift, DriftClass, Enforced, Instance, Stamp,
 };
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,16 +39,17 @@ impl Default for BurstConfig {
 /// What makes two acts the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BurstKey {
-    /// A drift.
-    Drift(Instance, DriftClass, BehaviourId),
+    /// A drift, and what enforcement did about it.
+    Drift(Instance, DriftClass, BehaviourId, Option<Enforced>),
     /// A rule in an instance (or in none).
     Rule(Option<Instance>, String),
 }
 
 impl BurstKey {
     /// Key of a drift.
-    pub fn of_drift(drift: &Drift) -> Self {
-        Self::Drift(drift.instance.clone(), drift.class, drift.behaviour.id())
+    pub fn of_drift(drift: &Drift, enforced: Option<Enforced>) -> Self {
+        let id = drift.behaviour.id();
+        Self::Drift(drift.instance.clone(), drift.class, id, enforced)
     }
     /// Key of a rule's match; `detail` keeps matches apart that should not aggregate.
     pub fn of_rule(instance: Option<&Instance>, rule: &str, detail: &str) -> Self {
@@ -144,8 +145,14 @@ impl Burst {
     }
 
     /// Offers a drift.
-    pub fn offer_drift(&mut self, drift: &Drift, build: impl FnOnce() -> Option<Alert>) -> Offer {
-        self.offer(BurstKey::of_drift(drift), drift.last, drift.count, build)
+    pub fn offer_drift(
+        &mut self,
+        drift: &Drift,
+        enforced: Option<Enforced>,
+        build: impl FnOnce() -> Option<Alert>,
+    ) -> Offer {
+        let key = BurstKey::of_drift(drift, enforced);
+        self.offer(key, drift.last, drift.count, build)
     }
 
     /// Ends the bursts that have been quiet for the window, or open too long; returns the updates

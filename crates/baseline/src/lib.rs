@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod allowed;
 pub mod attack;
 pub mod baseline;
 pub mod burst;
@@ -38,6 +39,7 @@ pub mod shape;
 pub mod wire;
 
 pub use alert::{Novelty, alert, priority};
+pub use allowed::{Allowed, Entry as AllowedEntry};
 pub use baseline::{
     Approval, Baseline, Change, Expected, Flag, Key, Lineage, Pending, Readiness, Select, State,
 };

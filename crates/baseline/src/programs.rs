@@ -225,6 +225,11 @@ fn listed(list: &[&str], path: &[u8]) -> bool {
 /// Programs that are many in one, told apart by the name they are called by.
 const MULTICALL: &[&str] = &["busybox", "toybox", "coreutils"];
 
+/// Whether a program is many in one.
+pub fn is_multicall(path: &[u8]) -> bool {
+    MULTICALL.contains(&name_of(path))
+}
+
 /// The name under which a multi-call program acts (`/bin/busybox` called as `nc` is `nc`); any
 /// other program's own path. Such programs choose what to do by this very name, so it is true.
 pub fn applet<'a>(exe: &'a [u8], argv: &'a [plimsoll_model::Text]) -> &'a [u8] {

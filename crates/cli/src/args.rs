@@ -1,5 +1,6 @@
 //! The command line: commands, options and their help.
 
+use crate::commands::enforcement::EnforcementCommand;
 use crate::commands::evidence::args::{EvidenceCommand, ReplayArgs};
 use crate::commands::notify::NotifyCommand;
 use crate::commands::plan::PlanCommand;
@@ -153,6 +154,17 @@ Approvals hold for a limited time, and count only as what the kernel says of you
     Plan {
         #[command(subcommand)]
         command: PlanCommand,
+    },
+    /// Containers held to their baseline: what is in force, what was or would be prevented, the switch
+    #[command(after_help = "\
+Examples:
+  plimsoll enforcement check /etc/plimsoll/enforcement.yaml
+  plimsoll enforcement report --since 7d   what a dry run (mode: alert) would have stopped
+  plimsoll enforcement off --reason 'INC-7: checkout does not start'
+                                           the whole node, at once, until `enforcement on`")]
+    Enforcement {
+        #[command(subcommand)]
+        command: EnforcementCommand,
     },
     /// Notifications that have not been delivered: list, resend
     #[command(after_help = "\

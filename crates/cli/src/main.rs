@@ -67,6 +67,9 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Events(args) => commands::events::events(global, args, out),
         Command::Gaps(args) => commands::gaps::gaps(global, args, out),
         Command::Plan { command } => commands::plan::plan(global, command, out),
+        Command::Enforcement { command } => {
+            commands::enforcement::enforcement(global, command, out)
+        }
         Command::Notify { command } => commands::notify::notify(global, command, out),
         Command::Rules { command } => commands::rules::rules(global, command, out),
         Command::Ask(args) => commands::ask::ask(global, args, out),

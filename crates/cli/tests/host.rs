@@ -5,6 +5,8 @@
 mod completeness;
 #[path = "host/effects.rs"]
 mod effects;
+#[path = "host/enforcement.rs"]
+mod enforcement;
 #[path = "host/evasion.rs"]
 mod evasion;
 #[allow(dead_code, reason = "the tests without root use the rest of it")]

@@ -864,4 +864,7 @@ pub struct Event {
     /// forgotten when the event is lost later; not part of what a record means.
     #[cbor(skip)]
     pub dict: Option<[u8; 48]>,
+    /// What enforcement did about it; `None`: nothing.
+    #[n(11)]
+    pub enforced: Option<crate::enforcement::Enforced>,
 }

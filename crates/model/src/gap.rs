@@ -56,6 +56,9 @@ pub enum Stage {
     /// The wall clock stepped: wall times around it are uncertain.
     #[n(15)]
     Clock,
+    /// Enforcement failed open: what a policy would have prevented was let through.
+    #[n(20)]
+    Enforcement,
 }
 
 impl Stage {
@@ -78,6 +81,7 @@ impl Stage {
             Stage::Sampled => "sampled",
             Stage::Table => "table",
             Stage::Clock => "clock",
+            Stage::Enforcement => "enforcement",
         }
     }
 }

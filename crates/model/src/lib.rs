@@ -14,6 +14,7 @@
 pub mod alert;
 pub mod behaviour;
 mod calls;
+pub mod enforcement;
 pub mod event;
 pub mod gap;
 pub mod ids;
@@ -30,6 +31,7 @@ pub mod workload;
 
 pub use alert::{Alert, AlertSource, Drift, DriftClass, NearBehaviour, Priority, Risk};
 pub use behaviour::{Behaviour, BehaviourId, BehaviourKind, Operation};
+pub use enforcement::{EnforceClass, Enforced, EnforcementInForce, Prevention};
 pub use event::{
     Actor, Entry, Event, EventKind, FileOp, Glance, Origin, ProcessInfo, Proto, SockAddr, Trust,
 };

@@ -4,6 +4,7 @@
 //! unread; see `docs/formats/records.md`.
 
 use crate::alert::{Alert, Drift};
+use crate::enforcement::{EnforcementInForce, Prevention};
 use crate::gap::Gap;
 use crate::observation::Observation;
 use crate::recording::Recording;
@@ -60,6 +61,10 @@ pub enum RecordKind {
     Anchored = 31,
     /// [`Recording`] of the in-kernel recorder, made for an alert.
     Recording = 50,
+    /// [`EnforcementInForce`]: policy, switch and means from here on.
+    Enforcement = 52,
+    /// [`Prevention`]: acts outside a baseline that were prevented, or would have been.
+    Prevention = 53,
 }
 
 impl RecordKind {
@@ -87,6 +92,8 @@ impl RecordKind {
             EpochKey,
             Anchored,
             Recording,
+            Enforcement,
+            Prevention,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -211,6 +218,10 @@ pub enum Record {
     Anchored(Anchored),
     /// See [`RecordKind::Recording`].
     Recording(Recording),
+    /// See [`RecordKind::Enforcement`].
+    Enforcement(EnforcementInForce),
+    /// See [`RecordKind::Prevention`].
+    Prevention(Prevention),
     /// A kind that this build does not know, or one whose bytes belong to another crate.
     Unknown(u16, Vec<u8>),
 }
@@ -251,6 +262,8 @@ impl Record {
             Record::RuleSet(x) => (RecordKind::RuleSet as u16, cbor(x)),
             Record::Anchored(x) => (RecordKind::Anchored as u16, cbor(x)),
             Record::Recording(x) => (RecordKind::Recording as u16, cbor(x)),
+            Record::Enforcement(x) => (RecordKind::Enforcement as u16, cbor(x)),
+            Record::Prevention(x) => (RecordKind::Prevention as u16, cbor(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -296,6 +309,12 @@ impl Record {
             Some(RecordKind::Recording) => {
                 Record::Recording(minicbor::decode(payload).map_err(wrap)?)
             }
+            Some(RecordKind::Enforcement) => {
+                Record::Enforcement(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::Prevention) => {
+                Record::Prevention(minicbor::decode(payload).map_err(wrap)?)
+            }
             Some(RecordKind::Tombstone | RecordKind::EpochKey) | None => {
                 Record::Unknown(kind, payload.to_vec())
             }
@@ -329,6 +348,7 @@ mod tests {
                 }),
                 dense: 4,
                 dict: None,
+                enforced: None,
             },
             at: Stamp::default(),
             instance: Some(Instance {

@@ -7,6 +7,7 @@
 //! look at the machine.
 #![forbid(unsafe_code)]
 
+pub mod enforcement;
 pub mod guards;
 pub mod order;
 pub mod outbox;

@@ -46,6 +46,8 @@ pub struct SensorConfig {
     pub top: Rung,
     /// Memory of the recorder, bytes (0: nothing is recorded).
     pub recorder_bytes: u32,
+    /// Load what prevents acts, too.
+    pub enforcement: bool,
 }
 
 /// A family of hooks, best first.
@@ -73,6 +75,7 @@ impl SensorConfig {
             host: false,
             top: Rung::Lsm,
             recorder_bytes: 64 << 20,
+            enforcement: false,
         }
     }
 }
@@ -323,4 +326,75 @@ pub struct KernelCounters {
     pub run_time_ns: u64,
     /// Memory of all maps, bytes, as the kernel accounts it.
     pub map_bytes: u64,
+}
+
+/// How a container is held to what its set lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Enforce {
+    /// Number of the set ([`AllowedEntry`]s).
+    pub set: u32,
+    /// Programs executed.
+    pub programs: bool,
+    /// Scripts and applets: stopped at exec until somebody decides.
+    pub scripts: bool,
+    /// Files mapped executable.
+    pub libraries: bool,
+    /// TCP and UDP peers.
+    pub peers: bool,
+    /// A program outside the set is killed at exec where the kernel cannot refuse it; else stopped.
+    pub kill: bool,
+}
+
+/// One thing that a container may do; what no entry names is prevented.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AllowedEntry {
+    /// Executes this file.
+    Program {
+        /// Its path.
+        path: Text,
+        /// Where it lives.
+        origin: Origin,
+        /// Only with arguments that have been decided about ([`crate::Control::allow_run`]).
+        ask: bool,
+    },
+    /// Maps this file executable.
+    Library {
+        /// Its path.
+        path: Text,
+        /// Where it lives.
+        origin: Origin,
+    },
+    /// Contacts a peer.
+    Peer {
+        /// TCP or UDP.
+        proto: Proto,
+        /// Who.
+        reach: AllowedReach,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// Which addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AllowedReach {
+    /// This one.
+    Ip(IpAddr),
+    /// The /24 or /64 that begins with this one.
+    Network(IpAddr),
+    /// Loopback.
+    Loopback,
+    /// Any but loopback.
+    Any,
+}
+
+/// How a class of acts is prevented on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnforceMeans {
+    /// Which class.
+    pub class: plimsoll_model::EnforceClass,
+    /// By what; `None`: it cannot be prevented here.
+    pub mechanism: Option<String>,
+    /// What it leaves open, or why there is none.
+    pub leaves: String,
 }

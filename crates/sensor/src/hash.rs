@@ -120,20 +120,25 @@ impl Key {
         }
     }
 
+    /// The two halves of an address, IPv4 as v4-mapped, as the kernel reads them.
+    pub(crate) fn halves(ip: IpAddr) -> (u64, u64) {
+        let v6 = match ip {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let o = v6.octets();
+        let half =
+            |r: std::ops::Range<usize>| u64::from_ne_bytes(o[r].try_into().expect("eight bytes"));
+        (half(0..8), half(8..16))
+    }
+
     fn ends(self, kind: u32, proto: Proto, peer: PeerMatch, port: u16) -> (u64, u32, bool) {
         let about = u64::from(port) << 8 | proto as u64;
         let (hi, lo, any) = match peer {
             PeerMatch::Any => (0, 0, true),
             PeerMatch::Ip(ip) => {
-                let v6 = match ip {
-                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                    IpAddr::V6(v6) => v6,
-                };
-                let o = v6.octets();
-                let half = |r: std::ops::Range<usize>| {
-                    u64::from_ne_bytes(o[r].try_into().expect("eight bytes"))
-                };
-                (half(0..8), half(8..16), false)
+                let (hi, lo) = Self::halves(ip);
+                (hi, lo, false)
             }
         };
         (

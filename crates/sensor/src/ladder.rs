@@ -30,6 +30,8 @@ pub(crate) type Refused = BTreeMap<String, String>;
 pub(crate) struct Ladder {
     top: Rung,
     calls_used: bool,
+    /// Programs that prevent (`e_`) are wanted.
+    enforcement: bool,
     pub(crate) refused: Refused,
     lsm: Result<(), String>,
 }
@@ -39,6 +41,7 @@ impl Ladder {
         Ladder {
             top: config.top,
             calls_used: config.syscalls_used,
+            enforcement: config.enforcement,
             refused: Refused::new(),
             lsm: match config.top {
                 Rung::Lsm => lsm_usable(),
@@ -72,6 +75,8 @@ impl Ladder {
                     && !self.fentry_refused()
                     && !self.wants(&format!("l_{rest}"))
             }
+            "e_" if rest.ends_with(['4', '6']) => self.enforcement,
+            "e_" => self.enforcement && self.lsm.is_ok() && !self.refused.contains_key("lsm"),
             "c_" => self.single_calls(),
             "h_" => !self.single_calls(),
             _ if program == "on_sys_exit" => !self.single_calls(),
@@ -85,6 +90,7 @@ impl Ladder {
     pub(crate) fn refuse(&mut self, program: &str, reason: String) {
         let family = match program.split('_').next() {
             Some("l") => "lsm",
+            Some("e") if !program.ends_with(['4', '6']) => "lsm",
             Some("f" | "c") => "fentry",
             _ => "",
         };
@@ -99,6 +105,16 @@ impl Ladder {
                 .insert("calls".into(), format!("{program}: {reason}"));
         }
         self.refused.insert(program.to_owned(), reason);
+    }
+
+    /// Why a program that prevents is not loaded; `None`: it is.
+    pub(crate) fn why_not(&self, program: &str) -> Option<String> {
+        if self.wants(program) {
+            return None;
+        }
+        let refused = self.refused.get(program).or(self.refused.get("lsm"));
+        let lsm = || self.lsm.clone().err();
+        Some(refused.cloned().or_else(lsm).unwrap_or_default())
     }
 
     /// The rung that observes a security hook, or `None` when the tracepoints do.

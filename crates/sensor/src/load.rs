@@ -134,6 +134,7 @@ pub struct Sensor {
     _links: Vec<Link>,
     hooks: Vec<HookStatus>,
     refused: Vec<String>,
+    means: Vec<EnforceMeans>,
     control: Control,
     losses: Losses,
     last_tick: BootNs,
@@ -215,7 +216,8 @@ impl Sensor {
             if !ladder.wants(&name) || name.starts_with("h_") {
                 continue;
             }
-            let link = if name.starts_with("on_sendmsg") {
+            let on_sockets = name.starts_with("on_sendmsg") || is_peer_program(&name);
+            let link = if on_sockets {
                 match &v2 {
                     Some(dir) => program.attach_cgroup(dir.as_raw_fd()),
                     None => {
@@ -275,6 +277,10 @@ impl Sensor {
             inbox,
             _links: links,
             hooks: hook_statuses(ladder),
+            means: match config.enforcement {
+                true => crate::enforce::means(ladder),
+                false => Vec::new(),
+            },
             refused: ladder
                 .refused
                 .iter()
@@ -321,6 +327,11 @@ impl Sensor {
             .collect();
         costs.sort();
         costs
+    }
+
+    /// How each class of acts is prevented here; empty when that was not asked for.
+    pub fn means(&self) -> Vec<EnforceMeans> {
+        self.means.clone()
     }
 
     /// A handle on the maps, for any thread.
@@ -604,6 +615,11 @@ fn recursion_misses(program: &MapFreeProgram) -> u64 {
 
 type Refused = (String, String);
 
+/// Programs that refuse peers are attached to all sockets.
+fn is_peer_program(name: &str) -> bool {
+    name.starts_with("e_") && name.ends_with(['4', '6'])
+}
+
 /// One attempt, without the programs that were refused before.
 fn try_load(
     config: &SensorConfig,
@@ -750,6 +766,7 @@ fn open(
         (rodata.second_hierarchy_id, rodata.second_v1_subsys) = hierarchy_numbers(second)?;
     }
     rodata.alert_quota = config.alert_quota_per_second;
+    rodata.enforcement = u32::from(config.enforcement);
     rodata.host_mntns = std::fs::metadata("/proc/1/ns/mnt").map_or(0, |m| m.ino() as u32);
     rodata.cpus = libbpf_rs::num_possible_cpus().unwrap_or(1) as u32;
     Ok(open)
@@ -963,7 +980,7 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, ladder: &Ladder) {
 /// A handle on the maps: cheap to clone, for any thread.
 #[derive(Clone)]
 pub struct Control {
-    maps: Arc<Maps>,
+    pub(crate) maps: Arc<Maps>,
 }
 
 /// Cgroups whose processes are still to be forgotten.
@@ -978,8 +995,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// … or when this many cgroups wait for it.
 const SWEEP_MOST: usize = 1024;
 
-struct Maps {
-    key: Key,
+pub(crate) struct Maps {
+    pub(crate) key: Key,
     l1: MapHandle,
     l2: MapHandle,
     watched_paths: MapHandle,
@@ -998,6 +1015,7 @@ struct Maps {
     sets: Mutex<HashMap<u32, HashMap<u64, u32>>>,
     watched: Mutex<HashSet<u64>>,
     recorder: Recorder,
+    pub(crate) enforcement: crate::enforce::Maps,
     all: Vec<u32>,
 }
 
@@ -1121,6 +1139,7 @@ impl Control {
                 sets: Mutex::default(),
                 watched: Mutex::default(),
                 recorder,
+                enforcement: crate::enforce::Maps::new(skel)?,
                 all,
             }),
         })
@@ -1608,7 +1627,7 @@ fn map_bytes(id: u32) -> u64 {
         .unwrap_or(0)
 }
 
-fn update(
+pub(crate) fn update(
     map: &MapHandle,
     name: &'static str,
     key: &[u8],

@@ -5,7 +5,8 @@
 
 use plimsoll_model::event::*;
 use plimsoll_model::{
-    Actor, BootNs, Entry, Event, EventKind, Origin, ProcessInfo, ProcessKey, Proto, Text, Trust,
+    Actor, BootNs, Enforced, Entry, Event, EventKind, Origin, ProcessInfo, ProcessKey, Proto, Text,
+    Trust,
 };
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -29,6 +30,7 @@ pub(crate) mod offset {
     pub(crate) const GID: usize = 72;
     pub(crate) const ENTRY: usize = 76;
     pub(crate) const ORIGIN: usize = 77;
+    pub(crate) const ENFORCED: usize = 78;
     pub(crate) const COMM: usize = 80;
     pub(crate) const DICT: usize = 96;
     pub(crate) const NUM: usize = 144;
@@ -275,6 +277,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         kind,
         dense: raw.u32(offset::DENSE),
         dict: (dict != [0; 48]).then_some(dict),
+        enforced: enforced(bytes[offset::ENFORCED])?,
     })
 }
 
@@ -404,6 +407,13 @@ fn kind(raw: &Raw<'_>, flags: u8) -> Result<EventKind, DecodeError> {
                 number: n.into(),
             });
         }
+    })
+}
+
+fn enforced(n: u8) -> Result<Option<Enforced>, DecodeError> {
+    Enforced::from_wire(n).map_err(|n| DecodeError::Number {
+        what: "what enforcement did",
+        number: n.into(),
     })
 }
 
@@ -679,6 +689,7 @@ mod tests {
         assert_eq!(offset_of!(wire_event, gid), offset::GID);
         assert_eq!(offset_of!(wire_event, entry), offset::ENTRY);
         assert_eq!(offset_of!(wire_event, origin), offset::ORIGIN);
+        assert_eq!(offset_of!(wire_event, enforced), offset::ENFORCED);
         assert_eq!(offset_of!(wire_event, comm), offset::COMM);
         assert_eq!(offset_of!(wire_event, dict), offset::DICT);
         assert_eq!(offset_of!(wire_event, num), offset::NUM);

@@ -552,6 +552,7 @@ mod tests {
             kind,
             dense: 0,
             dict: None,
+            enforced: None,
         }
     }
     fn exec(boot: u64, process: ProcessKey, exe: &str) -> Event {

@@ -127,6 +127,7 @@ fn event(at: u64, cgroup_id: u64, tgid: u32, kind: EventKind) -> Event {
         kind,
         dense: 0,
         dict: None,
+        enforced: None,
     }
 }
 fn made(at: u64, id: u64, path: &str) -> Event {

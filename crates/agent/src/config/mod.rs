@@ -55,6 +55,8 @@ pub struct Config {
     pub redaction: Redaction,
     /// What is done about alerts.
     pub response: ResponseConfig,
+    /// Which containers are held to their baseline.
+    pub enforcement: EnforcementConfig,
     /// Who is told of them.
     pub notifications: Notifications,
     /// Where rules come from.
@@ -155,6 +157,13 @@ pub struct ResponseConfig {
     pub recipients: Vec<String>,
 }
 
+/// Which containers are held to their baseline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnforcementConfig {
+    /// The policy file, read again when it changes (`None`: nothing is enforced).
+    pub policy: Option<PathBuf>,
+}
+
 /// Who is told of alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notifications {
@@ -246,6 +255,7 @@ impl Default for Config {
                 patterns: Vec::new(),
             },
             response: ResponseConfig::default(),
+            enforcement: EnforcementConfig::default(),
             notifications: Notifications {
                 file: None,
                 user: "nobody".to_owned(),
@@ -316,6 +326,10 @@ impl Config {
     pub fn keys_dir(&self) -> PathBuf {
         plimsoll_api::storage::keys_dir(&self.data_dir)
     }
+    /// The switch of enforcement for the whole node: while this file is there, nothing is prevented.
+    pub fn enforcement_off(&self) -> PathBuf {
+        self.data_dir.join("enforcement.off")
+    }
     /// Where baselines lie.
     pub fn baselines_dir(&self) -> PathBuf {
         self.data_dir.join("baselines")
@@ -356,6 +370,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "redaction",
             "rules",
             "response",
+            "enforcement",
             "notifications",
         ],
     )?;
@@ -387,6 +402,9 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         redaction: redaction(&file, &default.redaction)?,
         rules: rules(&file, default.rules)?,
         response: response(&file)?,
+        enforcement: EnforcementConfig {
+            policy: file.section("enforcement", &["policy"])?.path("policy")?,
+        },
         notifications: notifications(&file, &default.notifications)?,
     })
 }
@@ -624,6 +642,7 @@ alerts: { stdout: json, file: /var/log/alerts.json }
 runtimes: { docker_sockets: [/run/d.sock], containerd_sockets: [/run/c.sock], discover: false }
 redaction: { entropy: false, patterns: { badge: 'badge [0-9]+' } }
 rules: { builtin: false, paths: [/srv/rules], match: first }
+enforcement: { policy: /etc/plimsoll/enforcement.yaml }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
         assert_eq!(c.node, NodeId::parse("web-7").ok());
@@ -642,6 +661,8 @@ rules: { builtin: false, paths: [/srv/rules], match: first }
             (c.rules.builtin, c.rules.match_mode),
             (false, MatchMode::First)
         );
+        let policy = c.enforcement.policy.as_deref();
+        assert_eq!(policy, Some(Path::new("/etc/plimsoll/enforcement.yaml")));
         assert!(c.host && !c.rings.syscalls_used && !c.runtimes.discover);
     }
 

@@ -7,6 +7,7 @@ use plimsoll_agent::attribution::Attribute;
 use plimsoll_agent::clock::{Clocks, Reading};
 use plimsoll_agent::config::Config;
 use plimsoll_agent::daemon::{self, Agent, Surroundings};
+use plimsoll_agent::enforce::InForce;
 use plimsoll_agent::kernel::{Kernel, KernelError, KernelSide};
 use plimsoll_agent::respond::Beginning;
 use plimsoll_agent::rules::RuleSources;
@@ -67,6 +68,10 @@ pub(crate) struct Told {
     pub(crate) again: Vec<[u8; 48]>,
     pub(crate) bumps: u64,
     pub(crate) seeded: Vec<SeedProcess>,
+    pub(crate) enforced: BTreeMap<u64, Enforce>,
+    pub(crate) allowed: BTreeMap<u32, Vec<AllowedEntry>>,
+    pub(crate) runs: Vec<u64>,
+    pub(crate) until: u64,
     pub(crate) paths: usize,
     pub(crate) counts: HashMap<u32, u64>,
     /// What the recorder holds, by root cgroup.
@@ -132,6 +137,25 @@ impl Kernel for FakeKernel {
     }
     fn forget(&self, dict: &[u8; 48]) -> Done {
         self.told(|t| t.forgotten.push(*dict));
+        Ok(())
+    }
+    fn enforce(&self, cgroup_id: u64, how: Option<Enforce>) -> Done {
+        self.told(|t| match how {
+            Some(how) => t.enforced.insert(cgroup_id, how),
+            None => t.enforced.remove(&cgroup_id),
+        });
+        Ok(())
+    }
+    fn load_allowed(&self, set: u32, entries: &[AllowedEntry]) -> Done {
+        self.told(|t| t.allowed.insert(set, entries.to_vec()));
+        Ok(())
+    }
+    fn allow_run(&self, token: u64) -> Done {
+        self.told(|t| t.runs.push(token));
+        Ok(())
+    }
+    fn enforce_until(&self, boot_ns: u64) -> Done {
+        self.told(|t| t.until = boot_ns);
         Ok(())
     }
     fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
@@ -372,6 +396,7 @@ pub(crate) fn event(boot: BootNs, cgroup_id: u64, pid: u32, ppid: u32, kind: Eve
         kind,
         dense: 0,
         dict: None,
+        enforced: None,
     }
 }
 pub(crate) fn arrival(boot: BootNs, cgroup_id: u64) -> Event {
@@ -400,6 +425,16 @@ pub(crate) fn read(path: &str) -> EventKind {
         flags: 0,
         result: 0,
     })
+}
+
+/// A kernel that can prevent everything.
+fn means() -> Vec<EnforceMeans> {
+    let of = |class| EnforceMeans {
+        class,
+        mechanism: Some("made up".into()),
+        leaves: String::new(),
+    };
+    EnforceClass::ALL.into_iter().map(of).collect()
 }
 
 /// An agent over a directory that outlives it.
@@ -453,6 +488,7 @@ impl Rig {
             side: KernelSide {
                 control: kernel.clone(),
                 hooks: Vec::new(),
+                means: means(),
             },
             attribute: Box::new(town),
             scan: Scan::default(),
@@ -460,6 +496,8 @@ impl Rig {
             sinks: Vec::new(),
             response,
             reload_rules: Arc::default(),
+            enforcement: InForce::read(config.enforcement.policy.as_deref()).unwrap(),
+            enforcement_off: Arc::default(),
         };
         let agent = Agent::start(config, opened, around).unwrap();
         Self {

@@ -9,6 +9,7 @@ mod baseline;
 mod container;
 mod decision;
 mod drift;
+mod enforcement;
 mod event;
 mod gap;
 mod response;
@@ -22,6 +23,7 @@ pub use baseline::{
 pub use container::Container;
 pub use decision::Decision;
 pub use drift::{Behaviour, Drift, DriftBaseline, Near, class_name};
+pub use enforcement::{Enforcement, HeldContainer, Means, PreventedSum};
 pub use event::{Event, Process, Subject};
 pub(crate) use event::{dup_target, mount_call, namespace_call};
 pub use gap::Gap;

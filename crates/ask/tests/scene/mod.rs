@@ -98,6 +98,7 @@ impl World {
             kind,
             dense: 0,
             dict: None,
+            enforced: None,
         };
         let o = Observation {
             event,

@@ -115,6 +115,7 @@ pub fn see(c: &Container, second: u64, who: &Who, kind: EventKind) -> Observatio
             kind,
             dense: 0,
             dict: None,
+            enforced: None,
         },
         at: at(second),
         instance: Some(c.instance.clone()),

@@ -6,6 +6,7 @@ pub(crate) mod baseline;
 pub(crate) mod containers;
 pub(crate) mod doctor;
 pub(crate) mod drift;
+pub(crate) mod enforcement;
 pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod gaps;

@@ -5,7 +5,7 @@
 //! refused until it says `confirm_everything: true`. The language is documented in
 //! `docs/guide/response.md`. Left out: reading the file (the agent).
 
-mod read;
+pub(crate) mod read;
 mod steps;
 pub(crate) mod yaml;
 
