@@ -21,7 +21,7 @@ use plimsoll_baseline::{Baseline, Change, Select};
 use plimsoll_evidence::Reader;
 use plimsoll_model::record::Decision;
 use plimsoll_model::{BaselineId, BehaviourId, BootNs, Record, Stamp};
-use plimsoll_sensor::api::HookStatus;
+use plimsoll_sensor::api::{EnforceMeans, HookStatus};
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -43,6 +43,7 @@ impl Answer for Answers {
             Request::Status {} => one(Item::Status(self.status()?)),
             Request::Doctor {} => {
                 let rows = self.0.hooks.iter().map(doctor_row);
+                let rows = rows.chain(self.0.enforcement.means().iter().map(enforcement_row));
                 Ok((rows.map(Item::Doctor).collect(), None))
             }
             Request::Containers { gone } => {
@@ -485,6 +486,29 @@ pub fn doctor_row(hook: &HookStatus) -> DoctorRow {
             .collect(),
         cost: text(hook.misses),
         advice: text(hook.advice),
+        fatal: false,
+    }
+}
+
+/// A class of acts that can or cannot be prevented, as the doctor tells it; only where a policy is named.
+pub fn enforcement_row(means: &EnforceMeans) -> DoctorRow {
+    let able = means.mechanism.is_some();
+    let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+    DoctorRow {
+        area: "enforcement".to_owned(),
+        name: means.class.as_str().to_owned(),
+        state: match able {
+            true => DoctorState::Ok,
+            false => DoctorState::Degraded,
+        },
+        found: means.mechanism.clone().unwrap_or_default(),
+        refused: Vec::new(),
+        cost: match able {
+            true => text(&means.leaves).map(|l| format!("leaves open: {l}")),
+            false => Some(format!("not prevented, alerts only: {}", means.leaves)),
+        },
+        advice: (!able)
+            .then(|| "boot with lsm=...,bpf, or leave the class out of the policy".to_owned()),
         fatal: false,
     }
 }

@@ -55,17 +55,27 @@ fn locked(rig: &Rig, config: &Config) {
     ask(config, &Request::BaselineLock { id, reason });
 }
 
-fn preventions(records: &[(u64, Record)]) -> Vec<&Prevention> {
-    let of = |(_, r): &'_ (u64, Record)| match r {
-        Record::Prevention(_) => true,
-        _ => false,
-    };
-    let found = records.iter().filter(|r| of(r));
-    let inner = found.map(|(_, r)| match r {
-        Record::Prevention(p) => p,
-        other => panic!("{other:?}"),
+/// The pipeline stands still until the sender is dropped.
+fn stick(rig: &Rig) -> std::sync::mpsc::Sender<()> {
+    let (stuck, go) = std::sync::mpsc::channel();
+    let (begun, stands) = std::sync::mpsc::channel();
+    let job = Box::new(move |_: &mut plimsoll_agent::pipeline::Pipeline| {
+        let _ = begun.send(());
+        let _: Result<(), _> = go.recv();
     });
-    inner.collect()
+    rig.agent.shared().job(job).unwrap();
+    stands.recv_timeout(Duration::from_secs(20)).unwrap();
+    stuck
+}
+
+fn preventions(records: &[(u64, Record)]) -> Vec<&Prevention> {
+    let mut found = Vec::new();
+    for (_, r) in records {
+        if let Record::Prevention(p) = r {
+            found.push(p);
+        }
+    }
+    found
 }
 
 fn observed<'a>(records: &'a [(u64, Record)], exe: &str) -> Vec<&'a Observation> {
@@ -218,11 +228,7 @@ fn the_switch_is_in_the_kernel_within_a_second_and_stays_over_a_restart() {
         rig.kernel.told(|t| t.until) > rig.now().0
     });
     // the pipeline is stuck: the switch works all the same
-    let (stuck, go) = std::sync::mpsc::channel::<()>();
-    let job = Box::new(move |_: &mut plimsoll_agent::pipeline::Pipeline| {
-        let _ = go.recv();
-    });
-    rig.agent.shared().job(job).unwrap();
+    let stuck = stick(&rig);
     let off = |off| Request::EnforcementSwitch {
         off,
         reason: "INC-7".into(),
@@ -332,11 +338,7 @@ fn a_program_that_nobody_decides_about_does_not_wait_for_ever() {
     let hands = Hands::new();
     let rig = Rig::start(&config, &hands, Town::new(&[web()]));
     locked(&rig, &config);
-    let (stuck, go) = std::sync::mpsc::channel::<()>();
-    let job = Box::new(move |_: &mut plimsoll_agent::pipeline::Pipeline| {
-        let _ = go.recv();
-    });
-    rig.agent.shared().job(job).unwrap();
+    let stuck = stick(&rig);
     let mut e = event(rig.now(), 7, 4_000_020, 10, exec("/tmp/xmrig"));
     e.enforced = Some(Enforced::Held);
     rig.deliver(e);

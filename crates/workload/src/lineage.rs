@@ -10,7 +10,7 @@
 use crate::scan::Seed;
 use plimsoll_model::event::Exec;
 use plimsoll_model::{
-    Ancestor, BootNs, Entry, Event, EventKind, ExecFacts, ProcessInfo, ProcessKey, Text,
+    Ancestor, BootNs, Enforced, Entry, Event, EventKind, ExecFacts, ProcessInfo, ProcessKey, Text,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -190,6 +190,8 @@ impl Lineage {
     pub fn observe(&mut self, event: &Event, cgroup: u64) {
         let key = self.ensure(&event.process, event.boot, cgroup);
         match &event.kind {
+            // one that was refused is still the program that it was
+            EventKind::Exec(_) if event.enforced == Some(Enforced::Denied) => {}
             EventKind::Exec(exec) => self.exec(key, exec, event, cgroup),
             EventKind::Fork { child } => self.fork(key, *child, event, cgroup),
             EventKind::Exit { .. } => self.exit(key),
@@ -217,8 +219,28 @@ impl Lineage {
 
     /// The lineage of an event: for an exec, the program that executed it comes second.
     pub fn lineage_of(&self, event: &Event) -> (Vec<Ancestor>, bool) {
+        if let (EventKind::Exec(exec), Some(Enforced::Denied)) = (&event.kind, event.enforced) {
+            return self.refused(event, exec);
+        }
         let is_exec = matches!(event.kind, EventKind::Exec(_));
         self.line(event.process.key, event.boot, is_exec)
+    }
+
+    /// The lineage of an exec that was refused, as if it had happened: the program that was to run,
+    /// then the one that wanted it.
+    fn refused(&self, event: &Event, exec: &Exec) -> (Vec<Ancestor>, bool) {
+        let (mut line, cut) = self.line(event.process.key, event.boot, false);
+        let own = line.first().cloned().unwrap_or_default();
+        let refused = Ancestor {
+            exe: exec.exe.clone(),
+            script: exec.script.clone(),
+            argv: exec.argv.clone(),
+            facts: None,
+            ..own
+        };
+        line.insert(0, refused);
+        line.truncate(MAX_LINEAGE);
+        (line, cut)
     }
 
     fn line(&self, key: ProcessKey, at: BootNs, is_exec: bool) -> (Vec<Ancestor>, bool) {
@@ -646,6 +668,23 @@ mod tests {
             names(&t.lineage_of(&act(215, child)).0),
             ["/bin/sh", "/entry"]
         );
+    }
+
+    #[test]
+    fn an_exec_that_was_refused_shows_who_wanted_it_and_changes_nothing() {
+        let (init, sh) = (key(10, 100), key(11, 200));
+        let mut refused = exec(220, sh, "/tmp/evil");
+        refused.enforced = Some(Enforced::Denied);
+        let t = table(&[
+            first(110, init, "/entry"),
+            fork(200, init, sh),
+            exec(210, sh, "/bin/sh"),
+            refused.clone(),
+        ]);
+        let (line, cut) = t.lineage_of(&refused);
+        assert_eq!(names(&line), ["/tmp/evil", "/bin/sh", "/entry"]);
+        assert!(!cut);
+        assert_eq!(names(&t.lineage_of(&act(230, sh)).0), ["/bin/sh", "/entry"]);
     }
 
     #[test]

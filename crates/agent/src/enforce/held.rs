@@ -106,8 +106,14 @@ impl Held {
     /// Decides about those whose time is up.
     pub fn overdue(&self, now: BootNs) -> Vec<Overdue> {
         let mut table = self.table();
-        let late = table.extract_if(.., |_, w| w.deadline <= now.0);
-        let late: Vec<(ProcessKey, Waiting)> = late.collect();
+        let mut late = Vec::new();
+        table.retain(|process, w| {
+            let waits = w.deadline > now.0;
+            if !waits {
+                late.push((*process, *w));
+            }
+            waits
+        });
         let decide = |(process, w): (ProcessKey, Waiting)| {
             settle(process, w.kill);
             Overdue {

@@ -176,7 +176,7 @@ impl DoctorState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DoctorRow {
-    /// `kernel`, `permission`, `cgroup`, `runtime`, `hook` or `storage`.
+    /// `kernel`, `permission`, `cgroup`, `runtime`, `hook`, `enforcement` or `storage`.
     pub area: String,
     /// What was looked at: `BTF`, `docker`, `file.open` …
     pub name: String,

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::wrap;
-use plimsoll_agent::answers::doctor_row;
+use plimsoll_agent::answers::{doctor_row, enforcement_row};
 use plimsoll_agent::config::Config;
 use plimsoll_agent::run::sensor_config;
 use plimsoll_api::describe::words;
@@ -328,7 +328,12 @@ fn hooks(source: &mut Source, layout: Option<&Layout>) -> Result<Vec<DoctorRow>,
         return Ok(Vec::new());
     };
     Ok(match Sensor::load(&sensor_config(&source.config, layout)) {
-        Ok(sensor) => sensor.hooks().iter().map(doctor_row).collect(),
+        Ok(sensor) => {
+            let hooks = sensor.hooks().iter().map(doctor_row);
+            hooks
+                .chain(sensor.means().iter().map(enforcement_row))
+                .collect()
+        }
         Err(e) => {
             let mut failed = row(
                 "hook",

@@ -121,7 +121,7 @@ fn tcp(port: u16) {
 }
 
 /// The file that a memory file is filled with and executed from: this program.
-fn run_from_memory() {
+fn run_from_memory(act: &str) {
     let fd = call(
         libc::SYS_memfd_create,
         [c("quiet").as_ptr() as i64, 0, 0, 0, 0, 0],
@@ -145,7 +145,7 @@ fn run_from_memory() {
     }
     drop(
         std::process::Command::new(format!("/proc/self/fd/{fd}"))
-            .args(["act", "nothing"])
+            .args(["act", act])
             .status(),
     );
 }
@@ -214,6 +214,8 @@ fn compat_open(name: &CString) {
 pub(crate) fn act(name: &str) -> bool {
     let missing = at("missing");
     match name {
+        "marker" => mark(true),
+        _ if name.starts_with("prevent-") => return prevented(name),
         "nothing" => {}
         "open" => none(open(&at("file"), libc::O_RDONLY)),
         "open-missing" => none(open(&missing, libc::O_RDONLY)),
@@ -424,7 +426,7 @@ pub(crate) fn act(name: &str) -> bool {
                 .args(["act", "nothing"])
                 .status(),
         ),
-        "exec-memory" => run_from_memory(),
+        "exec-memory" => run_from_memory("nothing"),
         "cost-open" => {
             let name = at("file");
             let mut buf = [0u8; 64];
@@ -455,4 +457,85 @@ fn per_op(op: &mut dyn FnMut()) -> f64 {
     let start = std::time::Instant::now();
     (0..N).for_each(|_| op());
     start.elapsed().as_nanos() as f64 / f64::from(N)
+}
+
+/// The loopback port that the sets of the acts know.
+pub(crate) const KNOWN_PORT: u16 = 41018;
+
+/// Leaves the mark of an act that went through.
+fn mark(went_through: bool) {
+    if went_through {
+        drop(std::fs::write(format!("{DIR}/marker"), "x"));
+    }
+}
+
+fn start(program: &str) {
+    drop(
+        std::process::Command::new(program)
+            .args(["act", "marker"])
+            .status(),
+    );
+}
+
+/// Acts that a set may be against: the mark is left by what went through.
+fn prevented(name: &str) -> bool {
+    let exec = libc::PROT_READ | libc::PROT_EXEC;
+    let map = |file: &str, prot: i32| {
+        let fd = open(&at(file), libc::O_RDONLY);
+        memory(prot, libc::MAP_PRIVATE, fd)
+    };
+    match name {
+        "prevent-exec" => start(&format!("{DIR}/other")),
+        "prevent-exec-linked" => {
+            drop(std::fs::hard_link(
+                format!("{DIR}/other"),
+                format!("{DIR}/linked"),
+            ));
+            start(&format!("{DIR}/linked"));
+        }
+        "prevent-exec-memory" => run_from_memory("marker"),
+        "prevent-exec-known" => start(&format!("{DIR}/known")),
+        "prevent-map" => mark(map("file", exec) > 0),
+        "prevent-map-data" => mark(map("file", libc::PROT_READ) > 0),
+        "prevent-map-known" => mark(map("file2", exec) > 0),
+        "prevent-mprotect" => {
+            let page = map("file", libc::PROT_READ);
+            let prot = i64::from(exec);
+            mark(call(libc::SYS_mprotect, [page, 4096, prot, 0, 0, 0]) == 0);
+        }
+        "prevent-tcp" => mark(dial(libc::AF_INET, libc::SOCK_STREAM, 41017)),
+        "prevent-tcp-mapped" => mark(dial(libc::AF_INET6, libc::SOCK_STREAM, 41017)),
+        "prevent-tcp-known" => mark(dial(libc::AF_INET, libc::SOCK_STREAM, KNOWN_PORT)),
+        "prevent-udp-connected" => mark(dial(libc::AF_INET, libc::SOCK_DGRAM, 41017)),
+        "prevent-udp" => mark(throw(41017)),
+        "prevent-udp-known" => mark(throw(KNOWN_PORT)),
+        _ => return false,
+    }
+    true
+}
+
+/// Connects to a listener of its own on loopback, over IPv6 by a mapped address.
+fn dial(family: i32, kind: i32, port: u16) -> bool {
+    let l = socket(libc::AF_INET, kind, 0);
+    let a = loopback(port);
+    call(libc::SYS_bind, [l, a.as_ptr() as i64, 16, 0, 0, 0]);
+    call(libc::SYS_listen, [l, 4, 0, 0, 0, 0]);
+    let c = socket(family, kind, 0);
+    if family == libc::AF_INET {
+        return connect(c, &a) == 0;
+    }
+    let mut b = [0u8; 28];
+    b[0] = libc::AF_INET6 as u8;
+    b[2..4].copy_from_slice(&port.to_be_bytes());
+    b[18..20].fill(0xff);
+    b[20..24].copy_from_slice(&[127, 0, 0, 1]);
+    connect(c, &b) == 0
+}
+
+/// Sends a datagram from an unconnected socket.
+fn throw(port: u16) -> bool {
+    let s = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+    let a = loopback(port);
+    let message = b"x".as_ptr() as i64;
+    call(libc::SYS_sendto, [s, message, 1, 0, a.as_ptr() as i64, 16]) == 1
 }

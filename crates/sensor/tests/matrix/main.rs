@@ -4,6 +4,7 @@
 #![allow(unsafe_code, missing_docs)] // the acts are raw system calls
 
 mod acts;
+mod prevent;
 
 use plimsoll_model::event::{FileOp, Origin};
 use plimsoll_model::{Event, EventKind, Proto, SockAddr};
@@ -47,6 +48,9 @@ fn main() {
             continue;
         }
         failed += mode(top, calls_used, &mut done);
+    }
+    if only.is_none_or(|n| n == modes.len()) {
+        failed += prevent::all();
     }
     println!("MATRIX {} failed", failed);
     std::process::exit(i32::from(failed > 0));

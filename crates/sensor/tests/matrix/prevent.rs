@@ -1,0 +1,296 @@
+//! What a container's set does not name is prevented, what it names goes on: each class with its near
+//! misses, on the best mechanism of this kernel and on the tracepoints alone. An act leaves a marker
+//! when it went through.
+
+use crate::{acts, hierarchy, stage};
+use plimsoll_model::{EnforceClass, Enforced, Event, EventKind, Proto};
+use plimsoll_sensor::Sensor;
+use plimsoll_sensor::api::*;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SET: u32 = 9;
+
+struct Case {
+    class: EnforceClass,
+    act: &'static str,
+    /// Whether it is outside the set.
+    outside: bool,
+    /// Whether an event is about it.
+    is: fn(&Event) -> bool,
+}
+
+const fn case(
+    class: EnforceClass,
+    act: &'static str,
+    outside: bool,
+    is: fn(&Event) -> bool,
+) -> Case {
+    Case {
+        class,
+        act,
+        outside,
+        is,
+    }
+}
+
+fn runs(e: &Event, name: &str) -> bool {
+    matches!(&e.kind, EventKind::Exec(x) if x.exe.to_str_lossy().contains(name))
+}
+
+fn maps(e: &Event) -> bool {
+    matches!(&e.kind, EventKind::Library { path, .. } if path.to_str_lossy().ends_with("/file"))
+}
+
+fn meets(e: &Event) -> bool {
+    matches!(&e.kind, EventKind::Connect(_) | EventKind::Datagram(_))
+}
+
+fn known(e: &Event) -> bool {
+    e.enforced.is_some()
+}
+
+const CASES: &[Case] = &[
+    case(EnforceClass::Program, "prevent-exec", true, |e| {
+        runs(e, "/other")
+    }),
+    case(EnforceClass::Program, "prevent-exec-linked", true, |e| {
+        runs(e, "/linked")
+    }),
+    case(EnforceClass::Program, "prevent-exec-memory", true, |e| {
+        runs(e, "quiet")
+    }),
+    case(EnforceClass::Program, "prevent-exec-known", false, known),
+    case(EnforceClass::Library, "prevent-map", true, maps),
+    case(EnforceClass::Library, "prevent-mprotect", true, maps),
+    case(EnforceClass::Library, "prevent-map-data", false, known),
+    case(EnforceClass::Library, "prevent-map-known", false, known),
+    case(EnforceClass::Peer, "prevent-tcp", true, meets),
+    case(EnforceClass::Peer, "prevent-tcp-mapped", true, meets),
+    case(EnforceClass::Peer, "prevent-udp", true, meets),
+    case(EnforceClass::Peer, "prevent-udp-connected", true, meets),
+    case(EnforceClass::Peer, "prevent-tcp-known", false, known),
+    case(EnforceClass::Peer, "prevent-udp-known", false, known),
+];
+
+/// How many cases failed.
+pub(crate) fn all() -> usize {
+    let mut failed = 0;
+    for top in [Rung::Lsm, Rung::Tracepoint] {
+        let (hierarchy, mount) = hierarchy();
+        let mut config = SensorConfig::new(hierarchy);
+        (config.top, config.enforcement) = (top, true);
+        let mut cell = Cell {
+            sensor: Sensor::load(&config).expect("load the sensor"),
+            mount,
+        };
+        println!("MATRIX prevention {top:?}");
+        for m in cell.sensor.means() {
+            let by = m.mechanism.unwrap_or(format!("nothing: {}", m.leaves));
+            println!("MATRIX prevents {} | {by}", m.class.as_str());
+        }
+        for (program, instructions) in cell.sensor.program_costs() {
+            if program.starts_with("e_") {
+                println!("VERIFIED {program} {instructions}");
+            }
+        }
+        for case in CASES {
+            failed += usize::from(!cell.holds(case));
+        }
+        failed += usize::from(!cell.opens());
+    }
+    failed
+}
+
+struct Cell {
+    sensor: Sensor,
+    mount: PathBuf,
+}
+
+impl Cell {
+    fn can(&self, class: EnforceClass) -> bool {
+        let mut means = self.sensor.means().into_iter();
+        means.any(|m| m.class == class && m.mechanism.is_some())
+    }
+
+    /// Whether a case comes out as it has to.
+    fn holds(&mut self, case: &Case) -> bool {
+        let (events, marker) = self.run(case.act, how());
+        let seen: Vec<&Event> = events.iter().filter(|e| (case.is)(e)).collect();
+        let prevented = seen
+            .iter()
+            .any(|e| e.enforced.is_some_and(Enforced::is_prevented));
+        let able = self.can(case.class);
+        let ok = match (case.outside, able) {
+            (true, true) => !marker && prevented,
+            (true, false) => marker,
+            (false, _) => marker && seen.is_empty(),
+        };
+        let done: Vec<_> = seen.iter().filter_map(|e| e.enforced).collect();
+        println!(
+            "MATRIX {} | {} | {} | {}",
+            if ok { "ok" } else { "FAILED" },
+            case.act,
+            if marker { "went through" } else { "prevented" },
+            match (case.outside, able) {
+                (true, true) => format!("{done:?}"),
+                (true, false) => "not prevented (known)".to_owned(),
+                (false, _) => "near miss".to_owned(),
+            }
+        );
+        if !ok {
+            let kinds: Vec<String> = events
+                .iter()
+                .map(|e| format!("{:?} {:?}", e.enforced, e.kind))
+                .collect();
+            println!("MATRIX   events: {kinds:?}");
+        }
+        ok
+    }
+
+    /// Nothing is prevented when the agent's word has run out, or the container is not held.
+    fn opens(&mut self) -> bool {
+        let control = self.sensor.control();
+        control.enforce_until(1).expect("set");
+        let (_, old) = self.run("prevent-exec", how());
+        let (_, peer) = self.run("prevent-tcp", how());
+        control.enforce_until(u64::MAX).expect("set");
+        let (_, free) = self.run("prevent-exec", None);
+        let ok = old && peer && free;
+        println!("MATRIX {} | fails open", if ok { "ok" } else { "FAILED" });
+        ok
+    }
+
+    /// One act in a new container held like this; its events, and whether it went through.
+    fn run(&mut self, act: &str, how: Option<Enforce>) -> (Vec<Event>, bool) {
+        stage();
+        let own = std::env::current_exe().expect("own path");
+        let dir = Path::new(acts::DIR);
+        std::fs::copy(&own, dir.join("other")).expect("a copy");
+        std::fs::copy(&own, dir.join("known")).expect("a copy");
+        let before = self.contain(None, "nothing", &own);
+        self.load(&before, dir);
+        let events = self.contain(how, act, &own);
+        (events, dir.join("marker").exists())
+    }
+
+    /// What an unheld run of this program needs, and the known ones of the acts.
+    fn load(&self, events: &[Event], dir: &Path) {
+        let mut entries: Vec<AllowedEntry> = Vec::new();
+        let mut place = None;
+        for e in events {
+            match &e.kind {
+                EventKind::Exec(x) => {
+                    place = Some(x.origin);
+                    entries.push(AllowedEntry::Program {
+                        path: x.exe.clone(),
+                        origin: x.origin,
+                        ask: false,
+                    });
+                }
+                EventKind::Library { path, origin } => entries.push(AllowedEntry::Library {
+                    path: path.clone(),
+                    origin: *origin,
+                }),
+                _ => {}
+            }
+        }
+        assert!(place.is_some(), "the unheld run was seen");
+        let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+        for origin in ORIGINS {
+            entries.push(AllowedEntry::Program {
+                path: file("known").as_str().into(),
+                origin,
+                ask: false,
+            });
+            entries.push(AllowedEntry::Library {
+                path: file("file2").as_str().into(),
+                origin,
+            });
+        }
+        for proto in [Proto::Tcp, Proto::Udp] {
+            entries.push(AllowedEntry::Peer {
+                proto,
+                reach: AllowedReach::Loopback,
+                port: acts::KNOWN_PORT,
+            });
+        }
+        let control = self.sensor.control();
+        control.load_allowed(SET, &entries).expect("load a set");
+        if control.enforced_until() != 1 {
+            control.enforce_until(u64::MAX).expect("allow to prevent");
+        }
+    }
+
+    fn contain(&mut self, how: Option<Enforce>, act: &str, own: &Path) -> Vec<Event> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let cgroup = self
+            .mount
+            .join(format!("plimsoll-prevent-{}-{n}", std::process::id()));
+        std::fs::create_dir(&cgroup).expect("make a cgroup");
+        let id = std::fs::metadata(&cgroup).expect("it is there").ino();
+        let control = self.sensor.control();
+        let watch = Watch {
+            cgroup_id: id,
+            set: 0,
+            dense_base: 0,
+            dense_len: 0,
+        };
+        control.watch(&watch).expect("watch");
+        control.enforce(id, how).expect("enforce");
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.display());
+        #[allow(clippy::zombie_processes)] // try_wait() below reaps it
+        let mut child = Command::new("unshare")
+            .args(["-m", "sh", "-c", &script, "sh"])
+            .arg(own)
+            .args(["act", act])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare is there");
+        let mut events = Vec::new();
+        let mut ended: Option<Instant> = None;
+        let end = Instant::now() + Duration::from_secs(60);
+        while ended.is_none_or(|t| t.elapsed() < Duration::from_millis(60)) {
+            assert!(Instant::now() < end, "{act} does not end");
+            let mut keep = |s| {
+                if let Signal::Event(e) = s {
+                    events.push(e);
+                }
+            };
+            self.sensor
+                .poll(Duration::from_millis(10), &mut keep)
+                .expect("poll");
+            if ended.is_none() && child.try_wait().expect("wait").is_some() {
+                ended = Some(Instant::now());
+            }
+        }
+        events.retain(|e| e.cgroup_id == id);
+        control.enforce(id, None).expect("let go");
+        let _ = control.unwatch(id);
+        let _ = std::fs::remove_dir(&cgroup);
+        events
+    }
+}
+
+/// Where the acts' files may live: on the host's disk or on tmpfs, made before or after the cgroup.
+const ORIGINS: [plimsoll_model::Origin; 4] = [
+    plimsoll_model::Origin::Image,
+    plimsoll_model::Origin::Upper,
+    plimsoll_model::Origin::Volume,
+    plimsoll_model::Origin::Tmpfs,
+];
+
+/// Everything is held; programs outside are killed where they cannot be refused.
+fn how() -> Option<Enforce> {
+    Some(Enforce {
+        set: SET,
+        programs: true,
+        scripts: true,
+        libraries: true,
+        peers: true,
+        kill: true,
+    })
+}
