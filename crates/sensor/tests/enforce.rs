@@ -104,7 +104,7 @@ impl Cell {
             assert!(Instant::now() < end, "it does not come to that: {events:?}");
             let mut keep = |s| match s {
                 Signal::Event(e) if e.cgroup_id == id => events.push(e),
-                Signal::Event(_) | Signal::Loss(_) => {}
+                _ => {}
             };
             self.sensor
                 .poll(Duration::from_millis(20), &mut keep)
