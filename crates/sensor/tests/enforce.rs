@@ -38,6 +38,7 @@ struct Cell {
     sensor: Sensor,
     mount: PathBuf,
     cgroups: Vec<PathBuf>,
+    watched: Option<u64>,
     dir: PathBuf,
     _one: MutexGuard<'static, ()>,
 }
@@ -56,6 +57,7 @@ impl Cell {
                 sensor: Sensor::load(&config).expect("load the sensor"),
                 mount,
                 cgroups: Vec::new(),
+                watched: None,
                 dir,
                 _one: one,
             });
@@ -78,6 +80,11 @@ impl Cell {
             dense_len: 0,
         };
         let control = self.sensor.control();
+        // one at a time: the next one may be given the same mount namespace number
+        if let Some(before) = self.watched.replace(id) {
+            control.enforce(before, None).expect("let go");
+            control.unwatch(before).expect("unwatch");
+        }
         control.watch(&watch).expect("watch");
         control.enforce(id, how).expect("enforce");
         (cgroup, id)
