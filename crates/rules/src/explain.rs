@@ -4,11 +4,13 @@
 //!
 //! Leaves out: how it is shown.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::events::KindSet;
 use crate::fields::{FieldRef, NodeCapabilities};
-use crate::graph::{Graph, KindMemo, Node, NodeId};
+use crate::graph::{Graph, KindMemo, Node, NodeId, Operand, Side, tells_apart_beyond};
 use crate::output::Output;
 use crate::{Rule, RuleId, Ruleset, Source};
 
@@ -61,17 +63,14 @@ pub(crate) fn status(
         return RuleStatus::Disabled;
     }
     let mut reasons: Vec<String> = Vec::new();
-    let mut parts: Vec<String> = Vec::new();
     for field in graph.fields_under(root) {
         let name = field.field.name();
         if let Some(why) = capabilities.missing_field(field.field) {
             reasons.push(format!("needs {name}: {why}"));
-        } else if let Some(which) = capabilities.part_of_field(field.field) {
-            parts.push(format!("{name} in part: {which}"));
         }
     }
     reasons.dedup();
-    parts.dedup();
+    let parts = parts(graph, root, kinds, capabilities);
     let mut kinds = *kinds;
     if !reasons.is_empty() {
         // what hangs on a field that is missing is never known to be true
@@ -102,6 +101,34 @@ pub(crate) fn status(
         true => RuleStatus::Active,
         false => RuleStatus::Partial { reasons },
     }
+}
+
+/// What of the fields of a rule is not told whole, as far as its comparisons hang on that.
+fn parts(
+    graph: &Graph,
+    root: NodeId,
+    kinds: &KindSet,
+    capabilities: &NodeCapabilities,
+) -> BTreeSet<String> {
+    let mut parts = BTreeSet::new();
+    graph.leaves_under(root, |leaf| {
+        let mut fields = Vec::new();
+        graph.fields_of(leaf.operand, &mut fields);
+        if let Side::Operand(other) = leaf.side {
+            graph.fields_of(other, &mut fields);
+        }
+        let plain = matches!(graph.operand(leaf.operand), Operand::Field(_));
+        for field in fields.iter().map(|f| f.field) {
+            if capabilities.missing_field(field).is_some() {
+                continue;
+            }
+            let apart = |last| !plain || tells_apart_beyond(leaf, last);
+            let name = field.name();
+            let found = capabilities.parts_for(field, kinds, apart);
+            parts.extend(found.map(|which| format!("{name} in part: {which}")));
+        }
+    });
+    parts
 }
 
 /// A rule for more kinds of event is meant for whatever there is.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::events::EventKind;
+use crate::events::{EventKind, KindSet};
 
 /// What a field's values are, and so which operators it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -807,8 +807,17 @@ pub enum FieldError {
 #[derive(Clone, Debug, Default)]
 pub struct NodeCapabilities {
     fields: BTreeMap<Field, String>,
-    parts: BTreeMap<Field, String>,
+    parts: BTreeMap<Field, Vec<Part>>,
     kinds: BTreeMap<EventKind, String>,
+}
+
+/// In what a field is not told whole.
+#[derive(Clone, Debug)]
+struct Part {
+    which: String,
+    kinds: KindSet,
+    /// Numbers up to this one are told as they are, greater ones only as greater.
+    exact_to: Option<i64>,
 }
 
 impl NodeCapabilities {
@@ -825,8 +834,33 @@ impl NodeCapabilities {
 
     /// The same node, with that field for some events only, or roughly; `which` is what people
     /// read. Rules that need it stay active and say so.
-    pub fn with_part_of_field(mut self, field: Field, which: impl Into<String>) -> Self {
-        self.parts.insert(field, which.into());
+    pub fn with_part_of_field(self, field: Field, which: impl Into<String>) -> Self {
+        self.with_part_of_field_in(field, KindSet::all(), which)
+    }
+
+    /// The same, but only in events of these kinds: a rule for other kinds is told it whole.
+    pub fn with_part_of_field_in(
+        mut self,
+        field: Field,
+        kinds: KindSet,
+        which: impl Into<String>,
+    ) -> Self {
+        self.parts.entry(field).or_default().push(Part {
+            which: which.into(),
+            kinds,
+            exact_to: None,
+        });
+        self
+    }
+
+    /// The same node, with numbers of that field up to `last` as they are, and of greater ones only
+    /// that they are greater. A rule that cannot tell these apart is told the field whole.
+    pub fn with_numbers_up_to(mut self, field: Field, last: i64, which: impl Into<String>) -> Self {
+        self.parts.entry(field).or_default().push(Part {
+            which: which.into(),
+            kinds: KindSet::all(),
+            exact_to: Some(last),
+        });
         self
     }
 
@@ -843,7 +877,23 @@ impl NodeCapabilities {
 
     /// Of which events the field is observed, where not of all.
     pub fn part_of_field(&self, field: Field) -> Option<&str> {
-        self.parts.get(&field).map(String::as_str)
+        let parts = self.parts.get(&field)?;
+        parts.first().map(|p| p.which.as_str())
+    }
+
+    /// In what the field is not told whole to a comparison in a rule for events of these kinds.
+    /// `tells_apart` says whether the comparison tells numbers beyond one from each other.
+    pub(crate) fn parts_for<'a>(
+        &'a self,
+        field: Field,
+        kinds: &'a KindSet,
+        tells_apart: impl Fn(i64) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a str> {
+        let parts = self.parts.get(&field).into_iter().flatten();
+        parts
+            .filter(|p| !p.kinds.intersection(kinds).is_empty())
+            .filter(move |p| p.exact_to.is_none_or(&tells_apart))
+            .map(|p| p.which.as_str())
     }
 
     /// Why the kind is not observed, if it is not.

@@ -471,6 +471,20 @@ impl Graph {
 #[derive(Default)]
 pub(crate) struct KindMemo(FxHashMap<NodeId, (KindSet, KindSet)>);
 
+/// Whether a comparison with constants may differ for two numbers greater than `last`.
+pub(crate) fn tells_apart_beyond(leaf: &Leaf, last: i64) -> bool {
+    let Side::Values(values) = &leaf.side else {
+        return true;
+    };
+    let number = |v: &Vec<u8>| std::str::from_utf8(v).ok()?.parse::<i64>().ok();
+    let all = |most: i64| values.iter().all(|v| number(v).is_some_and(|n| n <= most));
+    !match leaf.op {
+        Op::Ge | Op::Lt => all(last + 1),
+        Op::Eq | Op::Ne | Op::Gt | Op::Le | Op::In | Op::Intersects => all(last),
+        _ => false,
+    }
+}
+
 /// Events are numbered from 1, so `evt.num = 0` is how rule files write "never".
 fn never_or_always(leaf: &Leaf) -> Option<bool> {
     let Side::Values(values) = &leaf.side else {

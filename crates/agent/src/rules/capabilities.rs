@@ -143,12 +143,12 @@ const IN_PART: &[(&str, &str)] = &[
     ),
     (
         "evt.rawres",
-        "only of calls whose result is recorded; a descriptor's number is not",
+        "only of calls whose result is recorded (files, connections, rare calls)",
     ),
     ("evt.failed", "only of calls whose result is recorded"),
     (
         "fd.num",
-        "only standard streams and failed opens; other descriptors count as 3",
+        "standard streams and failed opens; other descriptors count as 3",
     ),
     (
         "fd.connected",
@@ -321,6 +321,63 @@ const HOOKS: &[(&str, &[&str])] = &[
     ("other rare calls", &kinds::RARE),
 ];
 
+/// A field of [`IN_PART`]: in which kinds of event that matters, and to which numbers.
+fn in_part(told: NodeCapabilities, field: Field, which: &str) -> NodeCapabilities {
+    const DESCRIPTORS: &str = "a new descriptor's number is not told";
+    match field {
+        Field::EvtRes | Field::EvtFailed => {
+            told.with_part_of_field_in(field, without_result(), which)
+        }
+        Field::EvtRawres => told
+            .with_part_of_field_in(field, without_result(), which)
+            .with_numbers_up_to(field, 2, DESCRIPTORS),
+        Field::FdNum => told.with_numbers_up_to(field, 2, which),
+        // an exec itself tells them
+        Field::ProcTty
+        | Field::ProcCwd
+        | Field::ProcExeIno
+        | Field::ProcIsExeUpperLayer
+        | Field::ProcIsExeLowerLayer
+        | Field::ProcIsExeFromMemfd
+        | Field::ThreadCapEffective => {
+            let execs = ["execve", "execveat", "container"];
+            let others = EventKind::all().filter(|k| !execs.contains(&k.name()));
+            told.with_part_of_field_in(field, others.collect(), which)
+        }
+        _ => told.with_part_of_field(field, which),
+    }
+}
+
+/// Kinds of event whose result is not told ([`super::view`]).
+fn without_result() -> KindSet {
+    const UNTOLD: [&str; 21] = [
+        "clone",
+        "clone3",
+        "socket",
+        "setns",
+        "unshare",
+        "mount",
+        "umount",
+        "umount2",
+        "pivot_root",
+        "chroot",
+        "move_mount",
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "bpf",
+        "procexit",
+        "kill",
+        "tgkill",
+    ];
+    let seen: KindSet = kinds::families().flatten().copied().collect();
+    let untold = |k: &EventKind| UNTOLD.contains(&k.name());
+    seen.iter().filter(untold).collect()
+}
+
 /// Fields of other sources than the kernel: they are judged where those events are.
 fn is_elsewhere(name: &str) -> bool {
     ["ka.", "jevt.", "json."]
@@ -346,7 +403,7 @@ pub fn capabilities(refused: &[String]) -> NodeCapabilities {
             list.iter().find(|(n, _)| *n == name).map(|(_, why)| *why)
         };
         told = match said(IN_PART) {
-            Some(which) => told.with_part_of_field(field, which),
+            Some(which) => in_part(told, field, which),
             None => told.without_field(field, said(WHY).unwrap_or("not collected")),
         };
     }
@@ -400,6 +457,47 @@ mod tests {
             told.missing_kind(EventKind::from_name("openat2").unwrap())
                 .is_none()
         );
+    }
+
+    /// The state of a rule with that condition on this node.
+    fn state(condition: &str) -> plimsoll_rules::RuleStatus {
+        let text = format!(
+            "- rule: r\n  desc: d\n  condition: {condition}\n  output: o\n  priority: NOTICE\n"
+        );
+        let options = plimsoll_rules::LoadOptions {
+            capabilities: capabilities(&[]),
+            ..Default::default()
+        };
+        let (_, set) = plimsoll_rules::load(&[("r.yaml", &text)], &options);
+        let set = set.expect("it loads");
+        set.rule(plimsoll_rules::RuleId(0)).status.clone()
+    }
+
+    #[test]
+    fn what_is_told_in_part_matters_only_to_rules_that_hang_on_the_rest() {
+        for whole in [
+            "evt.type in (open, openat, openat2) and fd.num >= 0 and fd.name = /x",
+            "evt.type = dup2 and fd.num in (0, 1, 2)",
+            "evt.type = connect and evt.rawres in (0, -115)",
+            "evt.type = unlinkat and evt.res = SUCCESS",
+            "evt.type = execve and proc.tty != 0 and proc.is_exe_upper_layer = true",
+        ] {
+            let state = state(whole);
+            assert_eq!(state, plimsoll_rules::RuleStatus::Active, "{whole}");
+        }
+        for partial in [
+            "evt.type = openat and fd.num = 7",
+            "evt.type = openat and fd.num > 3",
+            "evt.type = mount and evt.res = SUCCESS",
+            "evt.type = openat and proc.tty != 0",
+            "evt.type = execve and user.loginuid != 0",
+        ] {
+            let state = state(partial);
+            assert!(
+                matches!(state, plimsoll_rules::RuleStatus::Partial { .. }),
+                "{partial}: {state:?}"
+            );
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Leaves out: ports and addresses of UNIX sockets, which have none.
 
-use super::view::View;
+use super::view::{SOME_DESCRIPTOR, View};
 use plimsoll_model::event::{DupTarget, Proto};
 use plimsoll_model::{EventKind as Seen, SockAddr};
 use plimsoll_rules::{Field, FieldRef, Value};
@@ -106,7 +106,7 @@ impl<'a> Ends<'a> {
         match field.field {
             F::FdNum => match self.stream {
                 Some(stream) => Value::Int(stream.into()),
-                None => Value::Unknown,
+                None => view.stand_in(SOME_DESCRIPTOR),
             },
             F::FdType | F::FdTypes => Value::Text(match self.any() {
                 Some(SockAddr::Inet(IpAddr::V4(_), _)) => b"ipv4",

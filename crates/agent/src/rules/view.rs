@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 /// What successful calls return that make a descriptor: its number is not recorded, and this one
 /// is no standard stream. It is compared, never shown.
-const SOME_DESCRIPTOR: i64 = 3;
+pub(super) const SOME_DESCRIPTOR: i64 = 3;
 
 /// What Falco calls a user or group that has no name: a text, that `!=` is true of.
 pub(super) const NO_NAME: &[u8] = b"<NA>";
@@ -103,7 +103,7 @@ impl<'a> View<'a> {
     }
 
     /// A number that stands for one that is not recorded.
-    fn stand_in(&self, number: i64) -> Value<'_> {
+    pub(super) fn stand_in(&self, number: i64) -> Value<'_> {
         match self.showing.get() {
             true => Value::Absent,
             false => Value::Int(number),
