@@ -160,6 +160,8 @@ pub fn kind_name(record: &Record) -> &'static str {
         Record::RuleSet(_) => "rule_set",
         Record::Anchored(_) => "anchored",
         Record::Recording(_) => "recording",
+        Record::Enforcement(_) => "enforcement",
+        Record::Prevention(_) => "prevention",
         Record::Unknown(kind, _) => match RecordKind::from_u16(*kind) {
             Some(RecordKind::Tombstone) => "tombstone",
             Some(RecordKind::EpochKey) => "epoch_key",

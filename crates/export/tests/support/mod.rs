@@ -97,6 +97,7 @@ pub fn observation(kind: EventKind) -> Record {
         kind,
         dense: 0,
         dict: None,
+        enforced: None,
     };
     Record::Observation(Observation {
         event,
