@@ -60,6 +60,17 @@ pub(crate) fn value(row: &Row<'_>, node: &str) -> Option<Value> {
             "behaviours": r.behaviours.iter().map(recorded).collect::<Vec<_>>(),
             "uses": r.uses.iter().map(|u| json!([u.after_ms, u.tgid, u.what, u.count])).collect::<Vec<_>>(),
         }),
+        Record::Enforcement(e) => json!({
+            "path": e.path, "digest": e.digest, "text": e.text, "switched_off": e.switched_off,
+            "means": e.means.iter().map(|(class, by)| json!([class, by])).collect::<Vec<_>>(),
+        }),
+        Record::Prevention(p) => json!({
+            "instance": p.instance.to_string(), "image": p.image, "role": p.role, "rule": p.rule,
+            "class": p.class.as_str(), "outcome": p.enforced.as_str(),
+            "behaviour": of(api::Behaviour::from(&p.behaviour)),
+            "count": p.count, "at_least": p.at_least,
+            "from": p.first.wall.rfc3339(), "to": p.last.wall.rfc3339(),
+        }),
         // bytes of other crates: their record can be had whole in a bundle
         _ => return None,
     };

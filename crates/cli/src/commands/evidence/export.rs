@@ -277,6 +277,7 @@ fn whose<'a>(record: &'a Record, plans: &'a HashMap<String, Instance>) -> Option
         Record::Container(c) => Some(&c.instance),
         Record::Presence(p) => Some(&p.instance),
         Record::Recording(r) => Some(&r.instance),
+        Record::Prevention(p) => Some(&p.instance),
         Record::Plan(p) => p.instance.as_ref(),
         Record::Step(s) => plans.get(&s.plan),
         Record::PlanEnd(e) => plans.get(&e.plan),
