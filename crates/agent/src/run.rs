@@ -9,7 +9,7 @@ use crate::files;
 use crate::kernel::{KernelError, KernelSide};
 use crate::output;
 use crate::respond::act::{self, Machine};
-use crate::respond::{Beginning, sender};
+use crate::respond::{Beginning, reload, sender};
 use plimsoll_sensor::api::{Hierarchy, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
@@ -192,15 +192,12 @@ fn confirmer_config(config: &Config) -> ConfirmerConfig {
     }
 }
 
-/// A policy file is at most this long.
-const POLICY_BYTES_MAX: u64 = 256 << 10;
-
 fn response(config: &Config) -> Result<Beginning, RunError> {
     let policy = match &config.response.policy {
         None => None,
         Some(path) => Some((
             path.clone(),
-            read_text(path).map_err(|source| RunError::ReadFile {
+            reload::read_text(path).map_err(|source| RunError::ReadFile {
                 path: path.display().to_string(),
                 source,
             })?,
@@ -228,14 +225,6 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
         perform: Arc::new(move |target, action| act::perform(&machine, target, action)),
         launch,
     })
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    file.take(POLICY_BYTES_MAX + 1).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn sinks(config: &Config) -> Result<Vec<output::Sink>, RunError> {

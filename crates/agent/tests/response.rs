@@ -301,6 +301,55 @@ fn undo_takes_back_what_can_be_taken_back_after_the_end_too() {
 }
 
 #[test]
+fn a_changed_policy_comes_into_force_whole_and_a_broken_one_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let path = dir.path().join("policy.yaml");
+    std::fs::write(&path, POLICY).unwrap();
+    let mut begin = beginning(POLICY, effects(&config, &log, true));
+    begin.policy = Some((path.clone(), POLICY.into()));
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin);
+    let in_force = || -> Vec<String> {
+        let all = records(&config).into_iter();
+        let texts = all.filter_map(|(_, r)| match r {
+            Record::Policy(p) => Some(p.text),
+            _ => None,
+        });
+        texts.collect()
+    };
+    let refusals = || {
+        let all = records(&config).into_iter();
+        let of_policy = all.filter_map(|(_, r)| match r {
+            Record::Lifecycle(l) if l.what == "policy" => Some(l.details[0].1.clone()),
+            _ => None,
+        });
+        of_policy.collect::<Vec<_>>()
+    };
+    // the beginning is as it should be, the end is not
+    let broken = POLICY.replace(
+        "kill-tree, remove]",
+        "kill-tree]\n  - name: 7\n    steps: [fly]",
+    );
+    std::fs::write(&path, broken).unwrap();
+    until("the broken one is refused, with its place", || {
+        refusals()
+            .iter()
+            .any(|why| why.starts_with("10:") && why.contains("fly"))
+    });
+    assert_eq!(in_force(), [POLICY]);
+    let tame = POLICY.replace("isolate, kill-tree, remove", "isolate");
+    std::fs::write(&path, &tame).unwrap();
+    until("the new one is in force", || in_force().len() == 2);
+    assert_eq!(in_force()[1], tame);
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    let isolated = |a: &Action| matches!(a, Action::Isolate { .. });
+    assert!(log.all().iter().any(isolated) && !log.has(&Action::KillTree));
+    rig.agent.stop("test");
+}
+
+#[test]
 fn the_switch_stops_all_automation_also_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let config = Rig::config(dir.path());

@@ -33,7 +33,31 @@ pub struct Guards {
     pub rate_window_ms: u64,
     /// When nothing interferes.
     pub windows: Vec<Window>,
+    /// Containers that hold a runtime's socket may be acted upon.
+    pub socket_holders: bool,
 }
+
+/// Programs that run containers.
+const RUNTIMES: [&str; 10] = [
+    "dockerd",
+    "dockerd-entrypoint.sh",
+    "containerd",
+    "crio",
+    "podman",
+    "kubelet",
+    "k3s",
+    "rke2",
+    "buildkitd",
+    "kind",
+];
+/// Names of the sockets by which a runtime is told what to do.
+const SOCKETS: [&str; 5] = [
+    "docker.sock",
+    "containerd.sock",
+    "podman.sock",
+    "crio.sock",
+    "cri-dockerd.sock",
+];
 
 impl Default for Guards {
     fn default() -> Self {
@@ -49,6 +73,7 @@ impl Default for Guards {
             rate: 10,
             rate_window_ms: 3_600_000,
             windows: Vec::new(),
+            socket_holders: false,
         }
     }
 }
@@ -133,13 +158,34 @@ impl Guards {
         if around.own == Some(container.id()) {
             return Some("it is the agent's own container".to_owned());
         }
-        self.protected(container)
+        self.runtime(container)
+            .or_else(|| self.protected(container))
             .or_else(|| self.too_many(asking, around, now))
             .or_else(|| self.too_few_left(container, around))
             .or_else(|| {
                 let window = self.windows.iter().any(|w| w.holds(now));
                 (window && !approved).then(|| "it is a maintenance window".to_owned())
             })
+    }
+
+    /// A runtime in a container: what it runs would end with it. Its command alone is no proof, for
+    /// an image names that; a runtime needs privileges, which only its operator gives.
+    fn runtime(&self, c: &Container) -> Option<String> {
+        let words = c.command.iter().take(3);
+        let runs = |word: &&plimsoll_model::Text| {
+            RUNTIMES
+                .iter()
+                .any(|r| word.basename().as_bytes() == r.as_bytes())
+        };
+        if let Some(runs) = words.filter(|_| c.privileged).find(runs) {
+            return Some(format!("it runs containers itself ({})", runs.basename()));
+        }
+        let points = c.mount_points.iter().flatten();
+        let paths = points.flat_map(|m| [m.source.as_str(), m.destination.as_str()]);
+        let mut paths = paths.chain(c.mounts.iter().map(String::as_str));
+        let is = |path: &&str| SOCKETS.iter().any(|s| path.rsplit('/').next() == Some(s));
+        let held = paths.find(is).filter(|_| !self.socket_holders)?;
+        Some(format!("it holds the runtime's socket ({held})"))
     }
 
     fn protected(&self, c: &Container) -> Option<String> {

@@ -341,6 +341,45 @@ fn the_agent_never_acts_on_itself() {
 }
 
 #[test]
+fn a_runtimes_own_container_is_never_acted_upon() {
+    let command = |c: &str| c.split(' ').map(Text::from).collect::<Vec<_>>();
+    let dind = Container {
+        privileged: true,
+        command: command("/usr/local/bin/dockerd-entrypoint.sh --tls=false"),
+        ..container("dind", None)
+    };
+    let guards = Guards::default();
+    refused(&guards, &dind, &[], &[], "runs containers itself");
+    // an image can call itself anything; privileges are its operator's to give
+    let pretends = Container {
+        privileged: false,
+        ..dind.clone()
+    };
+    refused(&guards, &pretends, &[], &[], "");
+    let holder = Container {
+        mounts: vec!["/var/run/docker.sock".into()],
+        ..container("portal", None)
+    };
+    refused(&guards, &holder, &[], &[], "runtime's socket");
+    let renamed = MountPoint {
+        source: "/run/docker.sock".into(),
+        destination: "/harmless".into(),
+        mode: String::new(),
+        writable: true,
+        propagation: String::new(),
+    };
+    let renamed = Container {
+        mount_points: Some(vec![renamed]),
+        ..container("portal", None)
+    };
+    refused(&guards, &renamed, &[], &[], "runtime's socket");
+    let text = "version: 1\nguards: {act_on_socket_holders: true}\n";
+    let guards = Policy::parse(text).unwrap().guards;
+    refused(&guards, &holder, &[], &[], "");
+    refused(&guards, &dind, &[], &[], "runs containers itself");
+}
+
+#[test]
 fn maintenance_windows_reach_over_midnight_and_yield_to_a_person() {
     let text = "version: 1\nmaintenance:\n  - {days: [thu], from: \"23:00\", to: \"01:00\"}\n";
     let guards = Policy::parse(text).unwrap().guards;

@@ -7,6 +7,7 @@
 
 use super::capture::{self, Keep};
 use super::docker::{self, Is, Known};
+use super::place::Place;
 use super::{freeze, kill, net};
 use plimsoll_model::response::{Step, StepKind, StepOutcome};
 use plimsoll_model::{Container, ProcessKey};
@@ -167,6 +168,11 @@ fn prefixes(list: &str) -> Vec<(IpAddr, u8)> {
 
 /// Acts, and looks whether that had its effect. May take as long as its action says.
 pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutcome {
+    if interferes(action) && is_own(target) {
+        // guards ask for the id; this asks the kernel
+        let why = "it is the agent's own container".to_owned();
+        return StepOutcome::Refused { why };
+    }
     match action {
         Action::Pause => {
             let paused = through_runtime(machine, target, Known::pause);
@@ -217,6 +223,24 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             unavailable("not available in this build".to_owned())
         }
     }
+}
+
+/// What the container notices, and what is not taking something back.
+fn interferes(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Freeze { .. }
+            | Action::Isolate { .. }
+            | Action::Pause
+            | Action::KillTree
+            | Action::Stop { .. }
+            | Action::Remove
+    )
+}
+
+/// Whether this process runs in the container.
+fn is_own(target: &Target) -> bool {
+    Place::of(&target.container).is_ok_and(|place| place.holds(std::process::id()))
 }
 
 /// The addresses of a step that is looked at or taken back.

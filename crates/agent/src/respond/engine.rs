@@ -56,6 +56,8 @@ pub(super) enum News {
     Container(Arc<Container>),
     Acted(AlertId, Deed, StepOutcome),
     Sender(SenderNews),
+    /// A policy that is to come into force, its record, and where to say whether it has.
+    Policy(Box<Policy>, Box<PolicyInForce>, mpsc::SyncSender<bool>),
     Ask(Question, Peer, mpsc::SyncSender<Answered>),
     Close,
 }
@@ -203,12 +205,28 @@ impl Engine {
             News::Sender(SenderNews::Up(stream)) => self.sender = Some(stream),
             News::Sender(SenderNews::Said(said)) => self.said(said),
             News::Sender(SenderNews::Down(why)) => self.sender_down(&why),
+            News::Policy(policy, record, to) => {
+                // whoever watches the file may have ended
+                let _ = to.try_send(self.policy(*policy, *record));
+            }
             News::Ask(question, peer, to) => {
                 // whoever asked may have gone
                 let _ = to.try_send(self.asked(question, &peer));
             }
             News::Close => {}
         }
+    }
+
+    /// Another policy, in force once that is durable; guards at once, plans that are made stay.
+    fn policy(&mut self, policy: Policy, record: PolicyInForce) -> bool {
+        let at = record.at;
+        let record = Record::Policy(record);
+        let ledger = &self.parts.ledger;
+        let durable = ledger.record_durable(&record, at, None, DURABLE_PATIENCE);
+        if durable.is_ok() {
+            self.parts.policy = policy;
+        }
+        durable.is_ok()
     }
 
     fn container(&mut self, container: Arc<Container>) {

@@ -9,6 +9,7 @@
 //! | `place` | which processes are the container's |
 //! | [`engine`] | the thread: journal first, apply then, act last |
 //! | [`recall`] | plans and notifications of before this start, from the journal |
+//! | `reload` | a policy file that has changed comes into force |
 //! | [`sender`] | the process that sends notifications |
 //!
 //! Promises: alerts reach the engine only when they are durable; a full queue or a stopped engine
@@ -23,6 +24,7 @@ pub mod kill;
 mod net;
 mod place;
 pub mod recall;
+pub(crate) mod reload;
 pub mod sender;
 mod show;
 
@@ -39,7 +41,7 @@ use plimsoll_model::{ContainerId, Record};
 use plimsoll_respond::policy::Policy;
 use sender::{Launch, supervise};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -127,6 +129,8 @@ pub struct Responder {
     engine: JoinHandle<()>,
     supervisor: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// Closes when this goes, which ends the watch over the policy's file.
+    _watching: crossbeam_channel::Sender<()>,
 }
 
 /// The way for questions to reach the engine.
@@ -154,6 +158,8 @@ impl Responder {
             })?,
         };
         let recalled = recall::recall(&reader, at.wall);
+        let digest = policy.digest.clone();
+        let path = beginning.policy.as_ref().map(|(path, _)| path.clone());
         if let Some((path, text)) = beginning.policy {
             let in_force = PolicyInForce {
                 at,
@@ -175,7 +181,7 @@ impl Responder {
             perform: beginning.perform,
             reader,
             missed,
-            own: own_container(Path::new("/proc/self/cgroup")),
+            own: own_container(),
             news,
             tell: tell.clone(),
         };
@@ -184,6 +190,19 @@ impl Responder {
         let engine = std::thread::Builder::new()
             .name("respond".into())
             .spawn(move || Engine::new(parts, recalled, seed).run())?;
+        let (watching, stopped) = crossbeam_channel::bounded(0);
+        if let Some(path) = path {
+            let reload = reload::Reload {
+                path,
+                in_force: digest,
+                tell: tell.clone(),
+                ledger: ledger.clone(),
+                clocks: clocks.clone(),
+                anchor: anchor.clone(),
+            };
+            let thread = std::thread::Builder::new().name("policy".into());
+            thread.spawn(move || reload.run(&stopped))?;
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let supervisor = beginning.launch.map(|launch| {
             let (tell, stop) = (tell.clone(), stop.clone());
@@ -197,6 +216,7 @@ impl Responder {
             engine,
             supervisor: supervisor.transpose()?,
             stop,
+            _watching: watching,
         })
     }
 
@@ -246,10 +266,40 @@ fn listener(tell: &crossbeam_channel::Sender<News>, missed: &Arc<AtomicU64>) -> 
     }
 }
 
-/// The container in which this process runs, by the ids in its cgroup's path.
-fn own_container(cgroup: &Path) -> Option<ContainerId> {
-    let text = std::fs::read_to_string(cgroup).ok()?;
+/// The container in which this process runs: by the ids in its cgroup's path, or (where a cgroup
+/// namespace hides that) by where the files come from that a runtime mounts into every container.
+fn own_container() -> Option<ContainerId> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mounts = read("/proc/self/mountinfo");
+    let of_runtime = |line: &&str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let to = fields.get(4).copied();
+        matches!(
+            to,
+            Some("/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf")
+        )
+    };
+    let by_mounts = || mounts.lines().filter(of_runtime).find_map(id_in);
+    id_in(&read("/proc/self/cgroup")).or_else(by_mounts)
+}
+
+/// The first word that is a container's id.
+fn id_in(text: &str) -> Option<ContainerId> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     let id = |w: &&str| w.len() == 64 && w.bytes().all(|b| b.is_ascii_hexdigit());
     words.filter(id).find_map(|w| ContainerId::parse(w).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_known_by_what_its_runtime_mounts() {
+        let id = "4f".repeat(32);
+        let line =
+            format!("1 2 8:1 /var/lib/docker/containers/{id}/hosts /etc/hosts rw - ext4 x rw");
+        assert_eq!(id_in(&line).unwrap().as_str(), id);
+        assert_eq!(id_in("0::/user.slice/session-1.scope"), None);
+    }
 }

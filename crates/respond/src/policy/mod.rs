@@ -318,6 +318,7 @@ fn guards(file: &Section<'_>) -> Result<Guards> {
         "at_most_percent",
         "min_healthy",
         "rate",
+        "act_on_socket_holders",
     ];
     let Some(s) = file.section("guards", &keys)? else {
         return Ok(guards);
@@ -335,6 +336,9 @@ fn guards(file: &Section<'_>) -> Result<Guards> {
         guards.percent = a.number("percent", 100)?.unwrap_or(guards.percent);
         guards.percent_window_ms = a.millis("window")?.unwrap_or(guards.percent_window_ms);
     }
+    let holders = |t: &str| t.parse::<bool>().ok();
+    let holders = s.value("act_on_socket_holders", "true or false", holders)?;
+    guards.socket_holders = holders.unwrap_or(false);
     guards.min_healthy = s
         .number("min_healthy", 10_000)?
         .unwrap_or(guards.min_healthy);
