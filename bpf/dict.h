@@ -37,6 +37,7 @@ static __noinline void note_use(struct l1_key *k, struct l1_value *v, __u64 root
 	/* two CPUs may both come here: two entries with their running counts do no harm */
 	if (v->epoch != now) {
 		v->epoch = now;
+		v->age++;
 		record_use(k, v->dense, *(volatile __u64 *)counter_of(v), root);
 	}
 	if (streaming)
@@ -67,8 +68,8 @@ static __always_inline void forget_all(__u64 root)
 		__sync_fetch_and_add(own, 1);
 }
 
-/* First level. NEW elects this CPU to go on to decide and settle. */
-static __always_inline int consult(struct l1_key *k, __u64 root)
+/* First level, and its entry. NEW elects this CPU to go on to decide and settle. */
+static __always_inline int consult_entry(struct l1_key *k, __u64 root, struct l1_value **entry)
 {
 	__u32 gen = generation_of(root);
 	struct l1_value *v = bpf_map_lookup_elem(&l1, k);
@@ -85,6 +86,7 @@ static __always_inline int consult(struct l1_key *k, __u64 root)
 		cpu = cpu_state();
 		if (cpu)
 			cpu->l1_hits++;
+		*entry = v;
 		return HIT;
 	}
 	if (v)
@@ -93,6 +95,13 @@ static __always_inline int consult(struct l1_key *k, __u64 root)
 	if (err == -EEXIST)
 		return HIT; /* another CPU is emitting it */
 	return NEW;
+}
+
+static __always_inline int consult(struct l1_key *k, __u64 root)
+{
+	struct l1_value *entry = NULL;
+
+	return consult_entry(k, root, &entry);
 }
 
 static __always_inline __u64 l2_key(__u64 stable, __u64 object, __u32 code, __u32 below, __u32 set)

@@ -181,6 +181,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	__u64 start_boottime;
+	__u64 self_exec_id;
 	int exit_code;
 	unsigned int flags;
 	unsigned in_execve : 1;

@@ -60,15 +60,31 @@ static __always_inline struct scratch *enter_hook(void)
 	return s;
 }
 
-HOOK(file_open)
+static __always_inline int opens(struct file *file)
 {
-	struct file *file = (struct file *)ctx[0];
 	struct file_facts f;
+	struct scratch *s;
 
 	read_facts(file, &f);
 	if ((f.mode & (FMODE_NOACCOUNT | FMODE_BACKING)) || (BPF_CORE_READ(file, f_flags) & F_EXEC))
 		return 0;
-	return use_file(s, file, &f, WIRE_FILE, open_op(&f), BPF_CORE_READ(file, f_flags), s->slot);
+	if (front_hit(&f, open_op(&f)))
+		return 0;
+	s = enter_hook();
+	return s ? use_file(s, file, &f, WIRE_FILE, open_op(&f), BPF_CORE_READ(file, f_flags), s->slot) : 0;
+}
+
+SEC("?lsm/file_open")
+int l_file_open(unsigned long long *ctx)
+{
+	opens((struct file *)ctx[0]);
+	return 0;
+}
+
+SEC("?fentry/security_file_open")
+int f_file_open(unsigned long long *ctx)
+{
+	return opens((struct file *)ctx[0]);
 }
 
 /* The kernel maps a new program's own segments: that is the exec, and reported as such. */

@@ -121,10 +121,13 @@ __noinline int hash_path(__u32 slot)
 	return 0;
 }
 
+/* without I_CTIME_QUERIED, which a stat() sets (multigrain timestamps, 6.13) */
+#define CTIME_NSEC 0x7fffffffU
+
 static __always_inline __u64 ctime_of(struct inode *inode)
 {
 	if (bpf_core_field_exists(inode->i_ctime_sec))
-		return BPF_CORE_READ(inode, i_ctime_sec) * 1000000000ULL + BPF_CORE_READ(inode, i_ctime_nsec);
+		return BPF_CORE_READ(inode, i_ctime_sec) * 1000000000ULL + (BPF_CORE_READ(inode, i_ctime_nsec) & CTIME_NSEC);
 	struct inode___66 *i66 = (void *)inode;
 	if (bpf_core_field_exists(i66->__i_ctime))
 		return BPF_CORE_READ(i66, __i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(i66, __i_ctime.tv_nsec);
@@ -160,7 +163,7 @@ static __always_inline bool typed_facts(struct file *from, struct file_facts *f)
 	i66 = (void *)inode;
 	iold = (void *)inode;
 	if (bpf_core_field_exists(inode->i_ctime_sec))
-		f->ctime = inode->i_ctime_sec * 1000000000ULL + inode->i_ctime_nsec;
+		f->ctime = inode->i_ctime_sec * 1000000000ULL + (inode->i_ctime_nsec & CTIME_NSEC);
 	else if (bpf_core_field_exists(i66->__i_ctime))
 		f->ctime = i66->__i_ctime.tv_sec * 1000000000ULL + i66->__i_ctime.tv_nsec;
 	else

@@ -6,7 +6,7 @@
  * siphash.h  keyed hashing              path.h   paths and origins from kernel objects
  * maps.h     state and its bounds       emit.h   records, quotas, losses
  * task.h     cgroups, credentials       dict.h   the dictionary (first and second level)
- * recorder.h the minutes before an alert
+ * recorder.h the minutes before an alert     front.h  a front to the first level for opens
  * sched.h    processes and cgroups      sys.h    system calls by kind      net.h  sockets, DNS
  * lsm.h      security hooks (BPF-LSM or fentry)   calls.h  single calls (fexit)   uring.h  io_uring
  * enforce.h  what a container is held to, and the verdict at exec      refuse.h  acts that are refused

@@ -8,7 +8,7 @@
 #ifndef PLIMSOLL_SYS_H
 #define PLIMSOLL_SYS_H
 
-#include "dict.h"
+#include "front.h"
 
 enum handler {
 	H_NONE,
@@ -139,6 +139,24 @@ static __always_inline __u32 thread_status(void)
 }
 #endif
 
+static __always_inline __u32 open_op(struct file_facts *f)
+{
+	if (f->mode & FMODE_CREATED)
+		return FILE_CREATE;
+	if ((f->mode & FMODE_PATH) || f->type == S_IFDIR)
+		return FILE_LIST;
+	return f->mode & FMODE_WRITE ? FILE_WRITE : FILE_READ;
+}
+
+/* Whether a new descriptor is of a known file, which is counted by that. */
+static __always_inline bool opened_before(__u32 fd)
+{
+	struct file *file = file_of(fd);
+	struct file_facts f;
+
+	return file && typed_facts(file, &f) && front_hit(&f, open_op(&f));
+}
+
 /* kernel: TRACE_EVENT_SYSCALL(sys_exit), TP_PROTO(regs, ret) */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
@@ -171,6 +189,8 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	if ((g.failures & (1 + compat)) && ret != -EACCES && ret != -EPERM)
 		g.handler = 0;
 	if (!g.handler && !g.used)
+		return 0;
+	if (!g.used && ret >= 0 && (g.handler == H_OPENAT || g.handler == H_OPEN) && opened_before(ret))
 		return 0;
 	tgid = bpf_get_current_pid_tgid() >> 32;
 	p = bpf_map_lookup_elem(&processes, &tgid);
@@ -256,13 +276,17 @@ static __always_inline void file_key(struct scratch *s, struct file_facts *f, __
 static __always_inline int use_file(struct scratch *s, struct file *file, struct file_facts *f, __u32 kind, __u32 op, __u64 flags, __u32 slot)
 {
 	struct inode *inode = f->inode;
+	struct l1_value *entry = NULL;
 	struct container *c;
 	int told;
 
 	file_key(s, f, kind, op);
-	told = consult(&s->key, s->actor.cgroup);
-	if (told == HIT)
+	told = consult_entry(&s->key, s->actor.cgroup, &entry);
+	if (told == HIT) {
+		if (entry && kind == WIRE_FILE)
+			front_put(f, op, entry, s->actor.cgroup);
 		return 0;
+	}
 	c = container_of_actor(s);
 	if (!c) {
 		bpf_map_delete_elem(&l1, &s->key);
@@ -291,15 +315,6 @@ static __always_inline int use_file(struct scratch *s, struct file *file, struct
 	s->key.code &= ~0xffU;
 	settle(slot, 0);
 	return 0;
-}
-
-static __always_inline __u32 open_op(struct file_facts *f)
-{
-	if (f->mode & FMODE_CREATED)
-		return FILE_CREATE;
-	if ((f->mode & FMODE_PATH) || f->type == S_IFDIR)
-		return FILE_LIST;
-	return f->mode & FMODE_WRITE ? FILE_WRITE : FILE_READ;
 }
 
 /* The directory that a relative argument starts from. */

@@ -114,6 +114,8 @@ struct l1_value {
 	__u32 dense; /* index of the counter, 0: count below */
 	__u32 epoch; /* in which it was recorded last */
 	__u64 count;
+	__u32 age; /* epochs in which it was used again */
+	__u32 pad;
 };
 
 /*

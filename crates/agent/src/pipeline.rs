@@ -1271,7 +1271,7 @@ impl Pipeline {
             ("glances", glances.seen),
             ("glances_too_late", glances.gone + glances.late),
             ("glances_passed_over", glances.passed_over),
-            ("recorder_names", self.recorder.len() as u64),
+            ("recorder_names", self.recorder.named() as u64),
             ("recorder_streams", self.recorder.streams() as u64),
         ];
         let fills = fills.map(|(k, v)| (k.to_owned(), v)).into();

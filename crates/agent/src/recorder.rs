@@ -328,7 +328,7 @@ impl Recorder {
     }
 
     /// Behaviours that are remembered, for `status`.
-    pub fn len(&self) -> usize {
+    pub fn named(&self) -> usize {
         self.numbers.len() + self.keys.len()
     }
 

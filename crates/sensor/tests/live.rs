@@ -492,6 +492,42 @@ fn the_recorder_has_each_use_of_known_behaviour_by_second_with_its_count() {
 }
 
 #[test]
+fn what_was_opened_before_is_counted_each_time_and_another_user_or_file_is_new() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("front");
+    let dir = tempfile_dir();
+    let path = dir.join("again").display().to_string();
+    // for some four epochs: from the third on the front answers
+    let code = format!(
+        "sub o {{ open(F,'<','{path}'); close F }} open(F,'>','{path}'); close F; chmod 0644,'{path}'; \
+         for (1..90) {{ o(); select(undef,undef,undef,0.05) }} \
+         unlink '{path}'; open(F,'>','{path}'); close F; chmod 0644,'{path}'; o(); o(); \
+         $<=12345; $>=12345; o();"
+    );
+    let events = b.run(&["perl", "-e", &code]);
+    let reads: Vec<&Event> = events
+        .iter()
+        .filter(|e| matches!(&e.kind, EventKind::File(f) if f.op == FileOp::Read && f.path == path.as_str().into()))
+        .collect();
+    let counts: Vec<u64> = reads
+        .iter()
+        .map(|e| b.sensor.control().counts(e.dense, 1)[0])
+        .collect();
+    assert_eq!(
+        counts,
+        [90, 2, 1],
+        "each open is counted, a new file and a new user are new"
+    );
+    assert_eq!(reads[2].process.uid, 12345);
+    std::fs::remove_dir_all(dir).expect("clean up");
+}
+
+#[test]
 fn a_small_recorder_keeps_the_latest_and_says_what_it_wrote_over() {
     if !wanted() {
         return;
