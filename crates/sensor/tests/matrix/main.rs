@@ -452,8 +452,8 @@ fn cost() {
         let mut config = SensorConfig::new(hierarchy.clone());
         (config.top, config.syscalls_used) = (top, calls_used);
         let without = ["cost-open", "cost-getppid"].map(|op| measure(None, &mount, op));
-        let sensor = Sensor::load(&config).expect("load the sensor");
-        let with = ["cost-open", "cost-getppid"].map(|op| measure(Some(&sensor), &mount, op));
+        let mut sensor = Sensor::load(&config).expect("load the sensor");
+        let with = ["cost-open", "cost-getppid"].map(|op| measure(Some(&mut sensor), &mount, op));
         let open = sensor
             .hooks()
             .iter()
@@ -480,14 +480,14 @@ fn cost() {
     }
 }
 
-fn measure(sensor: Option<&Sensor>, mount: &Path, act: &str) -> f64 {
+fn measure(mut sensor: Option<&mut Sensor>, mount: &Path, act: &str) -> f64 {
     use std::os::unix::fs::MetadataExt;
     // maps and programs that were just loaded or freed keep kernel threads busy for a while
     std::thread::sleep(Duration::from_secs(10));
     stage();
     let cgroup = mount.join(format!("plimsoll-cost-{}", std::process::id()));
     std::fs::create_dir(&cgroup).expect("make a cgroup");
-    if let Some(s) = sensor {
+    if let Some(s) = &sensor {
         let id = std::fs::metadata(&cgroup).expect("it is there").ino();
         s.control()
             .watch(&Watch {
@@ -499,13 +499,25 @@ fn measure(sensor: Option<&Sensor>, mount: &Path, act: &str) -> f64 {
             .expect("watch");
     }
     let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.display());
-    let out = Command::new("unshare")
+    let mut child = Command::new("unshare")
         .args(["-m", "sh", "-c", &script, "sh"])
         .arg(std::env::current_exe().expect("own path"))
         .args(["act", act])
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .expect("unshare is there");
+    // the reader moves the recorder's time on, as an agent does
+    while child.try_wait().expect("wait").is_none() {
+        match &mut sensor {
+            Some(s) => drop(
+                s.poll(Duration::from_millis(50), &mut |_| ())
+                    .expect("poll"),
+            ),
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+    let out = child.wait_with_output().expect("its words");
     let _ = std::fs::remove_dir(&cgroup);
     String::from_utf8_lossy(&out.stdout)
         .trim()
