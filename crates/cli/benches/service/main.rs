@@ -30,17 +30,18 @@ fn main() {
         .map(String::as_str)
         .filter(|a| !a.starts_with("--"))
         .collect();
-    let all: [Part; 5] = [
+    let all: [Part; 6] = [
         ("throughput", throughput),
         ("memory", memory),
         ("known", known),
+        ("scale", scale),
         ("alerts", alerts),
         ("novel", novel),
     ];
     for part in &parts {
         assert!(
             all.iter().any(|(name, _)| name == part),
-            "no part is called {part}: throughput, memory, known, alerts, novel"
+            "no part is called {part}: throughput, memory, known, scale, alerts, novel"
         );
     }
     println!("{}\n", rig::machine());
@@ -203,6 +204,56 @@ fn memory(docker: &Docker) {
     head();
     let text = format!("{:.0} MiB ({:.0} MiB with none)", mib(&with), mib(&before));
     row("agent memory with 100 containers", "≤ 80 MiB", &text);
+}
+
+/// Memory with 1,000 bare containers, and the time from the start of the program to its first event.
+fn scale(docker: &Docker) {
+    const CONTAINERS: usize = 1000;
+    let data = docker.fresh("scale");
+    let bare = rig::Bare::new(docker, &docker.fresh("scale-bare"));
+    let (from, agent) = (Instant::now(), Agent::start(&data));
+    let emitted = |s: &serde_json::Value| s.pointer("/sensor/emitted").and_then(|v| v.as_u64());
+    // something is done in a container all the while
+    let mut first = 0;
+    while emitted(&agent.status()).unwrap_or(0) == 0 {
+        bare.run(&format!("bench-first-{first}"), false);
+        first += 1;
+    }
+    let seen = from.elapsed();
+    for i in 0..CONTAINERS {
+        bare.run(&format!("bench-scale-{i}"), true);
+    }
+    agent.wait(|s| s["containers_running"].as_u64() >= Some(CONTAINERS as u64));
+    std::thread::sleep(Duration::from_secs(5));
+    let status = agent.status();
+    for i in 0..CONTAINERS {
+        bare.remove(&format!("bench-scale-{i}"));
+    }
+    let mib = |at: &str| {
+        status
+            .pointer(at)
+            .and_then(|v| v.as_f64())
+            .unwrap_or(f64::NAN)
+            / 1048576.0
+    };
+    head();
+    let text = format!("{:.0} MiB", mib("/sensor/map_bytes"));
+    row(
+        "kernel memory of all maps with 1,000 containers",
+        "≤ 200 MiB",
+        &text,
+    );
+    let text = format!("{:.0} MiB", mib("/memory_bytes"));
+    row("agent memory with 1,000 containers", "≤ 150 MiB", &text);
+    let text = format!(
+        "{:.2} s ({first} containers tried meanwhile)",
+        seen.as_secs_f64()
+    );
+    row(
+        "start of the program to the first attributed event",
+        "≤ 3 s",
+        &text,
+    );
 }
 
 /// Turns the kernel's counting of program run time on, and back to what it was.

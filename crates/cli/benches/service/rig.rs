@@ -87,6 +87,44 @@ fn said(command: &mut Command) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// Containers of crun alone.
+pub(crate) struct Bare {
+    crun: PathBuf,
+    dir: PathBuf,
+}
+
+impl Bare {
+    pub(crate) fn new(docker: &Docker, dir: &Path) -> Self {
+        let bundle = |name: &str, command: &[&str]| {
+            let mut images = Command::new(docker.lib.join("images"));
+            let made = images.arg("bundle").arg(dir.join(name)).args(command);
+            assert!(made.status().is_ok_and(|s| s.success()), "make a bundle");
+        };
+        bundle("short", &["true"]);
+        bundle("long", &["sleep", "3600"]);
+        Bare {
+            crun: docker.lib.join("crun"),
+            dir: dir.to_owned(),
+        }
+    }
+    fn crun(&self, args: &[&str]) {
+        let mut crun = Command::new(&self.crun);
+        crun.arg("--root").arg(self.dir.join("state")).args(args);
+        let done = crun.stdin(Stdio::null()).stdout(Stdio::null()).status();
+        assert!(done.is_ok_and(|s| s.success()), "crun {args:?}");
+    }
+    /// Starts a container; one that stays goes on in the background.
+    pub(crate) fn run(&self, name: &str, stays: bool) {
+        let bundle = self.dir.join(if stays { "long" } else { "short" });
+        let bundle = bundle.to_string_lossy();
+        let detach: &[&str] = if stays { &["--detach"] } else { &[] };
+        self.crun(&[&["run", "--bundle", &bundle], detach, &[name]].concat());
+    }
+    pub(crate) fn remove(&self, name: &str) {
+        self.crun(&["delete", "--force", name]);
+    }
+}
+
 /// A running agent.
 pub(crate) struct Agent {
     pub(crate) dir: PathBuf,

@@ -96,6 +96,7 @@ pub fn observation(kind: EventKind) -> Record {
         tampered: false,
         kind,
         dense: 0,
+        enforced: None,
         dict: None,
         enforced: None,
     };
