@@ -96,7 +96,6 @@ pub fn observation(kind: EventKind) -> Record {
         tampered: false,
         kind,
         dense: 0,
-        enforced: None,
         dict: None,
         enforced: None,
     };
