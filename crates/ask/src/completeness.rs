@@ -3,13 +3,14 @@
 //! Everything that makes an answer less than whole ends up here: gaps, times when no agent ran,
 //! containers whose start was not seen, uncertain clocks, and what retention took away.
 
+use crate::coverage::{Life, Stretch, Watch, length, stretches};
 use crate::records::{Body, Filter, RecordsError};
 use crate::say::{Sentences, count};
 use crate::subject::between;
 use crate::{About, AskError};
 use plimsoll_api::Completeness;
 use plimsoll_api::describe::{span, when, words};
-use plimsoll_api::types::CompletenessGap;
+use plimsoll_api::types::{CompletenessGap, Coverage, LostAt, Unwatched};
 use plimsoll_model::{Gap, GapScope, Instance, Record, RecordId, RecordKind, Stage, WallNs};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ pub(crate) struct Tally {
     pub(crate) damaged: u64,
     pub(crate) uncertainty_ns: u64,
     pub(crate) limits: Vec<String>,
+    /// Observations of the subject; `None`: none were asked for.
+    pub(crate) observations: Option<u64>,
 }
 
 impl About<'_> {
@@ -76,15 +79,17 @@ impl About<'_> {
         }
         let (from, to) = self.widened();
         filter = filter.between(from, to);
-        let mut uncertainty = 0;
+        let (mut uncertainty, mut observed) = (0, 0);
         self.visit(&filter, tally, &mut |id, _, record| match record {
             Record::Observation(o) if o.instance == self.case.instance => {
                 uncertainty = uncertainty.max(o.at.uncertainty_ns);
+                observed += 1;
                 each(id, o);
             }
             _ => {}
         })?;
         tally.uncertainty_ns = tally.uncertainty_ns.max(uncertainty);
+        tally.observations = Some(tally.observations.unwrap_or(0).max(observed));
         Ok(())
     }
 
@@ -113,13 +118,6 @@ struct Touching {
     gap: Gap,
 }
 
-/// One run of the agent.
-struct Life {
-    from: WallNs,
-    to: Option<WallNs>,
-    evidence: Vec<RecordId>,
-}
-
 /// What the records say about blindness in the interval.
 #[derive(Default)]
 struct Blindness {
@@ -130,25 +128,42 @@ struct Blindness {
     lives: Vec<Life>,
     steps: Vec<(RecordId, WallNs, i64)>,
     hooks_refused: Option<(RecordId, String)>,
+    /// By stage: gaps, events, and whether some were not counted.
+    stages: BTreeMap<Stage, (u64, u64, bool)>,
+    /// Records about losses and lives that cannot be read any more.
+    pruned: u64,
+    damaged: u64,
 }
 
 fn blindness(about: &About<'_>) -> Result<Blindness, RecordsError> {
     let mut found = Blindness::default();
-    let kinds = [RecordKind::Gap, RecordKind::Lifecycle, RecordKind::Clock];
-    about
-        .records
-        .visit(&Filter::of(&kinds), &mut |seen| match seen.body {
+    let interval = about.interval;
+    // a gap's interval may lie long before its record, and an agent may have started long before
+    let kinds = [RecordKind::Gap, RecordKind::Lifecycle];
+    about.records.visit(&Filter::of(&kinds), &mut |seen| {
+        // what cannot be read any more can only speak of what was before it
+        let may_matter = seen.wall >= interval.from;
+        match seen.body {
             Body::Record(Record::Gap(gap)) if concerns(&gap, about) => found.gap(seen.id, gap),
             Body::Record(Record::Lifecycle(l)) => found.lifecycle(seen.id, &l),
-            Body::Record(Record::Clock(anchor))
-                if anchor.step_ns != 0
-                    && about.interval.touches(anchor.wall, anchor.wall)
-                    && found.steps.len() < GAPS_MAX =>
-            {
-                found.steps.push((seen.id, anchor.wall, anchor.step_ns));
-            }
-            _ => {}
-        })?;
+            Body::Pruned => found.pruned += u64::from(may_matter),
+            Body::Damaged => found.damaged += u64::from(may_matter),
+            Body::Record(_) => {}
+        }
+    })?;
+    // a clock a moment before the interval shows that the agent lived into it
+    let from = WallNs(interval.from.0.saturating_sub(SILENCE_NS));
+    let clocks = Filter::of(&[RecordKind::Clock]).between(from, interval.to);
+    about.records.visit(&clocks, &mut |seen| {
+        let Body::Record(Record::Clock(anchor)) = seen.body else {
+            return;
+        };
+        found.sign_of_life(anchor.wall);
+        let inside = interval.touches(anchor.wall, anchor.wall);
+        if anchor.step_ns != 0 && inside && found.steps.len() < GAPS_MAX {
+            found.steps.push((seen.id, anchor.wall, anchor.step_ns));
+        }
+    })?;
     Ok(found)
 }
 
@@ -167,9 +182,17 @@ fn concerns(gap: &Gap, about: &About<'_>) -> bool {
 impl Blindness {
     fn gap(&mut self, id: RecordId, gap: Gap) {
         self.total += 1;
+        let (gaps, events, more) = self.stages.entry(gap.stage).or_default();
+        *gaps += 1;
         match gap.count {
-            Some(n) => self.lost += n,
-            None => self.uncounted += 1,
+            Some(n) => {
+                self.lost += n;
+                *events += n;
+            }
+            None => {
+                self.uncounted += 1;
+                *more = true;
+            }
         }
         if self.gaps.len() < GAPS_MAX {
             self.gaps.push(Touching { id, gap });
@@ -180,12 +203,13 @@ impl Blindness {
         match l.what.as_str() {
             "start" => self.lives.push(Life {
                 from: l.at.wall,
-                to: None,
+                stopped: None,
+                last_sign: None,
                 evidence: vec![id.clone()],
             }),
             "stop" => {
                 if let Some(life) = self.lives.last_mut() {
-                    life.to = Some(l.at.wall);
+                    life.stopped = Some(l.at.wall);
                     life.evidence.push(id.clone());
                 }
             }
@@ -201,29 +225,57 @@ impl Blindness {
         }
     }
 
-    /// Times in the interval in which no agent is known to have run: before its first start, and
-    /// from each stop to the next start.
-    fn without_agent(&self, interval: Interval) -> Vec<(WallNs, WallNs, Vec<RecordId>)> {
-        let mut holes = Vec::new();
-        for (n, life) in self.lives.iter().enumerate() {
-            let next = self.lives.get(n + 1);
-            if let Some(end) = life.to {
-                let until = next.map_or(interval.to, |l| l.from);
-                let evidence = life
-                    .evidence
-                    .iter()
-                    .chain(next.iter().flat_map(|l| &l.evidence));
-                holes.push((end, until, evidence.cloned().collect()));
-            }
+    /// The agent that ran then wrote this clock.
+    fn sign_of_life(&mut self, at: WallNs) {
+        if let Some(life) = self.lives.iter_mut().rev().find(|l| l.from <= at) {
+            life.last_sign = life.last_sign.max(Some(at));
         }
-        if let Some(first) = self.lives.first() {
-            holes.insert(0, (interval.from, first.from, first.evidence.clone()));
+    }
+
+    fn stretches(&self, about: &About<'_>) -> Vec<Stretch> {
+        let last = about.records.span().map(|s| s.last);
+        stretches(about.interval, &self.lives, last, SILENCE_NS)
+    }
+
+    fn coverage(&self, stretches: &[Stretch], tally: &Tally) -> Coverage {
+        let of = |watch| {
+            let ours = stretches.iter().filter(|s| s.watch == watch);
+            ours.take(GAPS_MAX).map(unwatched).collect()
+        };
+        let lost = self
+            .stages
+            .iter()
+            .map(|(stage, (gaps, events, more))| LostAt {
+                stage: stage.as_str().to_owned(),
+                gaps: *gaps,
+                events: *events,
+                at_least: *more,
+            });
+        let kinds = self
+            .hooks_refused
+            .iter()
+            .flat_map(|(_, kinds)| kinds.split(", "));
+        Coverage {
+            observed_ns: length(stretches, Watch::Observed),
+            blind_ns: length(stretches, Watch::Blind),
+            unknown_ns: length(stretches, Watch::Unknown),
+            observations: tally.observations,
+            lost: lost.collect(),
+            blind: of(Watch::Blind),
+            unknown: of(Watch::Unknown),
+            unseen_kinds: kinds.map(words).collect(),
+            removed: tally.pruned + self.pruned,
+            damaged: tally.damaged + self.damaged,
         }
-        holes.retain(|(from, to, _)| {
-            from < to && interval.touches(*from, *to) && *to > interval.from && *from < interval.to
-        });
-        holes.truncate(GAPS_MAX);
-        holes
+    }
+}
+
+fn unwatched(s: &Stretch) -> Unwatched {
+    Unwatched {
+        from: s.from.rfc3339(),
+        to: s.to.rfc3339(),
+        why: s.why.to_owned(),
+        evidence: s.evidence.iter().take(4).map(ToString::to_string).collect(),
     }
 }
 
@@ -232,9 +284,30 @@ pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, As
     let blind = blindness(about)?;
     let interval = about.interval;
     let mut limits = tally.limits.clone();
-    let holes = blind.without_agent(interval);
-    for (from, to, _) in &holes {
-        limits.push(format!("No agent ran {}.", between(*from, *to)));
+    let stretches = blind.stretches(about);
+    for s in stretches
+        .iter()
+        .filter(|s| s.watch == Watch::Blind)
+        .take(GAPS_MAX)
+    {
+        limits.push(format!(
+            "No agent ran {} ({}).",
+            between(s.from, s.to),
+            s.why
+        ));
+    }
+    let begun = stretches.first().filter(|s| s.watch == Watch::Unknown);
+    if let Some(s) = begun.filter(|s| about.records.span().is_some_and(|j| j.first < s.to)) {
+        limits.push(format!(
+            "Whether an agent ran {} is not known.",
+            between(s.from, s.to)
+        ));
+    }
+    if blind.pruned + blind.damaged > 0 {
+        limits.push(format!(
+            "{} about losses or the agent's life cannot be read any more (removed by retention: {}, damaged: {}): losses may be missing here.",
+            count(blind.pruned + blind.damaged, "record"), blind.pruned, blind.damaged
+        ));
     }
     match about.records.span() {
         None => limits.push("The journal holds no record.".to_owned()),
@@ -320,6 +393,7 @@ pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, As
         limits: limits.iter().map(|l| words(l)).collect(),
         clock_uncertainty_ns: tally.uncertainty_ns,
         records_read: tally.read,
+        coverage: blind.coverage(&stretches, tally),
     })
 }
 
@@ -391,16 +465,33 @@ pub(crate) fn gaps(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErro
             count(more, "more gap")
         ));
     }
-    let holes = blind.without_agent(interval);
-    for (from, to, evidence) in &holes {
+    let stretches = blind.stretches(about);
+    for s in stretches
+        .iter()
+        .filter(|s| s.watch == Watch::Blind)
+        .take(GAPS_MAX)
+    {
         say.observed(
             format!(
-                "No agent ran {} ({}): nothing was seen.",
-                between(*from, *to),
-                span((to.0 - from.0).unsigned_abs())
+                "No agent ran {} ({}; {}): nothing was seen.",
+                between(s.from, s.to),
+                span((s.to.0 - s.from.0).unsigned_abs()),
+                s.why
             ),
-            evidence,
+            &s.evidence,
         );
+    }
+    for s in stretches
+        .iter()
+        .filter(|s| s.watch == Watch::Unknown)
+        .take(GAPS_MAX)
+    {
+        let lasted = span((s.to.0 - s.from.0).unsigned_abs());
+        say.unknown(format!(
+            "Whether an agent watched {} ({lasted}) is not known: {}.",
+            between(s.from, s.to),
+            s.why
+        ));
     }
     for (id, at, step) in &blind.steps {
         say.observed(
@@ -430,9 +521,8 @@ pub(crate) fn gaps(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErro
             known.into_iter().flat_map(|k| &k.evidence),
         );
     }
-    if blind.lives.is_empty() {
-        say.unknown("No start of an agent is recorded, so it is not known when one watched.");
-    } else if blind.total == 0 && holes.is_empty() {
+    let watched = length(&stretches, Watch::Observed) > 0;
+    if watched && blind.total == 0 && stretches.iter().all(|s| s.watch != Watch::Blind) {
         let evidence: Vec<_> = blind
             .lives
             .iter()

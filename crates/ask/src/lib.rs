@@ -22,6 +22,7 @@ mod after;
 mod baseline;
 mod collected;
 mod completeness;
+mod coverage;
 mod directory;
 mod escape;
 mod identity;

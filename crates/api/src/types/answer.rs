@@ -54,6 +54,60 @@ pub struct CompletenessGap {
     pub record: Option<String>,
 }
 
+/// What was lost at one stage, in gaps that touch the interval.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LostAt {
+    /// Where.
+    pub stage: String,
+    /// In how many gaps.
+    pub gaps: u64,
+    /// Events, as far as counted.
+    pub events: u64,
+    /// More was lost than was counted.
+    pub at_least: bool,
+}
+
+/// A stretch of the interval that was not watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unwatched {
+    /// Its start.
+    pub from: String,
+    /// Its end.
+    pub to: String,
+    /// Why.
+    pub why: String,
+    /// Records that say so.
+    pub evidence: Vec<String>,
+}
+
+/// What part of the interval was watched. The three lengths add up to that of the interval.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Coverage {
+    /// An agent ran; what it lost then is in `lost`.
+    pub observed_ns: u64,
+    /// The records say that none ran.
+    pub blind_ns: u64,
+    /// No record says whether one ran.
+    pub unknown_ns: u64,
+    /// Observations of the subject in the interval; `null`: this question needs none.
+    pub observations: Option<u64>,
+    /// What was lost, by stage.
+    pub lost: Vec<LostAt>,
+    /// When nobody watched (at most 100).
+    pub blind: Vec<Unwatched>,
+    /// When it is not known (at most 100).
+    pub unknown: Vec<Unwatched>,
+    /// Kinds of events that this kernel does not let be seen.
+    pub unseen_kinds: Vec<String>,
+    /// Records whose content retention has removed.
+    pub removed: u64,
+    /// Records that are damaged.
+    pub damaged: u64,
+}
+
 /// How complete the data behind an answer is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -79,6 +133,8 @@ pub struct Completeness {
     pub clock_uncertainty_ns: u64,
     /// Records that were looked at.
     pub records_read: u64,
+    /// What part of the interval was watched, and what was lost of it.
+    pub coverage: Coverage,
 }
 
 /// An answer.

@@ -16,7 +16,9 @@ mod response;
 mod status;
 
 pub use alert::{Alert, PlimsollAlert, uuid_of};
-pub use answer::{Answer, Completeness, CompletenessGap, Statement, StatementStatus};
+pub use answer::{
+    Answer, Completeness, CompletenessGap, Coverage, LostAt, Statement, StatementStatus, Unwatched,
+};
 pub use baseline::{
     Baseline, BaselineChange, BaselineDetail, BaselineDiff, BaselineRef, KnownBehaviour,
 };

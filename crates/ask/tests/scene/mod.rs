@@ -27,6 +27,8 @@ pub fn at(s: f64) -> Stamp {
 pub struct World {
     origin: NodeId,
     pub records: Vec<(Stamp, Option<Instance>, Body)>,
+    /// What the records whose content is gone were.
+    pub pruned_kind: RecordKind,
 }
 
 impl World {
@@ -34,6 +36,7 @@ impl World {
         Self {
             origin: NodeId::parse("node1").unwrap(),
             records: Vec::new(),
+            pruned_kind: RecordKind::Observation,
         }
     }
 
@@ -191,7 +194,7 @@ impl Records for World {
         for (leaf, (stamp, about, body)) in self.records.iter().enumerate() {
             let (kind, payload) = match body {
                 Body::Record(r) => r.encode(),
-                _ => (RecordKind::Observation as u16, vec![]),
+                _ => (self.pruned_kind as u16, vec![]),
             };
             let needles = filter.needles.is_empty()
                 || filter
@@ -459,6 +462,16 @@ pub fn answers_to(
         }
         let c = &a.completeness;
         let _ = writeln!(text, "  {} {}", c.level, c.summary);
+        let s = |ns: u64| ns / S;
+        let k = &c.coverage;
+        let _ = writeln!(
+            text,
+            "    watched {} s, blind {} s, unknown {} s, observations {:?}",
+            s(k.observed_ns),
+            s(k.blind_ns),
+            s(k.unknown_ns),
+            k.observations
+        );
         for g in &c.gaps {
             let _ = writeln!(
                 text,

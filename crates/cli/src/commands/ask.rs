@@ -8,7 +8,8 @@ use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::wrap;
 use crate::when::now;
-use plimsoll_api::{Answer, Statement, StatementStatus};
+use plimsoll_api::types::Coverage;
+use plimsoll_api::{Answer, Statement, StatementStatus, describe};
 use plimsoll_ask::{Ask, AskError, Question, Records as _, Subject};
 
 /// Column in which sentences begin.
@@ -91,6 +92,9 @@ fn show(answer: &Answer, out: &mut Out) -> Result<(), Failure> {
         .paint
         .apply(style, &format!("{:<width$}", "whole?", width = INDENT - 2));
     out.line(&format!("  {label}{}", wrap(&c.summary, out.width, INDENT)))?;
+    if let Some(text) = watched(&c.coverage) {
+        out.line(&format!("{:INDENT$}{}", "", wrap(&text, out.width, INDENT)))?;
+    }
     for gap in c.gaps.iter().take(5) {
         let count = gap
             .count
@@ -125,6 +129,21 @@ fn show(answer: &Answer, out: &mut Out) -> Result<(), Failure> {
         ))?;
     }
     Ok(())
+}
+
+/// How much of the interval was watched, where that is not all of it.
+fn watched(c: &Coverage) -> Option<String> {
+    if c.blind_ns == 0 && c.unknown_ns == 0 {
+        return None;
+    }
+    let mut parts = vec![format!("watched {}", describe::span(c.observed_ns))];
+    if c.blind_ns > 0 {
+        parts.push(format!("blind {}", describe::span(c.blind_ns)));
+    }
+    if c.unknown_ns > 0 {
+        parts.push(format!("unknown {}", describe::span(c.unknown_ns)));
+    }
+    Some(format!("Of the interval: {}.", parts.join(", ")))
 }
 
 fn sentence(s: &Statement, out: &mut Out) -> Result<(), Failure> {
