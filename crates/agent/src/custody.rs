@@ -9,13 +9,19 @@ use crate::daemon::Shared;
 use crate::ledger::{Ledger, stored};
 use crate::server::Peer;
 use plimsoll_api::evidence::EvidenceAct;
-use plimsoll_api::{Failure, FailureCode};
+use plimsoll_api::{Failure, FailureCode, storage};
 use plimsoll_evidence::{Filter, Hold, HoldError, InstanceKey, Leaf, Reader};
-use plimsoll_model::record::Anchored;
+use plimsoll_model::record::{Anchored, LakeFile, LakeSealed};
 use plimsoll_model::{Record, RecordId, RecordKind, Stamp, WallNs};
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// A file of the lake is not longer.
+const LAKE_FILE_BYTES_MAX: u64 = 4 << 30;
 /// How long the disk may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -115,6 +121,17 @@ pub fn act(
             shared.custody.anchored(at.wall, size);
             Ok(id)
         }
+        EvidenceAct::LakeSealed { first, end } => {
+            let data_dir = shared.journal_dir.parent().unwrap_or(&shared.journal_dir);
+            let files = lake_files(&storage::lake_dir(data_dir), first, end)?;
+            let sealed = LakeSealed {
+                at,
+                first,
+                end,
+                files,
+            };
+            record(&shared.ledger, &Record::LakeSealed(sealed), at)
+        }
         EvidenceAct::Hold {
             id,
             containers,
@@ -140,6 +157,43 @@ pub fn act(
             let written = decided("evidence.release", id.clone())?;
             shared.ledger.release(id, PATIENCE).map_err(refused)?;
             Ok(written)
+        }
+    }
+}
+
+/// Digests of what lies there, read by the agent itself: nobody can have another file named.
+fn lake_files(dir: &Path, first: u64, end: u64) -> Result<Vec<LakeFile>, Failure> {
+    let mut files = Vec::new();
+    for name in storage::lake_files(first, end) {
+        match digest(&dir.join(&name)) {
+            Ok((bytes, sha256)) => files.push(LakeFile {
+                name,
+                bytes,
+                sha256,
+            }),
+            // a table without rows has no file; a span without a seal is none
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !files.is_empty() => {}
+            Err(e) => {
+                let what = format!("cannot read {name} in the lake: {e}");
+                return Err(Failure::new(FailureCode::BadRequest, what));
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn digest(path: &Path) -> io::Result<(u64, [u8; 32])> {
+    let mut file = File::open(path)?.take(LAKE_FILE_BYTES_MAX);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((bytes, hash.finalize().into())),
+            n => {
+                hash.update(&buffer[..n]);
+                bytes += n as u64;
+            }
         }
     }
 }

@@ -30,6 +30,14 @@ pub enum EvidenceAct {
         /// Where: a directory or an address.
         target: String,
     },
+    /// The lake has files for a span of leaves: their digests, as the agent reads them, are written
+    /// down. The record's name as a document.
+    LakeSealed {
+        /// First leaf.
+        first: u64,
+        /// One past the last.
+        end: u64,
+    },
     /// Lays a hold. The record's name as a document.
     Hold {
         /// The hold's name.
@@ -55,6 +63,7 @@ impl EvidenceAct {
             Self::Checkpoint {} => "evidence.checkpoint",
             Self::Access { action, .. } => action,
             Self::Anchored { .. } => "evidence.anchored",
+            Self::LakeSealed { .. } => "evidence.lake_sealed",
             Self::Hold { .. } => "evidence.hold",
             Self::Release { .. } => "evidence.release",
         }
@@ -71,6 +80,9 @@ impl EvidenceAct {
         let long = |text: &str| text.is_empty() || text.len() > SUBJECT_BYTES_MAX;
         match self {
             Self::Checkpoint {} => None,
+            Self::LakeSealed { first, end } => {
+                (first >= end).then_some("a span of the lake has at least one record")
+            }
             Self::Access { action, .. } if !ACTIONS.contains(&action.as_str()) => {
                 Some("no such kind of access")
             }

@@ -11,6 +11,35 @@ pub fn journal_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("journal")
 }
 
+/// The directory of the query lake, which is made from the journal and can be made again.
+pub fn lake_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("lake")
+}
+
+/// Tables of the query lake: directories of its files.
+pub const LAKE_TABLES: [&str; 11] = [
+    "alerts",
+    "drift",
+    "behaviours",
+    "processes",
+    "files",
+    "connections",
+    "dns",
+    "containers",
+    "gaps",
+    "actions",
+    "access",
+];
+
+/// Names of the files that hold a span of leaves in the query lake, the seal first. Those of
+/// tables without rows do not exist.
+pub fn lake_files(first: u64, end: u64) -> impl Iterator<Item = String> {
+    let span = format!("{first:020}-{end:020}");
+    let seal = format!("seals/{span}.seal");
+    let tables = LAKE_TABLES.iter();
+    std::iter::once(seal).chain(tables.map(move |table| format!("{table}/{span}.parquet")))
+}
+
 /// The directory of the node's secret keys, outside of what is copied as evidence; the public key
 /// that leads to all of them is `root.pub` in it.
 pub fn keys_dir(data_dir: &Path) -> PathBuf {
@@ -40,7 +69,8 @@ pub fn retention_class(kind: RecordKind) -> u8 {
         | RecordKind::Policy
         | RecordKind::PlanEnd
         | RecordKind::Enforcement
-        | RecordKind::Anchored => 5,
+        | RecordKind::Anchored
+        | RecordKind::LakeSealed => 5,
         RecordKind::EpochKey => 7,
         RecordKind::Container
         | RecordKind::Clock

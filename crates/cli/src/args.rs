@@ -2,8 +2,10 @@
 
 use crate::commands::enforcement::EnforcementCommand;
 use crate::commands::evidence::args::{EvidenceCommand, ReplayArgs};
+use crate::commands::lake::LakeCommand;
 use crate::commands::notify::NotifyCommand;
 use crate::commands::plan::PlanCommand;
+use crate::commands::query::QueryArgs;
 use crate::when::{Length, Moment};
 use clap::{Args, Parser, Subcommand};
 use plimsoll_ask::Question;
@@ -191,6 +193,26 @@ Examples:
     /// Answer a standard question from evidence
     #[command(after_help = ask_help())]
     Ask(AskArgs),
+    /// Ask the evidence anything, in SQL
+    #[command(after_help = "\
+Tables: alerts, drift, behaviours, processes, files, connections, dns, containers, gaps, actions,
+access; `describe TABLE` lists columns. docs/guide/query.md has them all, with queries to start from.
+A statement only reads. What it read, and that somebody did, becomes a record.
+
+Examples:
+  plimsoll query \"select time, container_name, rule, output from alerts
+                  where time > now() - interval '1 hour' order by time\"
+  plimsoll query --output json \"select * from files where path = '/etc/shadow'\"
+  plimsoll query --output parquet --file web.parquet \"select * from processes where container_name = 'web'\"")]
+    Query(QueryArgs),
+    /// The files that queries read: made from the journal, and made again
+    #[command(after_help = "\
+`plimsoll query` makes what is missing by itself. Files cover whole spans of 65,536 records; what came
+later is read from the journal.")]
+    Lake {
+        #[command(subcommand)]
+        command: LakeCommand,
+    },
     /// Verify, seal, anchor, hand over and hold evidence
     Evidence {
         #[command(subcommand)]

@@ -17,6 +17,7 @@ mod baselines;
 mod commands;
 mod failure;
 mod journal;
+mod lake;
 mod out;
 mod replay;
 mod source;
@@ -72,6 +73,8 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         }
         Command::Notify { command } => commands::notify::notify(global, command, out),
         Command::Rules { command } => commands::rules::rules(global, command, out),
+        Command::Query(args) => commands::query::query(global, args, out),
+        Command::Lake { command } => commands::lake::lake(global, command, out),
         Command::Ask(args) => commands::ask::ask(global, args, out),
         Command::Replay(args) => commands::replay::replay(global, args, out),
         Command::Evidence { command } => commands::evidence::evidence(global, command, out),

@@ -89,13 +89,18 @@ impl Source {
 
     /// The journal, current up to now when an agent runs.
     pub(crate) fn journal(&mut self) -> Result<Journal, Failure> {
+        self.journal_for("evidence.read")
+    }
+
+    /// The same, for an access of this kind.
+    pub(crate) fn journal_for(&mut self, action: &str) -> Result<Journal, Failure> {
         let flushed = match &mut self.client {
             Some(client) => client.ask(&Request::Flush {}).map(|_| true),
             None => Ok(false),
         };
         let journal = Journal::open(&self.config.journal_dir())?;
         match flushed {
-            Ok(true) => self.write_down(),
+            Ok(true) => self.write_down(action),
             Ok(false) => self.say_stale(&journal),
             Err(e) => remark(&format!(
                 "note: the last records may be missing: {}",
@@ -106,7 +111,7 @@ impl Source {
     }
 
     /// Custody: who read what becomes a record. `PLIMSOLL_REASON` says why.
-    fn write_down(&mut self) {
+    fn write_down(&mut self, action: &str) {
         let Some(client) = &mut self.client else {
             return;
         };
@@ -118,7 +123,7 @@ impl Source {
         }
         subject.truncate(end);
         let act = EvidenceAct::Access {
-            action: "evidence.read".to_owned(),
+            action: action.to_owned(),
             subject,
         };
         let reason = std::env::var("PLIMSOLL_REASON").unwrap_or_default();

@@ -41,14 +41,19 @@ impl From<String> for Cell {
 
 /// Rows under headings.
 pub(crate) struct Table {
-    headings: &'static [&'static str],
+    headings: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     pub(crate) fn new(headings: &'static [&'static str]) -> Self {
+        Self::named(headings.iter().map(|h| (*h).to_owned()).collect())
+    }
+
+    /// Headings that are not known beforehand; made safe to show like any cell.
+    pub(crate) fn named(headings: Vec<String>) -> Self {
         Self {
-            headings,
+            headings: headings.iter().map(|h| words(h)).collect(),
             rows: Vec::new(),
         }
     }
@@ -62,17 +67,19 @@ impl Table {
     }
 
     pub(crate) fn print(&self, out: &mut Out) -> Result<(), Failure> {
+        self.lines(out).iter().try_for_each(|line| out.line(line))
+    }
+
+    /// The rows as lines, for an output of that width and colour.
+    pub(crate) fn lines(&self, out: &Out) -> Vec<String> {
         let widths = self.widths(out.width);
         let head: Vec<Cell> = self
             .headings
             .iter()
             .map(|h| Cell::styled(h, Style::Bold))
             .collect();
-        for row in std::iter::once(&head).chain(&self.rows) {
-            let line = line(row, &widths, out);
-            out.line(&line)?;
-        }
-        Ok(())
+        let rows = std::iter::once(&head).chain(&self.rows);
+        rows.map(|row| line(row, &widths, out)).collect()
     }
 
     fn widths(&self, terminal: Option<usize>) -> Vec<usize> {

@@ -9,6 +9,7 @@ const DOMAIN: &[&str] = &[
     "plimsoll-rules",
     "plimsoll-evidence",
     "plimsoll-respond",
+    "plimsoll-lake",
 ];
 
 #[test]

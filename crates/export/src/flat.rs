@@ -147,6 +147,17 @@ impl Facts {
                 count: Some(d.count),
                 ..Self::default()
             },
+            Record::LakeSealed(l) => Self {
+                at: Some(l.at),
+                what: "lake_sealed".to_owned(),
+                summary: format!(
+                    "{} files of the query lake for records {} to {}",
+                    l.files.len(),
+                    l.first,
+                    l.end.saturating_sub(1)
+                ),
+                ..Self::default()
+            },
             Record::Anchored(a) => Self {
                 at: Some(a.at),
                 what: "anchored".to_owned(),

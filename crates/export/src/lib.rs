@@ -159,6 +159,7 @@ pub fn kind_name(record: &Record) -> &'static str {
         Record::PlanEnd(_) => "plan_end",
         Record::RuleSet(_) => "rule_set",
         Record::Anchored(_) => "anchored",
+        Record::LakeSealed(_) => "lake_sealed",
         Record::Recording(_) => "recording",
         Record::Enforcement(_) => "enforcement",
         Record::Prevention(_) => "prevention",

@@ -52,6 +52,12 @@ pub(crate) fn value(row: &Row<'_>, node: &str) -> Option<Value> {
             "attempt": d.attempt, "result": d.result.as_str(), "detail": words(&d.detail),
         }),
         Record::Policy(p) => json!({ "path": p.path, "digest": p.digest, "text": p.text }),
+        Record::LakeSealed(l) => json!({
+            "first": l.first, "end": l.end,
+            "files": l.files.iter().map(|f| json!({
+                "name": f.name, "bytes": f.bytes, "sha256": f.sha256.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+            })).collect::<Vec<_>>(),
+        }),
         Record::Anchored(a) => json!({ "size": a.size, "target": a.target }),
         Record::Recording(r) => json!({
             "instance": r.instance.to_string(),

@@ -65,6 +65,8 @@ pub enum RecordKind {
     Enforcement = 52,
     /// [`Prevention`]: acts outside a baseline that were prevented, or would have been.
     Prevention = 53,
+    /// [`LakeSealed`]: files of the query lake, by their digests.
+    LakeSealed = 32,
 }
 
 impl RecordKind {
@@ -94,6 +96,7 @@ impl RecordKind {
             Recording,
             Enforcement,
             Prevention,
+            LakeSealed,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -160,6 +163,39 @@ pub struct Anchored {
     pub target: String,
 }
 
+/// Files of the query lake that hold what a span of leaves says.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LakeSealed {
+    /// When they were read to be named here.
+    #[n(0)]
+    pub at: crate::time::Stamp,
+    /// First leaf of the span.
+    #[n(1)]
+    pub first: u64,
+    /// One past its last.
+    #[n(2)]
+    pub end: u64,
+    /// Every file of the span, its seal first.
+    #[n(3)]
+    pub files: Vec<LakeFile>,
+}
+
+/// One file of the query lake.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LakeFile {
+    /// Its name below the lake's directory.
+    #[n(0)]
+    pub name: String,
+    /// Its length.
+    #[n(1)]
+    pub bytes: u64,
+    /// SHA-256 of it.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub sha256: [u8; 32],
+}
+
 /// Which known behaviours of an instance were present in a time slot, with their counts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -222,6 +258,8 @@ pub enum Record {
     Enforcement(EnforcementInForce),
     /// See [`RecordKind::Prevention`].
     Prevention(Prevention),
+    /// See [`RecordKind::LakeSealed`].
+    LakeSealed(LakeSealed),
     /// A kind that this build does not know, or one whose bytes belong to another crate.
     Unknown(u16, Vec<u8>),
 }
@@ -264,6 +302,7 @@ impl Record {
             Record::Recording(x) => (RecordKind::Recording as u16, cbor(x)),
             Record::Enforcement(x) => (RecordKind::Enforcement as u16, cbor(x)),
             Record::Prevention(x) => (RecordKind::Prevention as u16, cbor(x)),
+            Record::LakeSealed(x) => (RecordKind::LakeSealed as u16, cbor(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -314,6 +353,9 @@ impl Record {
             }
             Some(RecordKind::Prevention) => {
                 Record::Prevention(minicbor::decode(payload).map_err(wrap)?)
+            }
+            Some(RecordKind::LakeSealed) => {
+                Record::LakeSealed(minicbor::decode(payload).map_err(wrap)?)
             }
             Some(RecordKind::Tombstone | RecordKind::EpochKey) | None => {
                 Record::Unknown(kind, payload.to_vec())

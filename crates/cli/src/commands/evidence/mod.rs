@@ -41,7 +41,7 @@ pub(crate) fn evidence(
 }
 
 /// Asks the agent to do something with evidence; the document it answers with.
-fn ask(client: &mut Client, act: EvidenceAct, reason: &str) -> Result<String, Failure> {
+pub(crate) fn ask(client: &mut Client, act: EvidenceAct, reason: &str) -> Result<String, Failure> {
     let request = Request::Evidence {
         act,
         reason: reason.to_owned(),

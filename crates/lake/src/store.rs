@@ -1,0 +1,139 @@
+//! Where the lake's files lie: behind `object_store`, a local directory now.
+//!
+//! Promise: a name holds a whole file or none. Locally a file is written beside its place, synced
+//! and renamed, and its directory is synced; a bucket's put is all that already.
+
+use crate::LakeError;
+use futures::TryStreamExt as _;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+use sha2::Digest as _;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Ends the name of a file that is being written.
+const UNFINISHED: &str = ".part";
+
+/// A SHA-256.
+pub(crate) type Hash = [u8; 32];
+
+pub(crate) fn sha256(bytes: &[u8]) -> Hash {
+    sha2::Sha256::digest(bytes).into()
+}
+
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    /// The directory, where it is one on this machine.
+    local: Option<PathBuf>,
+}
+
+impl Store {
+    /// The directory `dir`, which is made where it can be.
+    pub(crate) fn local(dir: &Path) -> Result<Self, LakeError> {
+        let failed = |source| LakeError::Directory {
+            dir: dir.to_path_buf(),
+            source,
+        };
+        if !dir.is_dir() {
+            make_private(dir).map_err(failed)?;
+        }
+        let objects =
+            LocalFileSystem::new_with_prefix(dir).map_err(|e| failed(std::io::Error::other(e)))?;
+        Ok(Self {
+            objects: Arc::new(objects),
+            local: Some(dir.to_path_buf()),
+        })
+    }
+
+    /// Any object store.
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            objects,
+            local: None,
+        }
+    }
+
+    /// Only one process builds; `None`: another one does.
+    pub(crate) fn lock(&self) -> Result<Option<Lock>, LakeError> {
+        let Some(dir) = &self.local else {
+            return Ok(Some(Lock(None)));
+        };
+        let failed = |source| LakeError::Directory {
+            dir: dir.clone(),
+            source,
+        };
+        let file = File::create(dir.join("LOCK")).map_err(failed)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(Some(file)))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(failed(e.into())),
+        }
+    }
+
+    /// Names below `prefix` and their sizes.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<HashMap<String, u64>, LakeError> {
+        let prefix = ObjectPath::from(prefix);
+        let listed: Vec<_> = match self.objects.list(Some(&prefix)).try_collect().await {
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            listed => listed?,
+        };
+        let named = listed.into_iter().map(|m| (m.location.to_string(), m.size));
+        Ok(named
+            .filter(|(name, _)| !name.ends_with(UNFINISHED))
+            .collect())
+    }
+
+    pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, LakeError> {
+        let got = self.objects.get(&ObjectPath::from(name)).await?;
+        Ok(got.bytes().await?.to_vec())
+    }
+
+    pub(crate) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
+        let to = ObjectPath::from(name);
+        let Some(dir) = &self.local else {
+            self.objects.put(&to, bytes.into()).await?;
+            return Ok(());
+        };
+        let part = format!("{name}{UNFINISHED}");
+        self.objects
+            .put(&ObjectPath::from(part.as_str()), bytes.into())
+            .await?;
+        let failed = |source| LakeError::Directory {
+            dir: dir.clone(),
+            source,
+        };
+        File::open(dir.join(&part))
+            .and_then(|f| f.sync_all())
+            .map_err(failed)?;
+        self.objects.rename(&ObjectPath::from(part), &to).await?;
+        let parent = dir.join(name).parent().map(Path::to_path_buf);
+        let parent = parent.unwrap_or_else(|| dir.clone());
+        File::open(parent)
+            .and_then(|f| f.sync_all())
+            .map_err(failed)
+    }
+
+    /// Removes what is there; what is not there is fine.
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), LakeError> {
+        match self.objects.delete(&ObjectPath::from(name)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}
+
+/// Held by the one who builds.
+pub(crate) struct Lock(#[allow(dead_code)] Option<File>);
+
+/// For root alone, as the journal is: rows hold what containers did.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
