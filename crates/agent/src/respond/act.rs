@@ -182,8 +182,19 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             }
             paused
         }
-        Action::Stop { grace } => through_runtime(machine, target, |k| k.stop(*grace)),
-        Action::Remove => through_runtime(machine, target, Known::remove),
+        Action::Stop { grace } => {
+            // what stands still can neither end itself nor (v1) be ended
+            let_go(machine, target);
+            through_runtime(machine, target, |k| k.stop(*grace))
+        }
+        Action::Remove => {
+            if freeze::holds(machine, &target.container) == Some(true) {
+                // queued first: nothing of it runs again
+                kill::queue_all(target);
+                let_go(machine, target);
+            }
+            through_runtime(machine, target, Known::remove)
+        }
         Action::KillTree => kill::kill_tree(machine, target),
         Action::Undo {
             kind: StepKind::Pause,
@@ -219,9 +230,24 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             kind: StepKind::BlockAddress,
             notes,
         } => net::unblock(machine, target, &blocked(notes)),
-        Action::BlockProgram { .. } | Action::Undo { .. } => {
-            unavailable("not available in this build".to_owned())
+        Action::BlockProgram { .. }
+        | Action::Undo {
+            kind: StepKind::BlockProgram,
+            ..
+        } => unavailable(
+            "not available here: programs are forbidden by enforcement, before they run, and not as an answer to an alert".to_owned(),
+        ),
+        Action::Undo { kind, .. } => {
+            unavailable(format!("{} cannot be taken back", kind.as_str()))
         }
+    }
+}
+
+/// Ends a freeze of ours that is still under way.
+fn let_go(machine: &Machine, target: &Target) {
+    if freeze::holds(machine, &target.container) == Some(true) {
+        // a failure shows in what follows
+        let _ = freeze::thaw(machine, target);
     }
 }
 

@@ -89,6 +89,21 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
     }
 }
 
+/// Sends the end to every process of the container, which the frozen ones meet when they are
+/// thawed.
+pub(super) fn queue_all(target: &Target) {
+    let Ok(place) = Place::of(&target.container) else {
+        return;
+    };
+    for victim in place
+        .members()
+        .into_iter()
+        .filter_map(|pid| open(&place, pid))
+    {
+        let _ = pidfd_send_signal(&victim.fd, Signal::KILL);
+    }
+}
+
 /// Waits until all are gone. Where the container stood still by the v1 freezer, under which
 /// nothing dies, it is let go for that, and paused again if it was before.
 fn end(

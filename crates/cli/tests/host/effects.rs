@@ -331,6 +331,24 @@ fn a_frozen_container_goes_on_although_its_agent_was_killed() {
     wait_until("the watchdog lets it go", || moves(pid));
 }
 
+#[test]
+fn what_is_frozen_can_be_removed_and_nothing_of_it_runs_again() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut machine = machine(dir.path());
+    machine.docker_sockets = vec![docker.clone().into()];
+    let it = Docked::start(&docker, "effect-frozen", &[], BUSY);
+    let target = it.target();
+    wait_until("it works", || it.grows("/tmp/count"));
+    let budget = Duration::from_secs(60);
+    assert!(perform(&machine, &target, &Action::Freeze { budget }).is_done());
+    let removed = perform(&machine, &target, &Action::Remove);
+    assert!(removed.is_done(), "{}", words(&removed));
+    assert_eq!(members(&target), [0; 0]);
+}
+
 /// Takes what is sent to it over TCP.
 const PEER: &str = "sleep 600 | nc -l -p 7000 >/tmp/got & sleep 600";
 

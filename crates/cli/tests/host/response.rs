@@ -1,7 +1,9 @@
 //! A real container under attack: told first, contained, destroyed only when a named person has
 //! waived the capture (or one was sealed); its replica goes on; what can be undone is undone.
 
+use crate::effects::Docked;
 use crate::{Agent, ONE, docker_socket};
+use plimsoll_agent::respond::capture;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -49,7 +51,7 @@ fn receiver() -> (u16, Arc<Mutex<Vec<Value>>>) {
     (port, got)
 }
 
-fn prepare(docker: &str, port: u16) -> tempfile::TempDir {
+fn prepare(docker: &str, port: u16, policy: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     // the sender is not root, and has to read its file
     let open = std::fs::Permissions::from_mode(0o755);
@@ -61,7 +63,7 @@ fn prepare(docker: &str, port: u16) -> tempfile::TempDir {
     let closed = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(at("private"), closed).expect("close the directory");
     std::fs::copy(env!("CARGO_BIN_EXE_plimsoll"), at("private/plimsoll")).expect("copy");
-    std::fs::write(at("policy.yaml"), POLICY).expect("write");
+    std::fs::write(at("policy.yaml"), policy).expect("write");
     let receivers = format!(
         "version: 1\nreceivers:\n  - {{name: ops, kind: webhook, url: 'http://127.0.0.1:{port}/', per_minute: 6000}}\n"
     );
@@ -113,7 +115,7 @@ fn an_attacked_container_is_told_of_contained_and_removed_only_after_a_persons_w
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let (port, got) = receiver();
-    let agent = Agent::start_in(prepare(&docker, port), docker);
+    let agent = Agent::start_in(prepare(&docker, port, POLICY), docker);
     let names = ["respond-hit", "respond-twin", "respond-core"];
     start(&agent, names[0], &["plimsoll-test=respond"]);
     start(&agent, names[1], &["plimsoll-test=respond"]);
@@ -198,4 +200,126 @@ fn story(agent: &Agent, got: &Mutex<Vec<Value>>) {
     assert_eq!(step(&plan, "pause")["state"], "refused", "{plan}");
     assert!(plan.to_string().contains("tier=core"), "{plan}");
     assert_eq!(state(agent, core), "running");
+}
+
+// ---- from the alert to the end, with everything that is kept and taken back between ----
+
+/// Takes what is sent to it.
+const PEER: &str = "sleep 600 | nc -l -p 7000 >/tmp/got & sleep 600";
+/// Has an established connection, and sends on it as long as it runs.
+fn talks(to: &str) -> String {
+    format!("while :; do echo x; sleep 0.1; done | nc {to} 7000")
+}
+/// A program that is on no disk when it starts.
+const FILELESS: &str = "cp /bin/busybox /tmp/x; exec 3</tmp/x; rm /tmp/x; ln -s /proc/self/fd/3 /tmp/sleep; MARK=plimsoll-5319 /tmp/sleep 300";
+
+fn plans_of(agent: &Agent, name: &str) -> Vec<Value> {
+    let plans = agent.plimsoll(&["plan", "list"]).unwrap_or_default();
+    plans
+        .into_iter()
+        .filter(|p| p["container"] == name)
+        .collect()
+}
+fn id(plan: &Value) -> &str {
+    plan["plan_id"].as_str().expect("an id")
+}
+/// SHA-256 of the program that a process of the container executes and that is on no disk.
+fn deleted_program(hit: &Docked) -> String {
+    let out = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(
+            "for p in /proc/[0-9]*; do case \"$(readlink $p/exe)\" in '/tmp/x (deleted)') \
+             grep -q \"$0\" $p/cgroup && sha256sum $p/exe;; esac; done",
+        )
+        .arg(hit.inspect("{{.Id}}"))
+        .output()
+        .expect("run sh");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    said.split_whitespace().next().expect("it runs").to_owned()
+}
+
+#[test]
+fn told_frozen_kept_cut_given_back_and_removed_last_while_the_replica_goes_on() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let far = Docked::start(&docker, "story-far", &[], PEER);
+    let near = Docked::start(&docker, "story-near", &[], PEER);
+    let policy = format!(
+        "version: 1\nguards: {{min_healthy: 1}}\npolicies:\n  - name: story\n    match: {{labels: {{plimsoll-test: story}}, risk: high}}\n    dry_run: false\n    steps: [notify, {{freeze: {{budget: 30s}}}}, {{capture: {{memory: true}}}}, thaw, {{isolate: {{allow: [{}]}}}}, {{remove: {{approvals: 1}}}}]\n",
+        near.address()
+    );
+    let (port, got) = receiver();
+    let agent = Agent::start_in(prepare(&docker, port, &policy), docker.clone());
+    let labels: Vec<&str> = "--label plimsoll-test=story --label com.docker.compose.service=story --label com.docker.compose.project=story"
+        .split(' ')
+        .collect();
+    let hit = Docked::start(&docker, "story-hit", &labels, &talks(&far.address()));
+    let twin = Docked::start(&docker, "story-twin", &labels, &talks(&near.address()));
+    agent.wait_until("both talk", || {
+        far.grows("/tmp/got") && near.grows("/tmp/got")
+    });
+
+    hit.exec(FILELESS);
+    agent.wait_until("a plan about it waits for a person", || {
+        plan_of(&agent, hit.name, "waiting").is_some()
+    });
+    let program = deleted_program(&hit);
+    let plan = plan_of(&agent, hit.name, "waiting").expect("it was there");
+    for done in ["notify", "freeze", "capture", "thaw", "isolate"] {
+        assert_eq!(step(&plan, done)["state"], "done", "{done}: {plan}");
+    }
+    let told = got.lock().expect("whole").clone();
+    let of_plan = |m: &Value| m["alert"]["plimsoll"]["alert_id"] == plan["alert_id"];
+    assert!(told.iter().any(of_plan), "{told:?}");
+
+    // what was kept
+    let sealed = step(&plan, "capture")["sealed"].as_str().expect("a bundle");
+    let bundle = agent.dir.path().join("data/captures").join(sealed);
+    let manifest = capture::verify_file(&bundle, None).expect("it verifies");
+    let artefacts = manifest["artefacts"].as_array().expect("a list");
+    let is = |a: &Value, what: &str| a["name"].as_str().is_some_and(|n| n.contains(what));
+    let exe = |a: &&Value| is(a, "/recovered/exe") && a["sha256"] == program.as_str();
+    assert!(
+        artefacts.iter().any(|a| exe(&a)),
+        "the deleted program, byte for byte"
+    );
+    assert!(artefacts.iter().any(|a| is(a, "/memory/")), "memory");
+
+    // what was cut, and what was not
+    assert!(!far.grows("/tmp/got"), "the established connection is cut");
+    assert!(near.grows("/tmp/got"), "its replica goes on");
+    assert_eq!(
+        hit.inspect("{{.State.Status}}"),
+        "running",
+        "removed by nobody yet"
+    );
+
+    for plan in plans_of(&agent, hit.name) {
+        agent
+            .plimsoll(&["plan", "undo", id(&plan), "--reason", "drill"])
+            .expect("undone");
+    }
+    agent.wait_until("the connection goes on", || far.grows("/tmp/got"));
+
+    // another attack, to its end
+    hit.exec("cp /bin/busybox /tmp/other; /tmp/other true");
+    agent.wait_until("the next plan waits", || {
+        plan_of(&agent, hit.name, "waiting").is_some()
+    });
+    assert!(!far.grows("/tmp/got"), "cut again");
+    let plan = plan_of(&agent, hit.name, "waiting").expect("it was there");
+    assert!(step(&plan, "capture")["sealed"].is_string(), "{plan}");
+    agent
+        .plimsoll(&["plan", "approve", id(&plan), "--reason", "drill"])
+        .expect("approved");
+    agent.wait_until("it is removed", || {
+        let all = agent.docker(&["ps", "-a", "--format", "{{.Names}}"]);
+        all.lines().all(|l| l != hit.name)
+    });
+    assert!(near.grows("/tmp/got"), "its replica goes on");
+    assert_eq!(twin.inspect("{{.State.Status}}"), "running");
 }
