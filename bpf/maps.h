@@ -71,13 +71,19 @@ struct {
 
 /*
  * mount namespace of a container -> its root cgroup: a process of the host that enters namespaces only
- * (nsenter) is in no cgroup of the container
+ * (nsenter) is in no cgroup of the container. Numbers of namespaces are used again: an entry counts
+ * only while the first program of the container, which holds the namespace, is there.
  */
+struct mntns_root {
+	__u64 root;
+	__u32 first; /* tgid */
+	__u32 pad;
+};
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct mntns_root);
 } mntns_roots SEC(".maps");
 
 /*

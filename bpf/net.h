@@ -202,10 +202,13 @@ HANDLER(bind)
 HANDLER(socket)
 {
 	__u32 family, type;
+	bool plain;
 
 	family = s->args[0];
 	type = s->args[1] & 0xf;
-	if ((family == AF_INET || family == AF_INET6 || family == AF_UNIX) && (type == SOCK_STREAM || type == SOCK_DGRAM || family == AF_UNIX))
+	/* pings, SCTP and the like carry data that no connection or datagram event shows; MPTCP is TCP */
+	plain = s->args[2] == 0 || s->args[2] == 6 || s->args[2] == 17 || s->args[2] == 262 || family == AF_UNIX;
+	if (plain && (family == AF_INET || family == AF_INET6 || family == AF_UNIX) && (type == SOCK_STREAM || type == SOCK_DGRAM || family == AF_UNIX))
 		return 0;
 	begin(s, WIRE_SOCKET, &s->actor);
 	s->e.num[0] = family;

@@ -168,6 +168,23 @@ static __always_inline void script_name(struct scratch *s, struct linux_binprm *
 	p->script = s->hash;
 }
 
+/* Root cgroup of the container whose mount namespace this is; 0: of none. */
+static __always_inline __u64 root_of_mntns(__u32 mntns)
+{
+	struct mntns_root *m;
+	struct process *first;
+	__u32 tgid;
+
+	if (!mntns || mntns == host_mntns)
+		return 0;
+	m = bpf_map_lookup_elem(&mntns_roots, &mntns);
+	if (!m)
+		return 0;
+	tgid = m->first;
+	first = bpf_map_lookup_elem(&processes, &tgid);
+	return first && first->cgroup == m->root && first->mntns == mntns ? m->root : 0;
+}
+
 /*
  * kernel: TRACE_EVENT(sched_process_exec), TP_PROTO(task, old_pid, bprm). By now the new program
  * is in place: its arguments are in its own memory, which no other thread shares.
@@ -184,15 +201,13 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	const struct cred *cred;
 	unsigned long arg_start, arg_end;
 	__u32 mntns = mntns_of(task);
-	__u64 root, *entered;
+	__u64 root;
 	struct tty_struct *tty;
 
 	if (!known) {
 		root = root_of_task(task);
-		if (!root && mntns != host_mntns) {
-			entered = bpf_map_lookup_elem(&mntns_roots, &mntns);
-			root = entered ? *entered : 0;
-		}
+		if (!root)
+			root = root_of_mntns(mntns);
 		if (!root)
 			return 0;
 		admit(task, root, false);
@@ -255,8 +270,11 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 		c->mntns = mntns;
 		c->flags |= CONTAINER_STARTED;
 		s->e.flags |= WIRE_FIRST;
-		if (mntns != host_mntns)
-			bpf_map_update_elem(&mntns_roots, &mntns, &root, BPF_ANY);
+		if (mntns != host_mntns) {
+			struct mntns_root m = { .root = root, .first = tgid };
+
+			bpf_map_update_elem(&mntns_roots, &mntns, &m, BPF_ANY);
+		}
 	}
 	next.mntns = c->mntns;
 	if (bpf_map_update_elem(&processes, &tgid, &next, BPF_ANY))

@@ -813,6 +813,8 @@ impl Act<'_> {
         const PACKET: u16 = 17;
         const NETLINK: u16 = 16;
         const RAW: u16 = 3;
+        const ICMP: u16 = 1;
+        const ICMP6: u16 = 58;
         let program = self.program();
         if family == NETLINK {
             let reason = format!("{program} never asked the kernel over netlink {protocol} before");
@@ -822,6 +824,12 @@ impl Act<'_> {
             let reason =
                 format!("{program} reads or forges packets of the whole network (packet socket)");
             return Class::risky(DriftClass::UnusualSocket, Risk::High, reason);
+        }
+        if kind != RAW && [ICMP, ICMP6].contains(&protocol) {
+            let reason = format!(
+                "{program} sends pings (ICMP), which few services need and which can carry data"
+            );
+            return Class::plain(DriftClass::UnusualSocket, Risk::Medium, reason);
         }
         let raw = if kind == RAW { "raw " } else { "" };
         let family = names::family_name(family);

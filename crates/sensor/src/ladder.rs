@@ -228,7 +228,7 @@ const KINDS: &[Kind] = &[
         "exec",
         &["on_exec"],
         "tp_btf/sched_process_exec",
-        "scripts that an interpreter reads on standard input show as files that it opened; what a process of the host does in a container's namespaces before it runs a program there",
+        "scripts that an interpreter reads on standard input show as files that it opened; what a process of the host does in a container's namespaces before it runs a program there; of paths below more than 64 directories, all but the last 64",
     ),
     plain(
         "fork, exit",
@@ -296,10 +296,10 @@ const KINDS: &[Kind] = &[
     Kind {
         kind: "UNIX and UDP connect",
         hooks: &["socket_connect"],
-        hook_misses: "whether it succeeded; a UNIX peer's own name, where it is reached by a link",
+        hook_misses: "whether it succeeded; UNIX datagrams without a connect; a UNIX peer's own name, where it is reached by a link",
         programs: &["h_connect"],
         mechanism: "sys_exit(connect), socket object",
-        misses: "connects of UNIX and UDP sockets through io_uring show only as its use",
+        misses: "connects of UNIX and UDP sockets through io_uring show only as its use; UNIX datagrams without a connect",
         advice: LSM_ADVICE,
     },
     Kind {
@@ -315,7 +315,7 @@ const KINDS: &[Kind] = &[
         "bind, socket",
         &["h_bind", "h_socket"],
         "sys_exit, socket object",
-        "binds through io_uring (6.11) show only as its use",
+        "binds (6.11) and sockets made through io_uring show only as its use",
     ),
     plain(
         "UDP peers",

@@ -339,7 +339,7 @@ impl Sensor {
         self.control.clone()
     }
 
-    /// Hands over what has arrived, alert-class events first; waits at most `timeout` when nothing
+    /// Hands over what has arrived, in the order in which it happened; waits at most `timeout` when nothing
     /// is there. Returns how many signals were handed over.
     ///
     /// # Errors
@@ -408,39 +408,27 @@ impl Sensor {
         handed
     }
 
+    /// Hands over what both rings hold, in the order of the boot clock: the birth of a process is in one
+    /// ring and its program in the other. A container's end waits until its last acts are read.
     fn drain(&mut self, sink: &mut dyn FnMut(Signal)) -> usize {
-        let mut handed = self.drain_stream(sink);
+        self.rings[1].consume_raw();
+        let mut alerts = self.take_read();
+        let whole = self.rings[0].consume_raw_n(BULK_BATCH) < BULK_BATCH as i32;
+        let mut bulk = self.take_read();
         // until when the bulk ring has been read: all of it, or up to its last event
-        let mut read_until = BootNs(u64::MAX);
-        for alert in [true, false] {
-            if alert {
-                self.rings[1].consume_raw();
-            } else {
-                let n = self.rings[0].consume_raw_n(BULK_BATCH);
-                if n >= BULK_BATCH as i32 {
-                    read_until = BootNs(0);
-                }
+        let read_until = match (whole, bulk.back()) {
+            (false, Some(last)) => BootNs(last.boot.0.saturating_sub(UNORDERED_NS)),
+            _ => BootNs(u64::MAX),
+        };
+        let mut handed = self.drain_stream(sink);
+        while let Some(event) = earlier(&mut alerts, &mut bulk) {
+            if matches!(event.kind, EventKind::CgroupRmdir { .. }) {
+                self.ends.push(event);
+                continue;
             }
-            let events = {
-                let mut inbox = self
-                    .inbox
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                std::mem::take(&mut inbox.events)
-            };
-            if let (false, BootNs(0), Some(last)) = (alert, read_until, events.back()) {
-                read_until = BootNs(last.boot.0.saturating_sub(UNORDERED_NS));
-            }
-            for event in events {
-                // a container's end is told after its last acts, which are in the other ring
-                if matches!(event.kind, EventKind::CgroupRmdir { .. }) {
-                    self.ends.push(event);
-                    continue;
-                }
-                handed += 1;
-                self.control.note_script(&event);
-                sink(Signal::Event(event));
-            }
+            handed += 1;
+            self.control.note_script(&event);
+            sink(Signal::Event(event));
         }
         let over: Vec<Event> = self.ends.extract_if(.., |e| e.boot < read_until).collect();
         for event in over {
@@ -449,6 +437,14 @@ impl Sensor {
             sink(Signal::Event(event));
         }
         handed
+    }
+
+    fn take_read(&self) -> VecDeque<Event> {
+        let mut inbox = self
+            .inbox
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut inbox.events)
     }
 
     /// What was lost of a container that ends, while its counters are still there.
@@ -977,6 +973,15 @@ fn fill_tables(skel: &mut PlimsollSkel<'_>, ladder: &Ladder) {
     }
 }
 
+/// The earlier one of the first events of two queues; of equal ones that of the first queue.
+fn earlier(a: &mut VecDeque<Event>, b: &mut VecDeque<Event>) -> Option<Event> {
+    match (a.front(), b.front()) {
+        (Some(x), Some(y)) if y.boot < x.boot => b.pop_front(),
+        (Some(_), _) => a.pop_front(),
+        (None, _) => b.pop_front(),
+    }
+}
+
 /// A handle on the maps: cheap to clone, for any thread.
 #[derive(Clone)]
 pub struct Control {
@@ -1354,7 +1359,15 @@ impl Control {
                     .update(&id, bytes_of(&c), MapFlags::EXIST);
                 if c.mntns != 0 {
                     let key = c.mntns.to_ne_bytes();
-                    let _ = self.maps.mntns_roots.update(&key, &id, MapFlags::ANY);
+                    let m = types::mntns_root {
+                        root: p.cgroup_id,
+                        first: p.key.tgid,
+                        ..Default::default()
+                    };
+                    let _ = self
+                        .maps
+                        .mntns_roots
+                        .update(&key, bytes_of(&m), MapFlags::ANY);
                 }
             }
             mntns = c.mntns;

@@ -106,6 +106,8 @@ const MAX_UNDECIDED: usize = 512;
 struct Undecided {
     path: String,
     since: BootNs,
+    /// When it was read: a reader that is behind must not give up what it has hardly seen.
+    taken_up: BootNs,
     next_try: BootNs,
     /// An OCI runtime made it; the first program in it settles that it is a container.
     by_runtime: bool,
@@ -262,6 +264,11 @@ impl<E: Evidence> Attributor<E> {
             }
             EventKind::CgroupRmdir { id } => {
                 let id = *id;
+                // the last word: its first program may have come with its end
+                if let Some(u) = self.undecided.get_mut(&id) {
+                    u.next_try = now;
+                    self.decide(id, anchor, now, &mut out);
+                }
                 self.cgroup_removed(id, anchor.stamp(event.boot), &mut out);
             }
             _ => self.happened(event, anchor, now, &mut out),
@@ -313,6 +320,7 @@ impl<E: Evidence> Attributor<E> {
                 let entry = Undecided {
                     path,
                     since: event.boot,
+                    taken_up: now,
                     next_try: now,
                     by_runtime: is_runtime(event.process.comm.as_bytes()),
                     events: VecDeque::new(),
@@ -395,7 +403,7 @@ impl<E: Evidence> Attributor<E> {
                     None => self.not_a_container(id, out),
                 }
             }
-            Verdict::Undecided if now.0.saturating_sub(u.since.0) > UNDECIDED_NS => {
+            Verdict::Undecided if now.0.saturating_sub(u.taken_up.0) > UNDECIDED_NS => {
                 self.not_a_container(id, out)
             }
             Verdict::Undecided => {}
@@ -533,6 +541,7 @@ impl<E: Evidence> Attributor<E> {
                 let entry = Undecided {
                     path,
                     since: event.boot,
+                    taken_up: now,
                     next_try: now,
                     by_runtime: false,
                     events: VecDeque::new(),

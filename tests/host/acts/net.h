@@ -117,6 +117,32 @@ static void datagrams_at_once(void)
 	must(sendmmsg(must(socket(AF_INET, SOCK_DGRAM, 0)), m, 2, 0) - 2);
 }
 
+/* A raw socket that no socket call makes. */
+static void uring_raw_socket(void)
+{
+	struct io_uring_sqe sqe = { .opcode = IORING_OP_SOCKET, .fd = AF_PACKET, .off = SOCK_RAW, .len = 0 };
+	must(ring_request(0, &sqe));
+}
+
+/* Made or refused: who may is a setting of the network namespace. */
+static void ping_socket(void)
+{
+	socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+}
+
+static void vm_socket(void)
+{
+	socket(40, SOCK_STREAM, 0); /* AF_VSOCK: to the hypervisor and its other guests */
+}
+
+static void unix_datagram(void)
+{
+	struct sockaddr_un a = unix_name("/tmp/log.sock");
+	int server = must(socket(AF_UNIX, SOCK_DGRAM, 0));
+	must(bind(server, (void *)&a, sizeof(a)));
+	must(sendto(must(socket(AF_UNIX, SOCK_DGRAM, 0)), "x", 1, 0, (void *)&a, sizeof(a)));
+}
+
 /* A question for www.hidden.example, type A, behind the length that TCP puts before it. */
 static char question[] = "\0\x24\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x06hidden\x07" "example\0\0\x01\0\x01";
 #define QUESTION_BYTES (sizeof(question) - 1)
@@ -144,6 +170,14 @@ static int dialled(int port)
 	int fd = must(socket(AF_INET, SOCK_STREAM, 0));
 	must(connect(fd, (void *)&a, sizeof(a)));
 	return fd;
+}
+
+/* Connects and sends in one call that is not connect. */
+static void fast_open(void)
+{
+	struct sockaddr_in a = v4("127.0.0.1", 47008);
+	server_on(47008);
+	must(sendto(must(socket(AF_INET, SOCK_STREAM, 0)), "x", 1, MSG_FASTOPEN, (void *)&a, sizeof(a)));
 }
 
 static void dns_tcp(void)

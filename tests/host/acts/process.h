@@ -42,6 +42,33 @@ static void adopted_by_grandparent(void)
 	wait_for(-1);
 }
 
+static void *exec_here(void *unused)
+{
+	(void)unused;
+	run_again();
+	return NULL;
+}
+
+/* A thread that is not the first one executes: it takes the first one's number. */
+static void by_thread(void)
+{
+	pthread_t other;
+	must(-pthread_create(&other, NULL, exec_here, NULL));
+	pthread_join(other, NULL);
+}
+
+/* The sensor's maps are objects like any other for whoever may use bpf. */
+static void open_maps(void)
+{
+	struct {
+		uint32_t id, next, flags, fd;
+	} attr = { 0 };
+	syscall(SYS_bpf, 12, &attr, sizeof(attr)); /* BPF_MAP_GET_NEXT_ID */
+	attr.id = attr.next;
+	attr.next = 0;
+	syscall(SYS_bpf, 14, &attr, sizeof(attr)); /* BPF_MAP_GET_FD_BY_ID */
+}
+
 /* Five hundred programs, each of which ends at once. */
 static void short_lives(void)
 {

@@ -150,8 +150,8 @@ fn run_from_memory(act: &str) {
     );
 }
 
-/// Opens a file through a ring of one entry (include/uapi/linux/io_uring.h).
-fn uring_open(name: &CString) {
+/// One or two names through a ring of one entry (include/uapi/linux/io_uring.h).
+fn uring(opcode: u8, name: &CString, second: Option<&CString>) {
     let mut params = [0u32; 30];
     let ring = call(425, [4, params.as_mut_ptr() as i64, 0, 0, 0, 0]);
     if ring < 0 {
@@ -179,35 +179,56 @@ fn uring_open(name: &CString) {
     unsafe {
         let sqe = sqes;
         std::ptr::write_bytes(sqe, 0, 64);
-        *sqe = 18; // IORING_OP_OPENAT
+        *sqe = opcode;
         sqe.add(4).cast::<i32>().write(libc::AT_FDCWD);
         sqe.add(16).cast::<u64>().write(name.as_ptr() as u64);
-        sqe.add(28).cast::<u32>().write(libc::O_RDONLY as u32);
+        if let Some(second) = second {
+            sqe.add(8).cast::<u64>().write(second.as_ptr() as u64);
+            sqe.add(24).cast::<i32>().write(libc::AT_FDCWD);
+        }
         sq.add(array).cast::<u32>().write(0);
         sq.add(tail).cast::<u32>().write(1);
     }
     call(426, [ring, 1, 1, 1, 0, 0]);
 }
 
-/// A call through the 32-bit table, with its path below 4 GiB.
+/// A call through the 32-bit table; its memory argument is copied to below 4 GiB. `first`: what goes
+/// before that argument, for a call that has one.
 #[cfg(target_arch = "x86_64")]
-fn compat_open(name: &CString) {
+fn compat(nr: i32, first: Option<i32>, memory: &[u8]) {
     let low = call(
         libc::SYS_mmap,
         [0, 4096, RW.into(), (ANON | libc::MAP_32BIT).into(), -1, 0],
     );
-    let bytes = name.as_bytes_with_nul();
+    let (b, c) = match first {
+        Some(n) => (i64::from(n), low),
+        None => (low, 0),
+    };
     // SAFETY: the page was just mapped; int 0x80 takes its arguments in ebx, ecx, edx and clobbers eax.
     unsafe {
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), low as *mut u8, bytes.len());
-        std::arch::asm!("push rbx", "mov ebx, {p:e}", "int 0x80", "pop rbx", p = in(reg) low,
-            inout("eax") 5 => _, in("ecx") 0, in("edx") 0, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+        std::ptr::copy_nonoverlapping(memory.as_ptr(), low as *mut u8, memory.len());
+        std::arch::asm!("push rbx", "mov ebx, {b:e}", "int 0x80", "pop rbx", b = in(reg) b,
+            inout("eax") nr => _, in("ecx") c as i32, in("edx") 0, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn compat_open(name: &CString) {
+    compat(5, None, name.as_bytes_with_nul());
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn compat_open(name: &CString) {
     open(name, 0);
+}
+
+/// A packet socket through socketcall, the 32-bit table's one number for all socket calls.
+fn compat_socket() {
+    let words = [libc::AF_PACKET, libc::SOCK_RAW, 0];
+    #[cfg(target_arch = "x86_64")]
+    compat(102, Some(1), &words.map(i32::to_ne_bytes).concat());
+    #[cfg(not(target_arch = "x86_64"))]
+    socket(words[0], words[1], words[2]);
 }
 
 /// Does what `name` says; `false`: there is no such act.
@@ -223,7 +244,8 @@ pub(crate) fn act(name: &str) -> bool {
         "create" => none(open(&at("created"), libc::O_CREAT | libc::O_WRONLY)),
         "list" => none(open(&c(DIR), libc::O_DIRECTORY)),
         "open-32" => compat_open(&at("file")),
-        "open-uring" => uring_open(&at("file")),
+        "open-uring" => uring(18, &at("file"), None), // IORING_OP_OPENAT
+        "link-uring" => uring(39, &at("file"), Some(&at("hard"))), // IORING_OP_LINKAT
         "open-denied" => {
             call(libc::SYS_setresuid, [65534, 65534, 65534, 0, 0, 0]);
             open(&at("secret"), libc::O_RDONLY);
@@ -355,6 +377,27 @@ pub(crate) fn act(name: &str) -> bool {
                 ],
             );
         }
+        "dns-tcp" => {
+            tcp(53);
+            let c = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            connect(c, &loopback(53));
+            let mut message = (QUESTION.len() as u16).to_be_bytes().to_vec();
+            message.extend_from_slice(QUESTION);
+            call(
+                libc::SYS_write,
+                [c, message.as_ptr() as i64, message.len() as i64, 0, 0, 0],
+            );
+        }
+        "raw-32" => compat_socket(),
+        "ping" => none(socket(libc::AF_INET, libc::SOCK_DGRAM, 1)),
+        "persona" => none(call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0, 0])),
+        "persona-ask" => none(call(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0])),
+        "segment" | "segment-data" => {
+            let id = call(libc::SYS_shmget, [0, 4096, 0o1700, 0, 0, 0]);
+            let flags = if name == "segment" { 0o100000 } else { 0 }; // SHM_EXEC
+            call(libc::SYS_shmat, [id, 0, flags, 0, 0, 0]);
+            call(libc::SYS_shmctl, [id, libc::IPC_RMID.into(), 0, 0, 0, 0]);
+        }
         "raw" => none(socket(libc::AF_INET, libc::SOCK_RAW, 1)),
         "dup" => {
             let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
@@ -392,12 +435,22 @@ pub(crate) fn act(name: &str) -> bool {
                 ],
             );
         }
-        "ptrace" | "ptrace-peek" | "kill" | "kill-ask" => {
+        "ptrace" | "ptrace-peek" | "kill" | "kill-queued" | "kill-ask" => {
             let pid = child_that_waits();
             let p = i64::from(pid);
             match name {
                 "ptrace" => none(call(libc::SYS_ptrace, [16, p, 0, 0, 0, 0])),
                 "ptrace-peek" => none(call(libc::SYS_ptrace, [1, p, 0, 0, 0, 0])),
+                "kill-queued" => {
+                    // siginfo_t: number, errno, code (SI_QUEUE)
+                    let mut info = [0i32; 32];
+                    (info[0], info[2]) = (libc::SIGUSR1, -1);
+                    let info = info.as_ptr() as i64;
+                    none(call(
+                        libc::SYS_rt_sigqueueinfo,
+                        [p, libc::SIGUSR1.into(), info, 0, 0, 0],
+                    ));
+                }
                 "kill" => none(call(libc::SYS_kill, [p, libc::SIGUSR1.into(), 0, 0, 0, 0])),
                 _ => none(call(libc::SYS_kill, [p, 0, 0, 0, 0, 0])),
             }

@@ -217,6 +217,15 @@ const CASES: &[Case] = &[
             file(e, FileOp::Read, "file")
         })
     },
+    Case {
+        blind: |m| !m.is_some_and(|m| m.contains("security") || m.contains("lsm")) && old_kernel(),
+        ..case(
+            FILES,
+            "link-uring",
+            "open-uring",
+            |e| matches!(&e.kind, EventKind::File(f) if f.op == FileOp::Link && f.target.to_str_lossy().ends_with("/hard")),
+        )
+    },
     case(FILES, "unlink", "unlink-missing", |e| {
         file(e, FileOp::Unlink, "file2")
     }),
@@ -256,6 +265,16 @@ const CASES: &[Case] = &[
         "library-read",
         |e| matches!(&e.kind, EventKind::Library { path, .. } if path.to_str_lossy().ends_with("/file")),
     ),
+    case("library load", "segment", "segment-data", |e| {
+        matches!(
+            &e.kind,
+            EventKind::Rare { nr: 30 | 196, .. }
+                | EventKind::Library {
+                    origin: Origin::Memfd,
+                    ..
+                }
+        )
+    }),
     case("library load", "anonymous", "anonymous-data", |e| {
         matches!(e.kind, EventKind::Rare { nr: 9 | 222, .. })
     }),
@@ -298,6 +317,28 @@ const CASES: &[Case] = &[
         "udp-connected",
         |e| matches!(&e.kind, EventKind::Dns(d) if d.name == "www.example".into()),
     ),
+    case(
+        "DNS questions and answers",
+        "dns-tcp",
+        "tcp",
+        |e| matches!(&e.kind, EventKind::Dns(d) if d.name == "www.example".into()),
+    ),
+    case("bind, socket", "ping", "socket-only", |e| {
+        matches!(
+            e.kind,
+            EventKind::Socket {
+                kind: 2,
+                protocol: 1,
+                ..
+            }
+        )
+    }),
+    Case {
+        blind: single_calls,
+        ..case("bind, socket", "raw-32", "socket-only", |e| {
+            matches!(e.kind, EventKind::Socket { family: 17, .. })
+        })
+    },
     case("bind, socket", "bind", "socket-only", |e| {
         matches!(e.kind, EventKind::Bind { .. })
     }),
@@ -342,6 +383,12 @@ const CASES: &[Case] = &[
     }),
     case("signals to others", "kill", "kill-ask", |e| {
         matches!(e.kind, EventKind::Signal { .. })
+    }),
+    case("signals to others", "kill-queued", "kill-ask", |e| {
+        matches!(e.kind, EventKind::Signal { .. })
+    }),
+    case("other rare calls", "persona", "persona-ask", |e| {
+        matches!(e.kind, EventKind::Rare { nr: 135 | 92, .. })
     }),
     case("other rare calls", "keyctl", "nothing", |e| {
         matches!(e.kind, EventKind::Rare { nr: 250 | 219, .. })

@@ -449,6 +449,34 @@ pub(crate) const TABLE: &[Scenario] = &[
         ],
     ),
     row(
+        "shebang",
+        "a script that names its interpreter",
+        Shell(
+            "printf '#!/bin/sh\\ncat /etc/shadow\\n' > /tmp/run; chmod 755 /tmp/run; /tmp/run; true",
+        ),
+        by::EXEC,
+        &[
+            Seen(
+                "exec",
+                &[is(EXE, "/bin/busybox"), is("/detail/script", "/tmp/run")],
+            ),
+            READS_SECRET,
+        ],
+    ),
+    row(
+        "deep",
+        "a program below ninety directories",
+        Shell(
+            "d=/tmp; i=0; while [ $i -lt 90 ]; do d=$d/d; i=$((i+1)); done; mkdir -p $d; cp /bin/bare $d/payload; $d/payload",
+        ),
+        by::EXEC,
+        &[
+            Seen("exec", &[ends(EXE, "/d/d/payload")]),
+            Alerted("/d/d/payload"),
+            Stated(["exec", "more than 64 directories"]),
+        ],
+    ),
+    row(
         "copied",
         "a program copied under another name",
         Shell("cp /bin/bare /tmp/[kworker]; '/tmp/[kworker]'"),
@@ -717,6 +745,58 @@ pub(crate) const TABLE: &[Scenario] = &[
             Alerted("docker.sock"),
         ],
     ),
+    row(
+        "fast-open",
+        "TCP without connect (MSG_FASTOPEN)",
+        Act("fast-open"),
+        by::TCP,
+        &[Seen("connect", &[is(PEER, "127.0.0.1:47008")])],
+    ),
+    row(
+        "ping-socket",
+        "data in pings, without a raw socket",
+        Act("ping-socket"),
+        by::CALL,
+        &[Seen(
+            "socket",
+            &[is("/detail/type", "2"), is("/detail/protocol", "1")],
+        )],
+    ),
+    row(
+        "vm-socket",
+        "a socket to the hypervisor (vsock)",
+        Act("vm-socket"),
+        by::CALL,
+        &[Seen("socket", &[is("/detail/family", "40")])],
+    ),
+    row(
+        "uring-raw-socket",
+        "a packet socket made through io_uring",
+        Act("uring-raw-socket"),
+        ["`io_uring_submit_req`: that it makes a socket", ""],
+        &[
+            Seen(
+                "rare",
+                &[is(NAME, "io_uring_enter"), is("/detail/args/0", "0x2d")],
+            ),
+            Limit(
+                "socket",
+                &[is("/detail/family", "17")],
+                ["bind, socket", "sockets made through io_uring"],
+            ),
+        ],
+    ),
+    row(
+        "unix-datagram",
+        "datagrams to a UNIX socket, without connect",
+        Act("unix-datagram"),
+        ["nothing", ""],
+        &[Limit(
+            "connect",
+            &[has(PEER, "log.sock")],
+            ["UNIX and UDP connect", "UNIX datagrams without a connect"],
+        )],
+    ),
     // ---- processes
     row(
         "vfork",
@@ -748,6 +828,23 @@ pub(crate) const TABLE: &[Scenario] = &[
             Seen("exec", &[is("/detail/argv", "[\"child\",\"nothing\"]")]),
             MadeBy("child"),
         ],
+    ),
+    row(
+        "thread-exec",
+        "exec by another thread than the first",
+        Act("thread-exec"),
+        by::EXEC,
+        &[
+            Times(1, "exec", &[is("/detail/argv", "[\"child\",\"nothing\"]")]),
+            Times(1, "exit", &[]),
+        ],
+    ),
+    row(
+        "open-maps",
+        "the sensor's own maps, for who may use bpf",
+        Act("open-maps"),
+        by::CALL,
+        &[Seen("bpf", &[is("/detail/command", "14")]), Alerted("bpf")],
     ),
     row(
         "short-lives",
