@@ -122,7 +122,7 @@ impl Agent {
     }
 
     fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let end = Instant::now() + Duration::from_secs(40);
+        let end = Instant::now() + Duration::from_secs(120);
         while !done() {
             assert!(Instant::now() < end, "timed out waiting until {what}");
             std::thread::sleep(Duration::from_millis(200));
