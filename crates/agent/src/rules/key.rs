@@ -380,6 +380,36 @@ mod tests {
     }
 
     #[test]
+    fn our_own_rules_leave_what_a_service_reads_and_asks_to_the_dictionary() {
+        let sources = crate::rules::RuleSources {
+            paths: Vec::new(),
+            ..Default::default()
+        };
+        let texts = sources.read().unwrap();
+        let loaded = load_texts(&texts, &options(MatchMode::All, &[])).unwrap();
+        let mut engine = Engine::default();
+        engine.replace(Arc::new(loaded));
+        let reads =
+            |program: &str, dir: &str| file(program, FileOp::Read, PathMatch::Below(dir.into()));
+        let connect = |program: &str, port| {
+            let peer = PeerMatch::Any;
+            let proto = Proto::Tcp;
+            known(program, KnownObject::Connect { proto, peer, port })
+        };
+        assert!(!engine.could_fire(&reads("/usr/sbin/nginx", "/usr/share/nginx/html")));
+        assert!(!engine.could_fire(&reads(
+            "/usr/lib/postgresql/bin/postgres",
+            "/var/lib/postgresql"
+        )));
+        assert!(!engine.could_fire(&reads("/usr/bin/python3", "/srv/app")));
+        assert!(!engine.could_fire(&connect("/usr/bin/python3", 5432)));
+        // and what is about something stays with the rules
+        assert!(engine.could_fire(&reads("/usr/bin/cat", "/root")));
+        assert!(engine.could_fire(&reads("/usr/bin/python3", "/proc")));
+        assert!(engine.could_fire(&connect("/usr/bin/python3", 2375)));
+    }
+
+    #[test]
     fn a_rule_for_other_calls_leaves_the_dictionary_alone() {
         let mut engine = engine("evt.type = execve and proc.name = sh");
         let read = file("/bin/cat", FileOp::Read, PathMatch::Below("/".into()));
