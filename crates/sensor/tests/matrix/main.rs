@@ -29,6 +29,9 @@ fn main() {
         println!("left out: the matrix needs root and PLIMSOLL_HOST_TESTS=1");
         return;
     }
+    if args.get(1).is_some_and(|a| a == "cost-exec") {
+        return prevent::cost();
+    }
     if args.get(1).is_some_and(|a| a == "cost") {
         return cost();
     }
