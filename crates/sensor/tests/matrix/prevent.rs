@@ -196,7 +196,10 @@ impl Cell {
         control.enforce_until(u64::MAX).expect("set");
         let (_, free) = self.run("prevent-exec", None);
         let ok = old && peer && free;
-        println!("MATRIX {} | fails open", if ok { "ok" } else { "FAILED" });
+        println!(
+            "MATRIX {} | fails open: exec {old}, peer {peer}, not held {free}",
+            if ok { "ok" } else { "FAILED" }
+        );
         ok
     }
 
