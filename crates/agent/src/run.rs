@@ -9,7 +9,7 @@ use crate::files;
 use crate::kernel::{KernelError, KernelSide};
 use crate::output;
 use crate::respond::act::{self, Machine};
-use crate::respond::{Beginning, reload, sender};
+use crate::respond::{Beginning, capture, reload, sender};
 use plimsoll_sensor::api::{Hierarchy, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
@@ -218,6 +218,11 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
         node_network: None,
         program: sender::THIS_PROGRAM.into(),
         recipients: config.response.recipients.clone(),
+        captures_room: config.response.captures,
+        masks: match config.redaction.enabled {
+            true => capture::Masks::new(redactor(config)?),
+            false => capture::Masks::default(),
+        },
     };
     Ok(Beginning {
         policy,

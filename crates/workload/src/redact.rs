@@ -181,7 +181,7 @@ impl Redactor {
     }
 
     /// Masks variables of an environment (`NAME=value`); returns the rules that did something.
-    fn environment(&self, variables: &mut [Text]) -> BTreeSet<String> {
+    pub fn environment(&self, variables: &mut [Text]) -> BTreeSet<String> {
         let mut did = BTreeSet::new();
         if self.on {
             self.by_form(variables, &mut did);

@@ -10,6 +10,7 @@ mod read;
 mod yaml;
 
 use crate::inbox;
+use crate::respond::capture::Room;
 use crate::rules::RuleSources;
 use plimsoll_baseline::LearnConfig;
 use plimsoll_model::NodeId;
@@ -155,6 +156,8 @@ pub struct ResponseConfig {
     pub dry_run: bool,
     /// Keys to which captures are encrypted (age x25519 recipients).
     pub recipients: Vec<String>,
+    /// What captures may fill.
+    pub captures: Room,
 }
 
 /// Which containers are held to their baseline.
@@ -563,7 +566,9 @@ fn redaction(file: &Section<'_>, default: &Redaction) -> Result<Redaction, Fault
 }
 
 fn response(file: &Section<'_>) -> Result<ResponseConfig, Fault> {
-    let s = file.section("response", &["policy", "dry_run", "recipients"])?;
+    let s = file.section("response", &["policy", "dry_run", "recipients", "captures"])?;
+    let captures = s.section("captures", &["max_bytes", "min_free"])?;
+    let room = Room::default();
     let recipient = |t: &str| {
         t.parse::<age::x25519::Recipient>()
             .ok()
@@ -578,6 +583,10 @@ fn response(file: &Section<'_>) -> Result<ResponseConfig, Fault> {
             "an age recipient (age1…)",
             recipient,
         )?,
+        captures: Room {
+            max_bytes: captures.bytes("max_bytes", 16 << 20..=1 << 50, room.max_bytes)?,
+            min_free: captures.bytes("min_free", 0..=1 << 50, room.min_free)?,
+        },
     })
 }
 
@@ -643,6 +652,7 @@ runtimes: { docker_sockets: [/run/d.sock], containerd_sockets: [/run/c.sock], di
 redaction: { entropy: false, patterns: { badge: 'badge [0-9]+' } }
 rules: { builtin: false, paths: [/srv/rules], match: first }
 enforcement: { policy: /etc/plimsoll/enforcement.yaml }
+response: { dry_run: true, captures: { max_bytes: 3GiB, min_free: 500MiB } }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
         assert_eq!(c.node, NodeId::parse("web-7").ok());
@@ -656,6 +666,11 @@ enforcement: { policy: /etc/plimsoll/enforcement.yaml }
             [("badge".to_owned(), "badge [0-9]+".to_owned())]
         );
         assert!(!c.redaction.entropy);
+        let room = Room {
+            max_bytes: 3 << 30,
+            min_free: 500 << 20,
+        };
+        assert_eq!((c.response.captures, c.response.dry_run), (room, true));
         assert_eq!(c.rules.paths, [PathBuf::from("/srv/rules")]);
         assert_eq!(
             (c.rules.builtin, c.rules.match_mode),

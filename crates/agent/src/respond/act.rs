@@ -110,6 +110,10 @@ pub struct Machine {
     pub program: PathBuf,
     /// Keys to which captures are encrypted (age recipients).
     pub recipients: Vec<String>,
+    /// What captures may fill.
+    pub captures_room: capture::Room,
+    /// How secrets in environments, arguments and labels are masked in captures.
+    pub masks: capture::Masks,
 }
 
 /// The action of a planned step; its parameters were checked when the policy was loaded.

@@ -74,6 +74,36 @@ impl Known {
         })
     }
 
+    /// What the daemon says of it (`json`, `logs?…`): status, and at most `max` bytes.
+    ///
+    /// # Errors
+    /// When the daemon does not answer in time, or not HTTP.
+    pub fn get(&self, what: &str, max: u64, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
+        let path = format!("/containers/{}/{what}", self.id);
+        ask_up_to(&self.socket, "GET", &path, patience, max)
+    }
+
+    /// What the daemon says of an image, named by its digest.
+    ///
+    /// # Errors
+    /// When that is no digest, or the daemon does not know it.
+    pub fn image(&self, digest: &str, max: u64, patience: Duration) -> io::Result<Vec<u8>> {
+        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+        if hex.is_empty() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(io::Error::other("its digest is not known"));
+        }
+        let path = format!("/images/{digest}/json");
+        match ask_up_to(&self.socket, "GET", &path, patience, max)? {
+            (200, body) => Ok(body),
+            (status, _) => Err(io::Error::other(format!("HTTP {status}"))),
+        }
+    }
+
+    /// The socket of its daemon, for people.
+    pub fn source(&self) -> String {
+        self.socket.display().to_string()
+    }
+
     /// How long it can stand still before its health check calls it unhealthy: all failures but
     /// the last, an interval each (`retries` and `interval` of the image or of `docker run`; 3 and
     /// 30 s unless given). `None`: it has no health check.
@@ -157,13 +187,24 @@ fn done(is: Is, how: &str) -> StepOutcome {
 
 /// One request; status and body.
 fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
+    ask_up_to(socket, method, path, patience, ANSWER_BYTES_MAX)
+}
+
+/// One request; status and body, of which `max` bytes are read.
+fn ask_up_to(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    patience: Duration,
+    max: u64,
+) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let request = format!("{method} {path} HTTP/1.0\r\nHost: runtime\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    stream.take(max).read_to_end(&mut answer)?;
     parse(answer).ok_or_else(|| io::Error::other("not an HTTP answer"))
 }
 

@@ -3,8 +3,10 @@
 //! Promises: every artefact is hashed while it is written and listed with where it came from; what
 //! could not be had is listed too; a bundle has its final name only when it is complete and on the
 //! disk; it is encrypted while it is written when there are recipients, so that no secret touches
-//! the disk in clear. Bounds: [`Limits`]. Format: `docs/formats/capture.md`.
+//! the disk in clear; where the disk is full, half a bundle is removed and never named as a whole.
+//! Bounds: [`Limits`]. Format: `docs/formats/capture.md`.
 
+use super::room::{Left, Room};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -23,7 +25,18 @@ pub(super) struct Limits {
     pub(super) artefacts: usize,
     /// Nothing is begun after this.
     pub(super) end: Instant,
+    /// What all captures may fill.
+    pub(super) room: Room,
 }
+
+/// Kept free for what ends a bundle, besides the list of artefacts.
+const RESERVE: u64 = 256 << 10;
+/// After so many bytes the room is looked at again.
+const LOOK_AGAIN: u64 = 16 << 20;
+/// Things that are missing, and characters of each.
+const GAPS_MAX: (usize, usize) = (4096, 1000);
+/// Bytes of the list of artefacts.
+const LIST_MAX: usize = 40 << 20;
 
 /// Where an artefact came from.
 pub(super) struct Origin<'a> {
@@ -47,9 +60,14 @@ pub(super) struct Bundle {
     file: File,
     hash: Arc<Mutex<Sha256>>,
     limits: Limits,
-    items: Vec<Value>,
+    /// JSON objects with commas between them: as values they would take several times the memory.
+    list: Vec<u8>,
+    artefacts: usize,
     gaps: Vec<String>,
     used: u64,
+    /// What was left when the room was last looked at, and what was written since.
+    left: Left,
+    since: u64,
 }
 
 /// A sealed bundle.
@@ -88,6 +106,10 @@ impl Bundle {
         } else {
             "tar.age"
         };
+        let left = limits.room.left(dir)?;
+        if left.bytes < RESERVE {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, left.by));
+        }
         let path = dir.join(format!("{id}.{suffix}"));
         let part = dir.join(format!("{id}.{suffix}.part"));
         let mut options = OpenOptions::new();
@@ -112,34 +134,65 @@ impl Bundle {
             file,
             hash,
             limits,
-            items: Vec::new(),
+            list: Vec::new(),
+            artefacts: 0,
             gaps: Vec::new(),
             used: 0,
+            left,
+            since: 0,
         })
     }
 
     /// Whether there is time and room for more; the first refusal is noted as a gap.
     pub(super) fn open(&mut self) -> bool {
         let full = if Instant::now() >= self.limits.end {
-            "the deadline"
+            "the deadline was met".to_owned()
         } else if self.used >= self.limits.bytes {
-            "the bound on bytes"
-        } else if self.items.len() >= self.limits.artefacts {
-            "the bound on artefacts"
+            "the bound on bytes was met".to_owned()
+        } else if self.artefacts >= self.limits.artefacts || self.list.len() >= LIST_MAX {
+            "the bound on artefacts was met".to_owned()
+        } else if self.room() == 0 {
+            format!("no room: {}", self.left.by)
         } else {
             return true;
         };
-        let note = format!("left out from here on: {full} was met");
-        if !self.gaps.contains(&note) {
-            self.gaps.push(note);
+        // once for each reason: the numbers of the room may differ
+        let note = "left out from here on: ";
+        let word = full.split(' ').take(4).collect::<Vec<_>>().join(" ");
+        let same = |g: &String| g.strip_prefix(note).is_some_and(|g| g.starts_with(&word));
+        if !self.gaps.iter().any(same) {
+            self.gaps.push(format!("{note}{full}"));
         }
         false
     }
 
+    /// Bytes that may be written now.
+    fn room(&mut self) -> u64 {
+        if self.since >= LOOK_AGAIN
+            && let Some(dir) = self.path.parent()
+            && let Ok(left) = self.limits.room.left(dir)
+        {
+            (self.left, self.since) = (left, 0);
+        }
+        let end = self.since + self.list.len() as u64 + RESERVE;
+        let room = self.left.bytes.saturating_sub(end);
+        room.min(self.limits.bytes.saturating_sub(self.used))
+    }
+
+    /// When nothing more is begun.
+    pub(super) fn end(&self) -> Instant {
+        self.limits.end
+    }
+
     /// Something could not be had.
     pub(super) fn gap(&mut self, what: String) {
-        if self.gaps.len() < 4096 {
-            self.gaps.push(what);
+        if self.gaps.len() < GAPS_MAX.0 {
+            let seen = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+            self.gaps
+                .push(what.chars().take(GAPS_MAX.1).map(seen).collect());
+        } else if self.gaps.len() == GAPS_MAX.0 {
+            self.gaps
+                .push("more is missing than is listed here".to_owned());
         }
     }
 
@@ -164,7 +217,7 @@ impl Bundle {
         if !self.open() {
             return Ok(());
         }
-        let room = self.limits.bytes - self.used;
+        let room = self.room();
         if size > room {
             self.gap(format!(
                 "{}: {room} of {size} bytes, the bound was met",
@@ -176,6 +229,7 @@ impl Bundle {
             reader,
             left: size,
             given: 0,
+            ended: false,
             error: None,
             hash: Sha256::new(),
         };
@@ -185,6 +239,8 @@ impl Bundle {
         let began = wall_ms();
         self.tar.append_data(&mut header, &from.name, &mut exact)?;
         self.used += size;
+        // a member has a header and is filled up to whole blocks
+        self.since += size + 1536;
         let mut item = json!({
             "name": from.name, "source": from.source, "call": from.call, "size": size,
             "sha256": hex(&exact.hash.finalize()), "from_ms": began, "to_ms": wall_ms(),
@@ -199,25 +255,45 @@ impl Bundle {
                 .error
                 .map_or("it ended early".into(), |e| e.to_string().into());
         }
-        self.items.push(item);
+        if !self.list.is_empty() {
+            self.list.push(b',');
+        }
+        serde_json::to_writer(&mut self.list, &item)?;
+        self.artefacts += 1;
         Ok(())
+    }
+
+    /// After an error: what was written is kept under the name with `.part`, unless the disk is full.
+    pub(super) fn give_up(self, why: &io::Error) {
+        remove_if_full(&self.part, why);
     }
 
     /// Writes the manifest, makes everything durable and gives the bundle its name.
     ///
     /// # Errors
-    /// When that fails; what was written stays under the name with `.part`.
-    pub(super) fn seal(mut self, about: Value) -> io::Result<Sealed> {
-        let manifest = json!({
+    /// When that fails; see [`Bundle::give_up`].
+    pub(super) fn seal(self, about: Value) -> io::Result<Sealed> {
+        let part = self.part.clone();
+        let sealed = self.finish(about);
+        if let Err(e) = &sealed {
+            remove_if_full(&part, e);
+        }
+        sealed
+    }
+
+    fn finish(mut self, about: Value) -> io::Result<Sealed> {
+        let mut head = serde_json::to_vec(&json!({
             "version": 1, "collector": concat!("plimsoll ", env!("CARGO_PKG_VERSION")),
-            "about": about, "artefacts": self.items, "gaps": self.gaps,
-        });
-        let text = serde_json::to_vec_pretty(&manifest)?;
+            "about": about, "gaps": self.gaps,
+        }))?;
+        head.pop();
+        head.extend(b",\"artefacts\":[");
+        let size = head.len() + self.list.len() + 2;
+        let text = (&head[..]).chain(&self.list[..]).chain(&b"]}"[..]);
         let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
+        header.set_size(size as u64);
         header.set_mode(0o600);
-        self.tar
-            .append_data(&mut header, "manifest.json", &text[..])?;
+        self.tar.append_data(&mut header, "manifest.json", text)?;
         // dropping an encrypting writer ends its last chunk, so it is dropped before the sync
         let mut sink = self.tar.into_inner()?;
         sink.flush()?;
@@ -239,11 +315,19 @@ impl Bundle {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
-            artefacts: self.items.len(),
+            artefacts: self.artefacts,
             gaps: self.gaps.len(),
             bytes: self.used,
             sha256,
         })
+    }
+}
+
+fn remove_if_full(part: &Path, why: &io::Error) {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    if matches!(why.kind(), FileTooLarge | QuotaExceeded | StorageFull) {
+        // what cannot be removed cannot be helped; its name says that it is not whole
+        let _ = fs::remove_file(part);
     }
 }
 
@@ -268,6 +352,8 @@ struct Exact<'a> {
     reader: &'a mut dyn Read,
     left: u64,
     given: u64,
+    /// It gave nothing once: it is not asked again.
+    ended: bool,
     error: Option<io::Error>,
     hash: Sha256,
 }
@@ -279,9 +365,12 @@ impl Read for Exact<'_> {
             .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let buf = &mut buf[..want];
         let mut n = 0;
-        if self.error.is_none() {
+        if want == 0 {
+            return Ok(0);
+        }
+        if self.error.is_none() && !self.ended {
             match self.reader.read(buf) {
-                Ok(got) => n = got,
+                Ok(got) => (n, self.ended) = (got, got == 0),
                 Err(e) => self.error = Some(e),
             }
         }

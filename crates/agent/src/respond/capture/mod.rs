@@ -1,17 +1,38 @@
 //! Preserve: what a container holds, read from the host and sealed before anything is contained or
 //! destroyed.
 //!
-//! Three steps use it: `snapshot` (fast sweep of `/proc`), `capture` (sweep, deleted programs and
-//! files, on request memory), `memory`. What perishes first is read first; the deadline bounds the
-//! rest. Left out so far: files of the writable layer, tmpfs contents, logs; the outcome says so.
+//! Three steps use it: `snapshot` (fast sweep of `/proc`), `capture` (sweep, what only the kernel still
+//! holds, files in memory, the writable layer, logs, what the runtime says; on request memory),
+//! `memory`. What perishes first is read first; where the container is ending already, what is cheap
+//! comes before what is large. The deadline bounds the rest. Nothing runs inside the container.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `bundle`, `room` | the file, its manifest and digests; what captures may fill |
+//! | `identity`, `sweep` | clock, machine, processes; `/proc`, deleted files, memory |
+//! | `mounts`, `tree`, `layer` | where files are; reading a hostile tree; lists, body files, contents |
+//! | `runtime`, `masks` | descriptions, image, logs; secrets in them |
+//! | `patience` | reads that may hang |
 
 mod bundle;
+mod identity;
+mod layer;
+mod masks;
+mod mounts;
+mod patience;
+mod room;
+mod runtime;
 mod sweep;
+mod tree;
 
 pub use bundle::verify;
+pub use masks::Masks;
+pub use room::Room;
 
 use super::act::{Machine, Target};
+use super::place;
 use bundle::{Bundle, Limits, Sealed};
+use plimsoll_model::ContainerState;
 use plimsoll_model::response::StepOutcome;
 use serde_json::json;
 use std::fs::File;
@@ -46,7 +67,7 @@ pub fn verify_file(path: &Path, identity: Option<&Path>) -> io::Result<serde_jso
 /// Bytes of one capture at most.
 const BYTES_MAX: u64 = 8 << 30;
 /// Artefacts of one capture at most.
-const ARTEFACTS_MAX: usize = 200_000;
+const ARTEFACTS_MAX: usize = 100_000;
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +90,11 @@ pub(super) fn capture(
     let began = Instant::now();
     match write(machine, target, keep, began + deadline) {
         Ok(None) => StepOutcome::Failed {
-            why: "no process of the container is left to read".to_owned(),
+            why: "no process of the container is left to read, and no runtime knows it".to_owned(),
         },
         Ok(Some(sealed)) => StepOutcome::Done {
             effect: format!(
-                "{} artefacts, {} bytes, {} gaps, {} in {} ms, file SHA-256 {}; not kept: files of the writable layer, tmpfs, logs",
+                "{} artefacts, {} bytes, {} gaps, {} in {} ms, file SHA-256 {}",
                 sealed.artefacts,
                 sealed.bytes,
                 sealed.gaps,
@@ -105,7 +126,12 @@ fn write(
 ) -> io::Result<Option<Sealed>> {
     let c = &target.container;
     let mut all = sweep::processes(c.id().as_str());
-    if all.is_empty() {
+    let full = matches!(keep, Keep::Full { .. });
+    let described = match full {
+        true => runtime::ask(&machine.docker_sockets, c.id()),
+        false => None,
+    };
+    if all.is_empty() && described.is_none() {
         return Ok(None);
     }
     let more = all.len() > sweep::PROCESSES_MAX;
@@ -122,6 +148,7 @@ fn write(
         bytes: BYTES_MAX,
         artefacts: ARTEFACTS_MAX,
         end,
+        room: machine.captures_room,
     };
     let mut b = Bundle::create(&machine.captures_dir, &id, &machine.recipients, limits)?;
     if more {
@@ -130,184 +157,120 @@ fn write(
             sweep::PROCESSES_MAX
         ));
     }
-    // the environment is full of secrets: only where it is encrypted
-    let encrypted = !machine.recipients.is_empty();
-    if !encrypted {
-        b.gap("environment of processes: left out, since the bundle is not encrypted".to_owned());
-    }
-    if keep != (Keep::Memory { all: true }) {
-        sweep::sweep(&mut b, &all, encrypted)?;
-    }
-    if matches!(keep, Keep::Full { .. }) {
-        sweep::recover(&mut b, &all)?;
-    }
-    let suspect = |p: &Process| target.process.is_some_and(|k| k.tgid == p.pid);
-    let wanted: Vec<Process> = match keep {
-        Keep::Memory { all: true } => all.clone(),
-        Keep::Memory { all: false } | Keep::Full { memory: true } => {
-            let some: Vec<Process> = all.iter().copied().filter(suspect).collect();
-            if some.is_empty() { all.clone() } else { some }
-        }
-        _ => Vec::new(),
+    let ending = is_ending(target, described.as_ref(), &all);
+    let subject = Subject {
+        machine,
+        target,
+        all: &all,
+        described,
+        ending,
     };
-    for p in wanted {
-        sweep::memory(&mut b, p)?;
+    let began = identity::machine();
+    if let Err(e) = fill(&mut b, &subject, keep) {
+        b.give_up(&e);
+        return Err(e);
     }
     b.seal(json!({
         "kind": kind, "plan": target.plan, "container_id": c.id().as_str(), "name": c.name,
         "image": c.image.name, "image_digest": c.image.config_digest.as_ref().map(ToString::to_string),
-        "processes": all.len(), "encrypted": encrypted,
+        "processes": all.len(), "encrypted": !machine.recipients.is_empty(), "ending": ending,
+        "machine": began, "clock_at_the_end": identity::clock(),
     }))
     .map(Some)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::io::Read;
-    use std::process::{Child, Command, Stdio};
+/// What is captured.
+struct Subject<'a> {
+    machine: &'a Machine,
+    target: &'a Target,
+    all: &'a [Process],
+    described: Option<runtime::Described>,
+    ending: bool,
+}
 
-    /// A program that was deleted after it was started, with a marker in its memory.
-    fn deleted_program(dir: &Path) -> (Child, Vec<u8>) {
-        let path = dir.join("dropped");
-        fs::copy("/bin/sleep", &path).expect("copy sleep");
-        let bytes = fs::read(&path).expect("its bytes");
-        let child = Command::new(&path)
-            .arg("60")
-            .env("MARKER", "plimsoll-marker-5319")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("start it");
-        std::thread::sleep(Duration::from_millis(50));
-        fs::remove_file(&path).expect("delete it");
-        (child, bytes)
+/// Whether the container is on its way out: its first process is gone or a zombie, or its daemon
+/// says so.
+fn is_ending(target: &Target, described: Option<&runtime::Described>, all: &[Process]) -> bool {
+    let status = described.and_then(|d| d.inspect["State"]["Status"].as_str());
+    let dead = |p: Process| place::stat(p.pid).is_none_or(|s| matches!(s.state, 'Z' | 'X'));
+    target.container.state == ContainerState::Gone
+        || status.is_some_and(|s| matches!(s, "removing" | "exited" | "dead"))
+        || mounts::first(all).is_none_or(dead)
+}
+
+/// In order of volatility (RFC 3227); what is large last where the container is ending.
+fn fill(b: &mut Bundle, s: &Subject<'_>, keep: Keep) -> io::Result<()> {
+    let full = matches!(keep, Keep::Full { .. });
+    identity::keep(b, s.all)?;
+    // pinned before anything takes time: they stay readable when the last process has ended
+    let files = full.then(|| mounts::in_memory(s.all, s.target.container.id().as_str()));
+    let layer = full.then(|| layer_of(s));
+    if keep != (Keep::Memory { all: true }) {
+        // the environment is full of secrets: only where it is encrypted
+        let encrypted = !s.machine.recipients.is_empty();
+        if !encrypted {
+            let what = "environment of processes: left out, since the bundle is not encrypted";
+            b.gap(what.to_owned());
+        }
+        sweep::sweep(b, s.all, encrypted.then_some(&s.machine.masks))?;
     }
-
-    fn new_bundle(dir: &Path, recipients: &[String], seconds: u64, bytes: u64) -> (Bundle, Limits) {
-        let end = Instant::now() + Duration::from_secs(seconds);
-        let limits = Limits {
-            bytes,
-            artefacts: 1000,
-            end,
-        };
-        (
-            Bundle::create(dir, "test", recipients, limits).expect("create"),
-            limits,
-        )
+    if full {
+        sweep::recover(b, s.all)?;
+        runtime::describe(b, s.described.as_ref(), s.all, &s.machine.masks)?;
     }
+    if !s.ending {
+        memory(b, s, keep)?;
+    }
+    if let Some((places, left_out)) = files {
+        layer::in_memory(b, places, left_out)?;
+    }
+    if keep == Keep::Sweep || full {
+        identity::programs(b, s.all)?;
+    }
+    if full {
+        runtime::logs(b, s.described.as_ref())?;
+    }
+    if let Some(layer) = layer {
+        layer::writable(b, layer)?;
+    }
+    if s.ending {
+        memory(b, s, keep)?;
+    }
+    Ok(())
+}
 
-    #[test]
-    fn a_deleted_program_and_memory_are_kept_byte_for_byte_and_verify() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (mut child, bytes) = deleted_program(dir.path());
-        let p = Process::now(child.id()).expect("it runs");
-        let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
-        sweep::sweep(&mut b, &[p], true).expect("sweep");
-        sweep::recover(&mut b, &[p]).expect("recover");
-        sweep::memory(&mut b, p).expect("memory");
-        let sealed = b.seal(json!({})).expect("seal");
-        let _ = child.kill();
-        let _ = child.wait();
-        let path = dir.path().join(&sealed.name);
-        let manifest = verify(File::open(&path).expect("open")).expect("verifies");
-        assert!(manifest["artefacts"].as_array().expect("a list").len() > 10);
-        let (mut exe, mut marker) = (Vec::new(), false);
-        for entry in tar::Archive::new(File::open(&path).expect("open"))
-            .entries()
-            .expect("tar")
-        {
-            let mut entry = entry.expect("an entry");
-            let name = entry.path().expect("a name").to_string_lossy().into_owned();
-            let mut data = Vec::new();
-            entry.read_to_end(&mut data).expect("read");
-            if name.ends_with("recovered/exe") {
-                exe = data;
-            } else if name.contains("/memory/") {
-                marker |= data.windows(20).any(|w| w == b"plimsoll-marker-5319");
+/// The writable layer, as the node's mounts know it, else as the daemon does.
+fn layer_of(s: &Subject<'_>) -> Result<mounts::Place, String> {
+    mounts::writable(s.all).or_else(|why| {
+        let inspect = s.described.as_ref().map(|d| &d.inspect);
+        let upper = inspect.and_then(|i| i["GraphDriver"]["Data"]["UpperDir"].as_str());
+        match upper.filter(|u| u.starts_with('/')) {
+            Some(upper) => mounts::named(upper, mounts::first(s.all)),
+            None => Err(why),
+        }
+    })
+}
+
+/// Memory of the processes that gave cause, or of all.
+fn memory(b: &mut Bundle, s: &Subject<'_>, keep: Keep) -> io::Result<()> {
+    let suspect = |p: &Process| s.target.process.is_some_and(|k| k.tgid == p.pid);
+    let wanted: Vec<Process> = match keep {
+        Keep::Memory { all: true } => s.all.to_vec(),
+        Keep::Memory { all: false } | Keep::Full { memory: true } => {
+            let some: Vec<Process> = s.all.iter().copied().filter(suspect).collect();
+            if some.is_empty() {
+                s.all.to_vec()
+            } else {
+                some
             }
         }
-        assert_eq!(exe, bytes, "the deleted program");
-        assert!(marker, "memory of the process");
+        _ => Vec::new(),
+    };
+    for p in wanted {
+        sweep::memory(b, p)?;
     }
-
-    #[test]
-    fn a_changed_bundle_is_told_and_the_artefact_named() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 20);
-        let origin = bundle::Origin {
-            name: "a/b".into(),
-            source: "x".into(),
-            call: "read",
-            process: None,
-        };
-        b.add(origin, b"what was there").expect("add");
-        let sealed = b.seal(json!({})).expect("seal");
-        let path = dir.path().join(&sealed.name);
-        let mut bytes = fs::read(&path).expect("read");
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
-        assert_eq!(sealed.sha256, bundle::hex(&digest), "what the journal says");
-        assert!(verify(&bytes[..]).is_ok());
-        bytes[512] ^= 1;
-        assert!(verify(&bytes[..]).unwrap_err().to_string().contains("a/b"));
-        assert!(verify(&bytes[..1024]).is_err(), "cut short");
-        let twice = [&bytes[..1024], &bytes[..]].concat();
-        assert!(verify(&twice[..]).is_err(), "a member that is there twice");
-    }
-
-    #[test]
-    fn bounds_end_a_capture_and_are_noted() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (mut b, _) = new_bundle(dir.path(), &[], 60, 4);
-        for name in ["one", "two"] {
-            let origin = bundle::Origin {
-                name: name.into(),
-                source: String::new(),
-                call: "read",
-                process: None,
-            };
-            b.add(origin, b"123456").expect("add");
-        }
-        let sealed = b.seal(json!({})).expect("seal");
-        assert_eq!((sealed.artefacts, sealed.bytes, sealed.gaps), (1, 4, 2));
-    }
-
-    #[test]
-    fn an_encrypted_bundle_opens_with_the_identity_only() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let identity = age::x25519::Identity::generate();
-        let to = vec![identity.to_public().to_string()];
-        let (mut b, _) = new_bundle(dir.path(), &to, 60, 1 << 20);
-        let origin = bundle::Origin {
-            name: "secret".into(),
-            source: String::new(),
-            call: "read",
-            process: None,
-        };
-        b.add(origin, b"hunter2").expect("add");
-        let sealed = b.seal(json!({})).expect("seal");
-        let bytes = fs::read(dir.path().join(&sealed.name)).expect("read");
-        assert!(sealed.name.ends_with(".tar.age") && !bytes.windows(7).any(|w| w == b"hunter2"));
-        let open = age::Decryptor::new(&bytes[..]).expect("age");
-        let plain = open
-            .decrypt(std::iter::once(&identity as &dyn age::Identity))
-            .expect("decrypt");
-        assert!(verify(plain).is_ok());
-        let key = dir.path().join("key.txt");
-        let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
-        fs::write(&key, format!("# a comment\n{secret}\n")).expect("write the key");
-        let file = dir.path().join(&sealed.name);
-        assert!(verify_file(&file, Some(&key)).is_ok());
-        assert!(verify_file(&file, None).is_err(), "without the identity");
-        let e = Bundle::create(dir.path(), "bad", &["age1nonsense".into()], bundle_limits());
-        assert!(e.is_err(), "a recipient that is none");
-    }
-
-    fn bundle_limits() -> Limits {
-        Limits {
-            bytes: 1,
-            artefacts: 1,
-            end: Instant::now(),
-        }
-    }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;
