@@ -162,7 +162,7 @@ fn next(contents: &Contents, end: u64) -> Option<Step> {
     }
     let merged = MERGED_SPANS * SPAN_LEAVES;
     contents.seals.iter().enumerate().find_map(|(at, seal)| {
-        let small = seal.first % merged == 0 && seal.end - seal.first < merged;
+        let small = seal.first.is_multiple_of(merged) && seal.end - seal.first < merged;
         let stop = seal.first + merged;
         let parts: Vec<Seal> = contents.seals[at..]
             .iter()

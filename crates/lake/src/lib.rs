@@ -32,12 +32,10 @@ pub use build::{Built, Contents};
 pub use datafusion::arrow;
 pub use export::ParquetFile;
 pub use journal::{Body, Coder, Entry, Journal, JournalError, SPAN_LEAVES};
-pub use query::{Limits, Looked, SQL_BYTES_MAX};
+pub use query::{Limits, Looked, SQL_BYTES_MAX, Take};
 pub use seal::{MERGED_SPANS, Seal, SealedFile};
 pub use tables::{Column, LAYOUT_VERSION, Table, Type};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -253,7 +251,7 @@ impl Lake {
         journal: Arc<dyn Journal>,
         sql: &str,
         limits: &Limits,
-        each: &mut dyn FnMut(&SchemaRef, Option<RecordBatch>) -> Result<(), LakeError>,
+        each: &mut Take<'_>,
     ) -> Result<Looked, LakeError> {
         query::query(&self.store, &self.contents, journal, sql, limits, each)
     }

@@ -39,6 +39,9 @@ const LET_GO: Duration = Duration::from_secs(2);
 /// Largest statement, bytes.
 pub const SQL_BYTES_MAX: usize = 256 << 10;
 
+/// Takes the columns and no rows first, then rows.
+pub type Take<'a> = dyn FnMut(&SchemaRef, Option<RecordBatch>) -> Result<(), LakeError> + 'a;
+
 /// What one statement may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -146,7 +149,7 @@ pub(crate) fn query(
     journal: Arc<dyn Journal>,
     sql: &str,
     limits: &Limits,
-    each: &mut dyn FnMut(&SchemaRef, Option<RecordBatch>) -> Result<(), LakeError>,
+    each: &mut Take<'_>,
 ) -> Result<Looked, LakeError> {
     if sql.len() > SQL_BYTES_MAX {
         return Err(LakeError::Refused {
@@ -203,7 +206,7 @@ fn drive(
     context: SessionContext,
     sql: &str,
     limits: &Limits,
-    each: &mut dyn FnMut(&SchemaRef, Option<RecordBatch>) -> Result<(), LakeError>,
+    each: &mut Take<'_>,
 ) -> Result<(u64, Arc<dyn ExecutionPlan>), LakeError> {
     let (to, mut from) = tokio::sync::mpsc::channel(WAITING_MAX);
     let sql = sql.to_owned();

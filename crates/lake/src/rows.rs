@@ -30,11 +30,14 @@ const KNOWN_MAX: usize = 100_000;
 /// Plans that are kept from span to span.
 const PLANS_KEPT: usize = 1000;
 
+/// The container and the alert that a plan is about.
+type AboutPlan = (Option<Instance>, String);
+
 /// What later records refer to.
 #[derive(Default)]
 pub(crate) struct Known {
     containers: HashMap<Instance, Newest<Container>>,
-    plans: HashMap<String, Newest<(Option<Instance>, String)>>,
+    plans: HashMap<String, Newest<AboutPlan>>,
 }
 
 /// What was said last, and by which leaf.
@@ -54,7 +57,7 @@ struct Kept {
     #[n(0)]
     containers: Vec<Newest<Container>>,
     #[n(1)]
-    plans: Vec<(String, Newest<(Option<Instance>, String)>)>,
+    plans: Vec<(String, Newest<AboutPlan>)>,
 }
 
 impl Known {
@@ -83,7 +86,7 @@ impl Known {
             })
             .collect();
         containers.sort_by_key(|c| c.leaf);
-        let copy = |p: &Newest<(Option<Instance>, String)>| Newest {
+        let copy = |p: &Newest<AboutPlan>| Newest {
             leaf: p.leaf,
             what: p.what.clone(),
         };

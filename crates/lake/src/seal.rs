@@ -114,7 +114,7 @@ impl Seal {
         let seal: Seal = minicbor::decode(cbor)
             .ok()
             .filter(|_| sha256(cbor) == hash)?;
-        let whole = seal.first % SPAN_LEAVES == 0 && seal.end % SPAN_LEAVES == 0;
+        let whole = seal.first.is_multiple_of(SPAN_LEAVES) && seal.end.is_multiple_of(SPAN_LEAVES);
         (seal.version == LAYOUT_VERSION && whole && seal.first < seal.end).then_some(seal)
     }
 }

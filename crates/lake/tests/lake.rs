@@ -256,7 +256,7 @@ fn a_name_learned_long_before_is_in_later_rows() {
     // also where what was known then has been lost
     let known = dir.path().join(format!("known/{SPAN_LEAVES:020}.cbor"));
     std::fs::remove_file(known).unwrap();
-    std::fs::remove_file(dir.path().join(&lake.contents().seals[1].name())).unwrap();
+    std::fs::remove_file(dir.path().join(lake.contents().seals[1].name())).unwrap();
     assert_eq!(
         ask(&built(dir.path(), &journal), &journal, sql).0,
         [["web", "shop:1"]]

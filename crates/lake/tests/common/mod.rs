@@ -1,5 +1,5 @@
 //! A journal in memory: records at chosen leaves, clock anchors everywhere else.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, missing_docs)] // helpers; each test uses its part
 
 use plimsoll_lake::arrow::array::RecordBatch;
 use plimsoll_lake::arrow::util::display::{ArrayFormatter, FormatOptions};
