@@ -402,7 +402,7 @@ fn an_alert_is_followed_by_what_the_recorder_holds_and_by_what_is_done_after_it(
     rig.deliver(e);
     rig.settle();
     rig.hands.pass(60 * SECOND);
-    let later = BootNs(begun.0 + 30 * SECOND as u64);
+    let later = BootNs(begun.0 + 30 * SECOND);
     rig.kernel.told(|t| {
         t.counts.insert(3, 9);
         let uses = vec![
