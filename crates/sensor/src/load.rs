@@ -763,7 +763,10 @@ fn open(
     }
     rodata.alert_quota = config.alert_quota_per_second;
     rodata.enforcement = u32::from(config.enforcement);
-    rodata.host_mntns = std::fs::metadata("/proc/1/ns/mnt").map_or(0, |m| m.ino() as u32);
+    // where the first process cannot be looked at, our own: an agent runs in the host's
+    let host = ["/proc/1/ns/mnt", "/proc/self/ns/mnt"];
+    let host = host.iter().find_map(|path| std::fs::metadata(path).ok());
+    rodata.host_mntns = host.map_or(0, |m| m.ino() as u32);
     rodata.cpus = libbpf_rs::num_possible_cpus().unwrap_or(1) as u32;
     Ok(open)
 }
