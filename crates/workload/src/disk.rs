@@ -288,6 +288,10 @@ impl Disk {
             .oci
             .iter()
             .find_map(|root| oci_state(&root.join(id)))?;
+        // of a storage that lies elsewhere, whose engine has not been met yet
+        if let Some(stored) = stored_bundle(&dir.bundle, id) {
+            return Some(stored);
+        }
         Some(of_bundle(
             &read_json(&dir.bundle.join("config.json"))?,
             Runtime::Oci,
@@ -483,6 +487,14 @@ fn storage(root: &Path, id: &str) -> Option<Facts> {
     dirs.iter().find_map(|dir| stored(dir, id))
 }
 
+/// A bundle at `DRIVER-containers/ID/userdata` is one of Podman or CRI-O.
+fn stored_bundle(bundle: &Path, id: &str) -> Option<Facts> {
+    let dir = bundle.parent()?.parent()?;
+    let driver = dir.file_name()?.to_str()?.strip_suffix("-containers")?;
+    let known = STORAGE_DRIVERS.contains(&driver);
+    known.then(|| stored(dir, id)).flatten()
+}
+
 fn stored(dir: &Path, id: &str) -> Option<Facts> {
     let config = read_json(&dir.join(id).join("userdata/config.json"));
     let list = read_json(&dir.join("containers.json"));
@@ -566,7 +578,12 @@ pub(crate) fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
     ])
     .as_deref()
         == Some("sandbox");
-    if f.labels
+    // Podman uses some of CRI-O's annotations too
+    let manager = f.labels.get("io.container.manager").map(String::as_str);
+    if manager == Some("libpod") {
+        f.runtime = Some(Runtime::Podman);
+    } else if f
+        .labels
         .keys()
         .any(|k| k.starts_with("io.kubernetes.cri-o."))
     {
@@ -773,6 +790,25 @@ mod tests {
             f.image.config_digest.unwrap().as_str(),
             format!("sha256:{ID}")
         );
+    }
+
+    #[test]
+    fn a_bundle_of_podmans_storage_has_the_name_that_the_storage_gives_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = dir.path().join("vfs-containers");
+        write(
+            &c.join("containers.json"),
+            &format!(r#"[{{"id":"{ID}","names":["db"],"image":"{ID}"}}]"#),
+        );
+        write(
+            &c.join(ID).join("userdata/config.json"),
+            r#"{"annotations":{"io.container.manager":"libpod","io.kubernetes.cri-o.TTY":"false"}}"#,
+        );
+        let f = stored_bundle(&c.join(ID).join("userdata"), ID).unwrap();
+        assert_eq!(f.name, "db");
+        assert_eq!(f.runtime, Some(Runtime::Podman));
+        let other = dir.path().join("bundles").join(ID).join("userdata");
+        assert_eq!(stored_bundle(&other, ID), None);
     }
 
     #[test]
