@@ -34,7 +34,7 @@ fn known(rate: u64, seconds: u64) {
     let mut done = 0;
     while from.elapsed() < Duration::from_secs(seconds) {
         for _ in 0..75 {
-            if let Ok(mut file) = File::open("/work/file") {
+            if let Ok(mut file) = File::open("/bench/file") {
                 let _ = file.read(&mut byte);
             }
             std::hint::black_box(std::os::unix::process::parent_id());
@@ -61,7 +61,7 @@ fn flood(seconds: u64) {
 fn shadow(reads: u64) {
     let mut done = 0;
     for i in 0..reads {
-        let program = format!("/work/bin/p{i}");
+        let program = format!("/bench/bin/p{i}");
         let ran = Command::new(program)
             .args(["--load", "read", "/etc/shadow"])
             .status();
@@ -81,7 +81,7 @@ fn novel(rate: u64, seconds: u64, files: u64) {
     };
     while done < total && from.elapsed() < Duration::from_secs(seconds * 2) && turn < 64 {
         let count = files.min(total - done);
-        let ran = Command::new(format!("/work/bin/p{turn}"))
+        let ran = Command::new(format!("/bench/bin/p{turn}"))
             .args(["--load", "open-all"])
             .args([rate, count].map(|n| n.to_string()))
             .status();
@@ -104,7 +104,7 @@ fn open_all(rate: u64, count: u64) {
     let mut path = String::with_capacity(32);
     for i in 0..count {
         path.clear();
-        write!(path, "/work/files/{i}").expect("writing to a String cannot fail");
+        write!(path, "/bench/files/{i}").expect("writing to a String cannot fail");
         drop(File::open(&path).expect("it is there"));
         if rate > 0 && i % 50 == 49 {
             // a little faster than asked for: what the start of the program cost is made up for

@@ -469,7 +469,7 @@ fn journalled(data: &Path) -> u64 {
         let bytes = entry.payload.bytes().unwrap_or_default();
         if let Ok(Record::Observation(o)) = Record::decode(RecordKind::Observation as u16, bytes)
             && let EventKind::File(f) = &o.event.kind
-            && f.path.as_bytes().starts_with(b"/work/files/")
+            && f.path.as_bytes().starts_with(b"/bench/files/")
         {
             count += o.count;
         }

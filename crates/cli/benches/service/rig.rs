@@ -48,12 +48,12 @@ impl Docker {
         std::fs::create_dir_all(&dir).expect("make a directory");
         dir
     }
-    /// Starts this program as load in a container; `work` is its `/work`.
+    /// Starts this program as load in a container; `work` is its `/bench`.
     pub(crate) fn load(&self, name: &str, work: &Path, args: &[&str]) {
         let program = std::env::current_exe().expect("this program has a path");
         let (program, work) = (
             format!("{}:/load:ro", program.display()),
-            format!("{}:/work", work.display()),
+            format!("{}:/bench", work.display()),
         );
         let mut all = vec!["run", "-d", "--name", name, "-v", &program, "-v", &work];
         all.extend([super::DEBIAN, "/load", "--load"]);
