@@ -176,32 +176,17 @@ fn status(key: &str) -> u64 {
 
 fn target(id: &str) -> Target {
     let container = Container {
-        instance: Instance {
-            id: ContainerId::parse(id).expect("an id"),
-            start: BootNs(1),
-        },
-        runtime: Runtime::Oci,
         name: "bench".to_owned(),
-        image: ImageRef::default(),
-        role: String::new(),
-        service: None,
-        pod: None,
-        namespace: None,
-        labels: Default::default(),
         cgroup_id: 1,
-        cgroup_path: Text::default(),
-        first_seen: Stamp::default(),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
-        ports: Vec::new(),
-        found_running: false,
-        addresses: Vec::new(),
-        mounts: Vec::new(),
-        mount_points: None,
-        privileged: false,
-        command: Vec::new(),
+        ..Container::new(
+            Instance {
+                id: ContainerId::parse(id).expect("an id"),
+                start: BootNs(1),
+            },
+            Runtime::Oci,
+            Stamp::default(),
+        )
     };
     Target {
         container: Arc::new(container),

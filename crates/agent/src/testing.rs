@@ -9,9 +9,6 @@ use plimsoll_model::{
 pub(crate) fn event(cgroup_id: u64, kind: EventKind) -> Event {
     Event {
         boot: BootNs(1),
-        seq: 0,
-        cpu: 0,
-        alert_class: false,
         cgroup_id,
         process: ProcessInfo {
             key: ProcessKey {
@@ -26,12 +23,7 @@ pub(crate) fn event(cgroup_id: u64, kind: EventKind) -> Event {
             entry: Entry::Init,
         },
         actor: Actor(1),
-        trust: Trust::Object,
-        tampered: false,
-        kind,
-        dense: 0,
-        dict: None,
-        enforced: None,
+        ..Event::new(kind)
     }
 }
 

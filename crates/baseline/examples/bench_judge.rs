@@ -11,35 +11,22 @@ use std::time::Instant;
 
 fn container() -> Container {
     Container {
-        instance: Instance {
-            id: ContainerId::parse("0123456789abcdef").expect("an id"),
-            start: BootNs(0),
-        },
-        runtime: Runtime::Docker,
         name: "web".into(),
         image: ImageRef {
             name: "web:1".into(),
             ..ImageRef::default()
         },
         role: "web".into(),
-        service: None,
-        pod: None,
-        namespace: None,
-        labels: Default::default(),
         cgroup_id: 1,
-        cgroup_path: Text::default(),
-        first_seen: Stamp::default(),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
-        ports: vec![],
-        found_running: false,
-        addresses: vec![],
-        mounts: vec![],
-        mount_points: None,
-        privileged: false,
-        command: vec![],
+        ..Container::new(
+            Instance {
+                id: ContainerId::parse("0123456789abcdef").expect("an id"),
+                start: BootNs(0),
+            },
+            Runtime::Docker,
+            Stamp::default(),
+        )
     }
 }
 
@@ -52,25 +39,17 @@ fn opened(c: &Container, second: u64, path: &str) -> Observation {
     Observation {
         event: Event {
             boot,
-            seq: 0,
-            cpu: 0,
-            alert_class: false,
             cgroup_id: 1,
             process: ProcessInfo::default(),
             actor: Actor(1),
-            trust: Trust::Object,
-            tampered: false,
-            kind: EventKind::File(FileEvent {
+            ..Event::new(EventKind::File(FileEvent {
                 op: FileOp::Read,
                 path: path.into(),
                 target: Text::default(),
                 origin: Origin::Volume,
                 flags: 0,
                 result: 0,
-            }),
-            dense: 0,
-            dict: None,
-            enforced: None,
+            }))
         },
         at: Stamp {
             boot,

@@ -83,8 +83,6 @@ impl Generated {
             event: Event {
                 boot: BootNs(leaf),
                 seq: leaf,
-                cpu: 0,
-                alert_class: false,
                 cgroup_id: n,
                 process: ProcessInfo {
                     key,
@@ -94,9 +92,7 @@ impl Generated {
                     ..Default::default()
                 },
                 actor: Actor(n),
-                trust: Trust::Object,
-                tampered: false,
-                kind: EventKind::File(FileEvent {
+                ..Event::new(EventKind::File(FileEvent {
                     op: if leaf.is_multiple_of(9) {
                         FileOp::Write
                     } else {
@@ -107,10 +103,7 @@ impl Generated {
                     origin: Origin::Image,
                     flags: 0,
                     result: 0,
-                }),
-                dense: 0,
-                dict: None,
-                enforced: None,
+                }))
             },
             at: Stamp {
                 boot: BootNs(leaf),

@@ -868,3 +868,25 @@ pub struct Event {
     #[n(11)]
     pub enforced: Option<crate::enforcement::Enforced>,
 }
+
+impl Event {
+    /// Something that happened at the start of the clock, by nobody, outside of every container; what
+    /// is known of it is filled in around this.
+    pub fn new(kind: EventKind) -> Self {
+        Self {
+            boot: BootNs(0),
+            seq: 0,
+            cpu: 0,
+            alert_class: false,
+            cgroup_id: 0,
+            process: ProcessInfo::default(),
+            actor: Actor(0),
+            trust: Trust::Object,
+            tampered: false,
+            kind,
+            dense: 0,
+            dict: None,
+            enforced: None,
+        }
+    }
+}

@@ -158,6 +158,37 @@ pub struct Container {
     pub mount_points: Option<Vec<MountPoint>>,
 }
 
+impl Container {
+    /// A container that has just been met: starting, and nothing else known about it.
+    pub fn new(instance: Instance, runtime: Runtime, first_seen: Stamp) -> Self {
+        Self {
+            instance,
+            runtime,
+            name: String::new(),
+            image: ImageRef::default(),
+            role: String::new(),
+            service: None,
+            pod: None,
+            namespace: None,
+            labels: BTreeMap::new(),
+            cgroup_id: 0,
+            cgroup_path: Text::default(),
+            first_seen,
+            state: ContainerState::Starting,
+            gone: None,
+            exit_code: None,
+            unknown_because: String::new(),
+            ports: Vec::new(),
+            found_running: false,
+            addresses: Vec::new(),
+            mounts: Vec::new(),
+            privileged: false,
+            command: Vec::new(),
+            mount_points: None,
+        }
+    }
+}
+
 /// A mount of a container that is not its image, as its runtime was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

@@ -29,11 +29,6 @@ policies:
 
 fn container(name: &str, service: Option<&str>) -> Container {
     Container {
-        instance: Instance {
-            id: ContainerId::parse(&format!("{name}aaaaaaaaaaaa")).unwrap(),
-            start: BootNs(1),
-        },
-        runtime: Runtime::Docker,
         name: name.into(),
         image: ImageRef {
             name: "shop/web:1".into(),
@@ -41,23 +36,18 @@ fn container(name: &str, service: Option<&str>) -> Container {
         },
         role: "web".into(),
         service: service.map(Into::into),
-        pod: None,
-        namespace: None,
         labels: BTreeMap::from([("env".into(), "production".into())]),
         cgroup_id: 1,
-        cgroup_path: Text::default(),
-        first_seen: Stamp::default(),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
         ports: vec![(80, "tcp".into())],
-        found_running: false,
-        addresses: vec![],
-        mounts: vec![],
-        mount_points: None,
-        privileged: false,
-        command: vec![],
+        ..Container::new(
+            Instance {
+                id: ContainerId::parse(&format!("{name}aaaaaaaaaaaa")).unwrap(),
+                start: BootNs(1),
+            },
+            Runtime::Docker,
+            Stamp::default(),
+        )
     }
 }
 fn alert(rule: &str) -> Alert {

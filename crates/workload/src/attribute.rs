@@ -771,28 +771,8 @@ fn blank(
     at: BootNs,
 ) -> Container {
     Container {
-        instance,
-        runtime: identity.runtime,
-        name: String::new(),
-        image: ImageRef::default(),
-        role: String::new(),
-        service: None,
-        pod: None,
-        namespace: None,
-        labels: Default::default(),
         cgroup_id,
         cgroup_path: identity.root.as_str().into(),
-        first_seen: anchor.stamp(at),
-        state: ContainerState::Starting,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
-        ports: Vec::new(),
-        found_running: false,
-        addresses: Vec::new(),
-        mounts: Vec::new(),
-        mount_points: None,
-        privileged: false,
-        command: Vec::new(),
+        ..Container::new(instance, identity.runtime, anchor.stamp(at))
     }
 }

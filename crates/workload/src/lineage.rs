@@ -557,9 +557,6 @@ mod tests {
     fn event(boot: u64, process: ProcessKey, ppid: u32, entry: Entry, kind: EventKind) -> Event {
         Event {
             boot: BootNs(boot),
-            seq: 0,
-            cpu: 0,
-            alert_class: false,
             cgroup_id: CGROUP,
             process: ProcessInfo {
                 key: process,
@@ -569,12 +566,7 @@ mod tests {
                 ..ProcessInfo::default()
             },
             actor: Actor(0),
-            trust: Trust::Object,
-            tampered: false,
-            kind,
-            dense: 0,
-            dict: None,
-            enforced: None,
+            ..Event::new(kind)
         }
     }
     fn exec(boot: u64, process: ProcessKey, exe: &str) -> Event {

@@ -112,9 +112,6 @@ fn event(at: u64, cgroup_id: u64, tgid: u32, kind: EventKind) -> Event {
     };
     Event {
         boot: BootNs(at),
-        seq: 0,
-        cpu: 0,
-        alert_class: false,
         cgroup_id,
         process: ProcessInfo {
             key,
@@ -122,12 +119,7 @@ fn event(at: u64, cgroup_id: u64, tgid: u32, kind: EventKind) -> Event {
             ..ProcessInfo::default()
         },
         actor: Actor(0),
-        trust: Trust::Object,
-        tampered: false,
-        kind,
-        dense: 0,
-        dict: None,
-        enforced: None,
+        ..Event::new(kind)
     }
 }
 fn made(at: u64, id: u64, path: &str) -> Event {

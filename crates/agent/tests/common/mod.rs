@@ -338,11 +338,6 @@ pub(crate) fn web() -> Container {
 }
 pub(crate) fn house(name: &str, cgroup_id: u64) -> Container {
     Container {
-        instance: Instance {
-            id: ContainerId::parse(&name.repeat(8)).unwrap(),
-            start: BootNs(999 * SECOND),
-        },
-        runtime: Runtime::Docker,
         name: name.into(),
         image: ImageRef {
             name: format!("{name}:1"),
@@ -350,33 +345,23 @@ pub(crate) fn house(name: &str, cgroup_id: u64) -> Container {
             ..ImageRef::default()
         },
         role: name.into(),
-        service: None,
-        pod: None,
-        namespace: None,
-        labels: BTreeMap::new(),
         cgroup_id,
         cgroup_path: format!("/docker/{name}").into(),
-        first_seen: Stamp::default(),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
-        ports: vec![],
-        found_running: false,
-        addresses: vec![],
-        mounts: vec![],
-        mount_points: None,
-        privileged: false,
-        command: vec![],
+        ..Container::new(
+            Instance {
+                id: ContainerId::parse(&name.repeat(8)).unwrap(),
+                start: BootNs(999 * SECOND),
+            },
+            Runtime::Docker,
+            Stamp::default(),
+        )
     }
 }
 
 pub(crate) fn event(boot: BootNs, cgroup_id: u64, pid: u32, ppid: u32, kind: EventKind) -> Event {
     Event {
         boot,
-        seq: 0,
-        cpu: 0,
-        alert_class: false,
         cgroup_id,
         process: ProcessInfo {
             key: ProcessKey {
@@ -391,12 +376,7 @@ pub(crate) fn event(boot: BootNs, cgroup_id: u64, pid: u32, ppid: u32, kind: Eve
             entry: Entry::Init,
         },
         actor: Actor(1),
-        trust: Trust::Object,
-        tampered: false,
-        kind,
-        dense: 0,
-        dict: None,
-        enforced: None,
+        ..Event::new(kind)
     }
 }
 pub(crate) fn arrival(boot: BootNs, cgroup_id: u64) -> Event {

@@ -84,9 +84,6 @@ impl World {
         let first = &lineage[0];
         let event = Event {
             boot: at(s).boot,
-            seq: 0,
-            cpu: 0,
-            alert_class: false,
             cgroup_id: 1,
             process: ProcessInfo {
                 key: first.key,
@@ -96,12 +93,7 @@ impl World {
                 ..Default::default()
             },
             actor: Actor(1),
-            trust: Trust::Object,
-            tampered: false,
-            kind,
-            dense: 0,
-            dict: None,
-            enforced: None,
+            ..Event::new(kind)
         };
         let o = Observation {
             event,
@@ -235,8 +227,6 @@ pub fn digest(c: char) -> Digest {
 
 pub fn container(name: &str, id: char, start: f64, image_digest: char) -> Container {
     Container {
-        instance: instance(id, start),
-        runtime: Runtime::Docker,
         name: name.into(),
         image: ImageRef {
             name: format!("shop/{name}:latest"),
@@ -246,23 +236,12 @@ pub fn container(name: &str, id: char, start: f64, image_digest: char) -> Contai
         },
         role: name.into(),
         service: Some(name.into()),
-        pod: None,
-        namespace: None,
-        labels: Default::default(),
         cgroup_id: 1,
         cgroup_path: "/docker/x".into(),
-        first_seen: at(start),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
         ports: vec![(80, "tcp".into())],
-        found_running: false,
-        addresses: vec![],
-        mounts: vec![],
-        mount_points: None,
-        privileged: false,
         command: vec!["nginx".into()],
+        ..Container::new(instance(id, start), Runtime::Docker, at(start))
     }
 }
 

@@ -26,11 +26,6 @@ impl Rng {
 
 pub fn container(name: &str, start_s: u64) -> Container {
     Container {
-        instance: Instance {
-            id: ContainerId::parse(&format!("{name}0123456789abcdef")).unwrap(),
-            start: BootNs(start_s * SECOND),
-        },
-        runtime: Runtime::Docker,
         name: name.to_owned(),
         image: ImageRef {
             name: "shop/web:1.4".to_owned(),
@@ -38,24 +33,19 @@ pub fn container(name: &str, start_s: u64) -> Container {
             ..ImageRef::default()
         },
         role: "web".to_owned(),
-        service: None,
-        pod: None,
-        namespace: None,
-        labels: Default::default(),
         cgroup_id: 7,
         cgroup_path: "/system.slice/docker-abc.scope".into(),
-        first_seen: at(start_s),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
         ports: vec![(80, "tcp".to_owned())],
-        found_running: false,
-        addresses: vec![],
         mounts: vec!["/host".to_owned(), "/data".to_owned()],
-        mount_points: None,
-        privileged: false,
-        command: vec![],
+        ..Container::new(
+            Instance {
+                id: ContainerId::parse(&format!("{name}0123456789abcdef")).unwrap(),
+                start: BootNs(start_s * SECOND),
+            },
+            Runtime::Docker,
+            at(start_s),
+        )
     }
 }
 
@@ -99,9 +89,6 @@ pub fn see(c: &Container, second: u64, who: &Who, kind: EventKind) -> Observatio
     Observation {
         event: Event {
             boot: BootNs(second * SECOND),
-            seq: 0,
-            cpu: 0,
-            alert_class: false,
             cgroup_id: 7,
             process: ProcessInfo {
                 uid: who.uid,
@@ -110,12 +97,7 @@ pub fn see(c: &Container, second: u64, who: &Who, kind: EventKind) -> Observatio
                 ..ProcessInfo::default()
             },
             actor: Actor(1),
-            trust: Trust::Object,
-            tampered: false,
-            kind,
-            dense: 0,
-            dict: None,
-            enforced: None,
+            ..Event::new(kind)
         },
         at: at(second),
         instance: Some(c.instance.clone()),

@@ -96,32 +96,17 @@ pub(crate) fn target(id: &str, pid: u32, process: Option<ProcessKey>) -> Target 
     };
     let at = Stamp::default();
     let container = Container {
-        instance: Instance {
-            id: ContainerId::parse(id).expect("an id"),
-            start: BootNs(1),
-        },
-        runtime: Runtime::Oci,
-        name: String::new(),
-        image: ImageRef::default(),
-        role: String::new(),
-        service: None,
-        pod: None,
-        namespace: None,
-        labels: Default::default(),
         cgroup_id: 1 | mark,
         cgroup_path: Text::new(path.as_bytes()),
-        first_seen: at,
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
-        ports: Vec::new(),
-        found_running: false,
-        addresses: Vec::new(),
-        mounts: Vec::new(),
-        mount_points: None,
-        privileged: false,
-        command: Vec::new(),
+        ..Container::new(
+            Instance {
+                id: ContainerId::parse(id).expect("an id"),
+                start: BootNs(1),
+            },
+            Runtime::Oci,
+            at,
+        )
     };
     Target {
         container: Arc::new(container),

@@ -26,8 +26,6 @@ pub fn instance() -> Instance {
 
 pub fn container() -> Container {
     Container {
-        instance: instance(),
-        runtime: Runtime::Docker,
         name: "web".into(),
         image: ImageRef {
             name: "shop/web:1".into(),
@@ -35,24 +33,14 @@ pub fn container() -> Container {
             ..Default::default()
         },
         role: "web".into(),
-        service: None,
         pod: Some("web-0".into()),
         namespace: Some("shop".into()),
-        labels: Default::default(),
         cgroup_id: 1,
         cgroup_path: "/x".into(),
-        first_seen: at(1),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
-        ports: vec![],
-        found_running: false,
         addresses: vec!["10.0.0.4".into()],
-        mounts: vec![],
-        mount_points: None,
-        privileged: false,
         command: vec!["nginx".into()],
+        ..Container::new(instance(), Runtime::Docker, at(1))
     }
 }
 
@@ -82,9 +70,6 @@ pub fn observation(kind: EventKind) -> Record {
     let acting = hostile();
     let event = Event {
         boot: at(6).boot,
-        seq: 0,
-        cpu: 0,
-        alert_class: false,
         cgroup_id: 1,
         process: ProcessInfo {
             key: acting.key,
@@ -92,12 +77,7 @@ pub fn observation(kind: EventKind) -> Record {
             ..Default::default()
         },
         actor: Actor(1),
-        trust: Trust::Object,
-        tampered: false,
-        kind,
-        dense: 0,
-        dict: None,
-        enforced: None,
+        ..Event::new(kind)
     };
     Record::Observation(Observation {
         event,

@@ -132,8 +132,6 @@ pub fn instance(name: &str) -> Instance {
 
 pub fn container(id: &str, name: &str) -> Record {
     Record::Container(Container {
-        instance: instance(id),
-        runtime: Runtime::Docker,
         name: name.into(),
         image: ImageRef {
             name: "shop:1".into(),
@@ -141,24 +139,13 @@ pub fn container(id: &str, name: &str) -> Record {
             ..Default::default()
         },
         role: name.into(),
-        service: None,
-        pod: None,
-        namespace: None,
         labels: [("a\"b".to_owned(), "x\ny".to_owned())].into(),
         cgroup_id: 1,
-        cgroup_path: Text::default(),
-        first_seen: stamp(0),
         state: ContainerState::Running,
-        gone: None,
-        exit_code: None,
-        unknown_because: String::new(),
         ports: vec![(80, "tcp".into())],
-        found_running: false,
         addresses: vec!["172.17.0.2".into()],
-        mounts: vec![],
-        mount_points: None,
-        privileged: false,
         command: vec!["nginx".into()],
+        ..Container::new(instance(id), Runtime::Docker, stamp(0))
     })
 }
 
@@ -171,8 +158,6 @@ pub fn observed(id: &str, leaf: u64, kind: EventKind) -> Record {
         event: Event {
             boot: BootNs(leaf),
             seq: leaf,
-            cpu: 0,
-            alert_class: false,
             cgroup_id: 1,
             process: ProcessInfo {
                 key,
@@ -182,12 +167,7 @@ pub fn observed(id: &str, leaf: u64, kind: EventKind) -> Record {
                 ..Default::default()
             },
             actor: Actor(1),
-            trust: Trust::Object,
-            tampered: false,
-            kind,
-            dense: 0,
-            dict: None,
-            enforced: None,
+            ..Event::new(kind)
         },
         at: stamp(leaf),
         instance: Some(instance(id)),
