@@ -49,6 +49,11 @@ fn docker_socket() -> Option<String> {
 /// One agent at a time: each watches the whole machine.
 static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ONE.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 struct Agent {
     dir: tempfile::TempDir,
     child: Child,
@@ -147,8 +152,17 @@ impl Drop for Agent {
             .args(["-INT", &self.child.id().to_string()])
             .status();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let said = std::fs::read_to_string(self.dir.path().join(SAID)).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            eprintln!("the agent said last:\n{}", last.join("\n"));
+        }
     }
 }
+
+/// Where an agent of these tests writes what it says, in its directory.
+const SAID: &str = "agent.log";
 
 fn command(dir: &Path) -> Command {
     // a test may have put a program of its own there
@@ -172,13 +186,18 @@ fn spawn(dir: &Path) -> Child {
         std::fs::write(&config, "version: 1\nlearning:\n  slot_seconds: 1\n")
             .expect("write the configuration");
     }
+    let said = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(SAID))
+        .expect("a file for what the agent says");
     command(dir)
         .arg("--config")
         .arg(&config)
         .arg("run")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(said)
         .spawn()
         .expect("start the agent")
 }
@@ -188,9 +207,7 @@ fn the_minutes_before_an_alert_show_known_behaviour_too_and_what_follows_use_by_
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     // three rounds of the same reads, then the act, then the reads again
     let story = "for i in 1 2 3; do cat /etc/hostname /etc/hostname >/dev/null; sleep 1.2; done; \
@@ -260,9 +277,7 @@ fn an_attack_in_a_short_container_is_alerted_and_answered_after_it_is_gone() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let attack = "cat /etc/shadow >/dev/null; cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null";
     agent.docker(&[
@@ -335,9 +350,7 @@ fn an_ordinary_container_raises_no_alert() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let work = "ls / >/dev/null; cat /etc/os-release >/dev/null; echo hi >/tmp/x; rm /tmp/x";
     agent.docker(&[
@@ -363,9 +376,7 @@ fn a_container_that_lives_for_an_instant_has_its_image_and_name() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     for i in 0..5 {
         agent.docker(&[
@@ -403,9 +414,7 @@ fn a_killed_agent_leaves_a_gap_and_picks_up_running_containers() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let mut agent = Agent::start(docker);
     agent.docker(&[
         "run",
@@ -446,9 +455,7 @@ fn hostile_names_and_arguments_never_reach_the_terminal_raw() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let work = "printf x > \"/tmp/$(printf '\\033[31m\\377')\"; sh -c \"true '$(printf '\\033]0;owned\\007')'\"; head -c 100000 /dev/zero | tr '\\0' a > /tmp/long";
     agent.docker(&[

@@ -3,7 +3,7 @@
 //! recorded as lost is what was done, to the last one. `scripts/bench completeness` prints the report.
 
 use crate::stage::Stage;
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -197,9 +197,7 @@ fn without_load_every_act_of_a_workload_is_in_the_evidence() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let stage = Stage::new();
     let agent = agent_with(docker, "rings: { syscalls_used: false }\n");
     let id = format!("t{:010x}", std::process::id());
@@ -227,9 +225,7 @@ fn under_overload_what_was_observed_and_what_was_recorded_as_lost_is_what_was_do
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let stage = Stage::new();
     // the least room there can be, so that a little work is too much
     let agent = agent_with(
@@ -273,9 +269,7 @@ fn a_flood_hides_nothing_of_a_neighbour_and_nothing_of_its_own_uncounted() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let stage = Stage::new();
     let agent = agent_with(
         docker,
@@ -328,9 +322,7 @@ fn what_was_pushed_out_of_the_dictionary_is_told_again_and_not_forgotten() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let stage = Stage::new();
     let agent = agent_with(
         docker,

@@ -1,7 +1,7 @@
 //! Effects on real containers, of each cgroup version: what the kernel does afterwards, not what
 //! is said about it.
 
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use plimsoll_agent::respond::act::{Action, Machine, Target, perform};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::response::{StepKind, StepOutcome};
@@ -292,9 +292,7 @@ fn a_frozen_container_goes_on_although_its_agent_was_killed() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let label = "plimsoll-test=freeze";
     let mut agent = agent_with(&docker, "freeze", "[{freeze: {budget: 8s}}]", "");
     let it = Docked::start(&docker, "effect-freeze", &["--label", label], BUSY);

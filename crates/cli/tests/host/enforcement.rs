@@ -1,7 +1,7 @@
 //! A real container held to its locked baseline: what it was never known for does not run, what it is
 //! known for goes on, and the switch ends that.
 
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
@@ -35,9 +35,7 @@ fn a_program_outside_a_locked_baseline_does_not_run_and_known_ones_go_on() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let dir = tempfile::tempdir().expect("a directory");
     let policy = dir.path().join("enforcement.yaml");
     let rule = "version: 1\nrules:\n  - { name: held, match: { labels: { plimsoll-test: held } }, mode: enforce }\n";

@@ -7,7 +7,7 @@ mod page;
 mod table;
 
 use crate::stage::{Stage, run};
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -123,9 +123,7 @@ fn every_evasion_of_the_table_gives_its_answer() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let stage = Stage::new();
     let agent = Agent::start(docker);
     let only = std::env::var("PLIMSOLL_EVASION").ok();
@@ -209,9 +207,7 @@ fn a_session_of_the_runtime_and_a_process_from_the_host_are_told_apart() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let name = format!("entered-{}", std::process::id());
     let image = "plimsoll-test/debian:1";

@@ -1,6 +1,6 @@
 //! A real attack on a real container: its evidence verifies, is handed over, judged again, held.
 
-use crate::{Agent, ONE, command, docker_socket};
+use crate::{Agent, alone, command, docker_socket};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
@@ -38,9 +38,7 @@ fn evidence_of_an_attack_verifies_leaves_the_machine_and_replays() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let attack = "cat /etc/shadow >/dev/null; cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null";
     agent.docker(&[

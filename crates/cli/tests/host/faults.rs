@@ -1,17 +1,11 @@
 //! Faults and overload on real containers: a full disk, a killed agent under load, a fork bomb, names
 //! and arguments of any length, containers by the hundred.
 
-use crate::{Agent, ONE, command, docker_socket};
+use crate::{Agent, alone, command, docker_socket};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
-
-fn alone() -> MutexGuard<'static, ()> {
-    ONE.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
 
 fn sh(script: &str, args: &[&str]) -> String {
     let out = Command::new("sh")

@@ -2,7 +2,7 @@
 //! nothing that comes near does, and a benign day raises nothing above Notice.
 
 use crate::own::{Scenario, scenarios};
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,9 +156,7 @@ fn every_own_rule_fires_on_its_act_in_a_container_and_on_nothing_near() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = start(docker);
     // for looking at some of them only
     let only = std::env::var("PLIMSOLL_TEST_SCENARIOS").unwrap_or_default();
@@ -311,9 +309,7 @@ fn a_benign_day_raises_nothing_above_notice() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = start(docker);
     for work in DAY {
         begin(&agent, work);

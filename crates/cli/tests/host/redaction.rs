@@ -1,6 +1,6 @@
 //! Secrets that a real container was given never reach the disk or a reader.
 
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use std::path::Path;
 
 const SECRET: &str = "hunter2-never-stored-Zq8";
@@ -24,9 +24,7 @@ fn a_secret_in_arguments_is_masked_everywhere_and_equal_ones_stay_equal() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let work = format!(
         "ls --password={SECRET} /; ls -d postgres://me:{SECRET}@db/shop /; cat /etc/shadow"

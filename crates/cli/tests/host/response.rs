@@ -2,7 +2,7 @@
 //! waived the capture (or one was sealed); its replica goes on; what can be undone is undone.
 
 use crate::effects::Docked;
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use plimsoll_agent::respond::capture;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -111,9 +111,7 @@ fn an_attacked_container_is_told_of_contained_and_removed_only_after_a_persons_w
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let (port, got) = receiver();
     let agent = Agent::start_in(prepare(&docker, port, POLICY), docker);
     let names = ["respond-hit", "respond-twin", "respond-core"];
@@ -243,9 +241,7 @@ fn told_frozen_kept_cut_given_back_and_removed_last_while_the_replica_goes_on() 
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let far = Docked::start(&docker, "story-far", &[], PEER);
     let near = Docked::start(&docker, "story-near", &[], PEER);
     let policy = format!(

@@ -1,7 +1,7 @@
 //! Rules on real containers: an act fires, a near miss does not, repeats fire again, changed files
 //! are picked up and broken ones are not, and the public rules fire where they are there.
 
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -94,9 +94,7 @@ fn until_over(agent: &Agent, name: &str) {
 
 #[test]
 fn an_act_fires_its_rule_and_a_near_miss_does_not() {
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let Some(agent) = with_rules(OURS) else {
         return;
     };
@@ -158,9 +156,7 @@ fn an_act_fires_its_rule_and_a_near_miss_does_not() {
 
 #[test]
 fn a_repeat_that_the_kernel_knows_fires_again() {
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let Some(agent) = with_rules(OURS) else {
         return;
     };
@@ -191,9 +187,7 @@ fn a_repeat_that_the_kernel_knows_fires_again() {
 
 #[test]
 fn a_broken_file_leaves_the_old_rules_and_a_good_one_replaces_them() {
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let Some(agent) = with_rules(OURS) else {
         return;
     };
@@ -259,9 +253,7 @@ fn public_rules_fire_on_the_acts_that_they_describe() {
         );
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let Some(agent) = with_rules(&text) else {
         return;
     };

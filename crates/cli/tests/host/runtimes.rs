@@ -1,7 +1,7 @@
 //! Containers of runtimes other than Docker: containerd by itself, Podman, runtimes on one cgroup
 //! hierarchy only.
 
-use crate::{Agent, ONE, docker_socket};
+use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -71,9 +71,7 @@ fn a_container_of_containerd_has_the_digest_of_its_image_configuration() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let ctr = Ctr::new();
     let image = "plimsoll-test/busybox:1";
@@ -119,9 +117,7 @@ fn a_container_of_containerd_that_lives_for_an_instant_has_its_image() {
     let Some(docker) = docker_socket() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let ctr = Ctr::new();
     let image = "plimsoll-test/busybox:1";
@@ -204,9 +200,7 @@ fn a_container_of_podman_has_name_image_and_digest_and_raises_alerts() {
     let Some(podman) = Podman::here() else {
         return;
     };
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let image = "plimsoll-test/busybox:1";
     let tar = agent.dir.path().join("image.tar");
@@ -289,9 +283,7 @@ fn a_runtime_that_fills_one_hierarchy_only_is_seen_whichever_it_is() {
         eprintln!("left out: this machine has no cgroup v1 hierarchy");
         return;
     }
-    let _one = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone();
     let agent = Agent::start(docker);
     let dir = tempfile::tempdir().expect("a directory");
     let work = "cp /bin/busybox /tmp/dropped; /tmp/dropped true; sleep 0.3";
