@@ -7,6 +7,7 @@ use crate::commands::notify::NotifyCommand;
 use crate::commands::plan::PlanCommand;
 use crate::commands::query::QueryArgs;
 use crate::when::{Length, Moment};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use plimsoll_ask::Question;
 use plimsoll_model::{AlertId, NodeId, Priority};
@@ -49,7 +50,8 @@ pub(crate) struct Global {
         global = true,
         value_name = "DIR",
         env = "PLIMSOLL_DATA_DIR",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = absolute()
     )]
     pub(crate) data_dir: Option<PathBuf>,
     /// Configuration file [default: /etc/plimsoll/config.yaml, where there is one]
@@ -58,7 +60,8 @@ pub(crate) struct Global {
         global = true,
         value_name = "FILE",
         env = "PLIMSOLL_CONFIG",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = absolute()
     )]
     pub(crate) config: Option<PathBuf>,
     /// The agent's socket [default: from the configuration, else /run/plimsoll/agent.sock]
@@ -67,7 +70,8 @@ pub(crate) struct Global {
         global = true,
         value_name = "SOCKET",
         env = "PLIMSOLL_SOCKET",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = absolute()
     )]
     pub(crate) socket: Option<PathBuf>,
     /// One JSON object a line instead of tables
@@ -239,6 +243,11 @@ unknown.")]
     },
 }
 
+/// A path as it is from `/`: `agent.sock` has no directory to make or to sync.
+pub(crate) fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
+}
+
 fn ask_help() -> String {
     let mut help = String::from("Questions:\n");
     for question in Question::ALL {
@@ -269,7 +278,7 @@ pub(crate) struct RunArgs {
     pub(crate) dry_run: bool,
     /// Falco rules: a file, or a directory of files; may be given more than once, later ones
     /// override [default: /etc/plimsoll/rules.d]
-    #[arg(long, value_name = "FILE|DIR")]
+    #[arg(long, value_name = "FILE|DIR", value_parser = absolute())]
     pub(crate) rules: Vec<PathBuf>,
 }
 
@@ -277,7 +286,7 @@ pub(crate) struct RunArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuleFiles {
     /// Rule files, or directories of them [default: those of the configuration]
-    #[arg(long, value_name = "FILE|DIR")]
+    #[arg(long, value_name = "FILE|DIR", value_parser = absolute())]
     pub(crate) rules: Vec<PathBuf>,
 }
 
@@ -425,7 +434,7 @@ pub(crate) enum BaselineCommand {
         #[arg(value_name = "BASELINE", value_parser = selector)]
         baseline: String,
         /// Into this file instead of standard output
-        #[arg(long, short, value_name = "FILE")]
+        #[arg(long, short, value_name = "FILE", value_parser = absolute())]
         output: Option<PathBuf>,
     },
     /// Take over a baseline from such a document
@@ -655,5 +664,12 @@ mod tests {
         assert_eq!(priority("WARN"), Ok(Priority::Warning));
         assert_eq!(priority("info"), Ok(Priority::Informational));
         assert!(priority("x").is_err());
+    }
+
+    #[test]
+    fn a_socket_beside_the_person_has_a_directory() {
+        let cli = Cli::parse_from(["plimsoll", "--socket", "agent.sock", "status"]);
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(cli.global.socket, Some(here.join("agent.sock")));
     }
 }

@@ -72,13 +72,13 @@ pub(crate) struct CaptureArgs {
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// A data directory, a journal directory, or a bundle [default: this machine's]
-    #[arg(value_name = "DIR|BUNDLE")]
+    #[arg(value_name = "DIR|BUNDLE", value_parser = crate::args::absolute())]
     pub(crate) target: Option<PathBuf>,
     /// The node's public root key, or a file that holds it
     #[arg(long, value_name = "PUB")]
     pub(crate) key: Option<String>,
     /// A checkpoint that was kept elsewhere
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::args::absolute())]
     pub(crate) checkpoint: Option<PathBuf>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct CheckpointArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AnchorArgs {
     /// A directory elsewhere
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::args::absolute())]
     pub(crate) to: Vec<PathBuf>,
     /// A receiver: the checkpoint is posted to it as text
     #[arg(long, value_name = "URL")]
@@ -125,7 +125,7 @@ pub(crate) struct BundleArgs {
     #[arg(long, value_name = "LENGTH", default_value = "10m")]
     pub(crate) around: crate::when::Length,
     /// Into this file, which must not exist
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = crate::args::absolute())]
     pub(crate) output: PathBuf,
     /// Why; it is kept with your uid
     #[arg(long, value_parser = crate::args::reason)]
@@ -154,7 +154,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, short, value_name = "FORMAT", default_value = "jsonl", value_parser = format)]
     pub(crate) format: plimsoll_export::Format,
     /// Into this file, which must not exist [default: standard output]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = crate::args::absolute())]
     pub(crate) output: Option<PathBuf>,
     /// Why; it is kept with your uid
     #[arg(long, value_parser = crate::args::reason)]
@@ -191,6 +191,6 @@ pub(crate) struct ReleaseArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// A data directory, a journal directory, or a bundle [default: this machine's]
-    #[arg(value_name = "JOURNAL|BUNDLE")]
+    #[arg(value_name = "JOURNAL|BUNDLE", value_parser = crate::args::absolute())]
     pub(crate) target: Option<PathBuf>,
 }
