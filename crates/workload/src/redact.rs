@@ -1,11 +1,11 @@
 //! Secrets in arguments are masked before anything is judged or stored.
 //!
 //! Built-in rules know the places where programs are given secrets (options, assignments, URLs,
-//! headers, connection strings), the forms that providers print on their tokens, and text that looks
-//! random; own rules are regular expressions. A mask is `[redacted:RULE:DIGEST]`: which rule did it,
-//! and 12 hex digits of HMAC-SHA-256 with a key of this node, so that equal secrets can be told to be
-//! equal, and nobody without the key can try candidates. What is masked is the same for the judge and
-//! for the store, so verdicts replay.
+//! headers, connection strings; also inside the scripts of `sh -c`), the forms that providers print on
+//! their tokens, and text that looks random; own rules are regular expressions. A mask is
+//! `[redacted:RULE:DIGEST]`: which rule did it, and 12 hex digits of HMAC-SHA-256 with a key of this
+//! node, so that equal secrets can be told to be equal, and nobody without the key can try candidates.
+//! What is masked is the same for the judge and for the store, so verdicts replay.
 //!
 //! Promises: pure and deterministic for one key; masking twice is masking once; regular expressions
 //! without backtracking, over at most 4 KiB of arguments; a mask is never longer than 64 bytes and the
@@ -13,7 +13,12 @@
 //!
 //! Left out: contents of files and connections (never read), names of files.
 
+mod forms;
+mod places;
+mod random;
+
 use crate::facts::{Facts, hex};
+use forms::names_no_secret;
 use hmac::{Hmac, Mac};
 use plimsoll_model::{Event, EventKind, Text};
 use regex::bytes::{Captures, Regex, RegexBuilder};
@@ -26,55 +31,6 @@ pub const MAX_OWN_RULES: usize = 64;
 const MAX_RULE_BYTES: usize = 1 << 20;
 /// What every mask begins with.
 const MASK: &[u8] = b"[redacted:";
-
-/// Words that name a secret, in options, variables and keys.
-const WORDS: &str = "passwords?|passwd|passphrase|secrets?|tokens?|api[-_]?keys?|access[-_]?keys?|\
-    secret[-_]?keys?|private[-_]?keys?|account[-_]?keys?|encryption[-_]?keys?|credentials?";
-
-/// Names of rules and regular expressions; `secret` is what is masked (else all), `name` what was
-/// named (a name that says it is a file is left alone).
-const BUILT_IN: [(&str, &str); 13] = [
-    (
-        "private-key",
-        r"(?s-u)-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<secret>.*?)(?:-----END|\z)",
-    ),
-    (
-        "url-password",
-        r"(?-u)[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\x22]*:(?P<secret>[^\s@'\x22]+)@",
-    ),
-    (
-        "authorization",
-        r"(?i-u)\bauthorization\s*[:=]\s*(?:(?:bearer|basic|token|apikey)\s+)?(?P<secret>[^\s'\x22]{4,})",
-    ),
-    (
-        "header",
-        r"(?i-u)\b(?:x-[a-z-]*(?:key|token|secret)|private-token)\s*:\s*(?P<secret>[^\s'\x22]{4,})",
-    ),
-    (
-        "json",
-        r"(?i-u)\x22(?P<name>[a-z0-9_.-]*(?:WORDS)(?:[_.-][a-z0-9_.-]*)?)\x22\s*:\s*\x22(?P<secret>[^\x22]+)\x22",
-    ),
-    (
-        "assignment",
-        r"(?i-u)(?P<name>[a-z0-9_.-]*(?:WORDS)(?:[_.-][a-z0-9_.-]*)?)\s?=\s?(?:\x22(?P<secret>[^\x22]+)\x22|'(?P<quoted>[^']+)'|(?P<plain>[^\s;&|'\x22]+))",
-    ),
-    (
-        "connection-string",
-        r"(?i-u)(?:^|[;\s'\x22])pwd\s?=\s?(?P<secret>[^/\s;'\x22][^\s;'\x22]*)",
-    ),
-    ("aws-key", r"(?-u)\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
-    (
-        "github-token",
-        r"(?-u)\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})\b",
-    ),
-    ("gitlab-token", r"(?-u)\bglpat-[A-Za-z0-9_-]{20,}"),
-    ("slack-token", r"(?-u)\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("stripe-key", r"(?-u)\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"),
-    (
-        "jwt",
-        r"(?-u)\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",
-    ),
-];
 
 /// Why an own rule was refused.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +54,9 @@ struct Rule {
 pub struct Redactor {
     key: [u8; 32],
     rules: Vec<Rule>,
+    built_in: usize,
     option: Regex,
+    pair: Regex,
     entropy: bool,
     on: bool,
 }
@@ -106,18 +64,21 @@ pub struct Redactor {
 impl Redactor {
     /// The built-in rules with this node's key; `entropy`: mask what looks random, too.
     pub fn new(key: [u8; 32], entropy: bool) -> Self {
-        let compile = |form: &str| -> Regex {
-            let form = form.replace("WORDS", WORDS);
+        let compile = |form: String| -> Regex {
             Regex::new(&form).expect("the built-in forms are regular expressions")
         };
-        let rules = BUILT_IN.iter().map(|(name, form)| Rule {
-            name: (*name).to_owned(),
-            regex: compile(form),
-        });
+        let rules: Vec<Rule> = forms::built_in()
+            .map(|(name, form)| Rule {
+                name: name.to_owned(),
+                regex: compile(form),
+            })
+            .collect();
         Self {
             key,
-            rules: rules.collect(),
-            option: compile(r"(?i-u)\A--?(?:[a-z0-9]+[-_.])*(?:WORDS)\z"),
+            built_in: rules.len(),
+            rules,
+            option: compile(forms::option()),
+            pair: compile(forms::pair()),
             entropy,
             on: true,
         }
@@ -147,7 +108,7 @@ impl Redactor {
                 "a name is 1 to 40 letters, digits, - and _".to_owned(),
             ));
         }
-        if self.rules.len() >= BUILT_IN.len() + MAX_OWN_RULES {
+        if self.rules.len() >= self.built_in + MAX_OWN_RULES {
             return Err(refuse(format!("more than {MAX_OWN_RULES} rules")));
         }
         let regex = RegexBuilder::new(form)
@@ -184,6 +145,9 @@ impl Redactor {
     pub fn environment(&self, variables: &mut [Text]) -> BTreeSet<String> {
         let mut did = BTreeSet::new();
         if self.on {
+            for variable in &mut *variables {
+                self.whole_value(variable, true, &mut did);
+            }
             self.by_form(variables, &mut did);
             self.by_entropy(variables, &mut did);
         }
@@ -231,69 +195,93 @@ impl Redactor {
 
     fn by_entropy(&self, texts: &mut [Text], did: &mut BTreeSet<String>) {
         for text in texts.iter_mut().filter(|_| self.entropy) {
-            if let Some(masked) = self.random(text.as_bytes()) {
-                did.insert("entropy".to_owned());
-                *text = Text::from(masked);
-            }
+            let words = random::words(text.as_bytes()).into_iter();
+            let spans = words.filter(|(from, to)| self.is_secret(&text.as_bytes()[*from..*to]));
+            self.mask_spans("entropy", text, &spans.collect::<Vec<_>>(), did);
         }
     }
-}
 
-/// Programs that take a secret right behind a short option: options, and whether only what follows
-/// the first `:` is the secret (`user:password`).
-fn short_options(program: &[u8], argv: &[Text]) -> (&'static [&'static str], bool) {
-    let login = || argv.iter().any(|a| a.as_bytes() == b"login");
-    match program {
-        b"mysql" | b"mysqldump" | b"mysqladmin" | b"mariadb" | b"mariadb-dump" => (&["-p"], false),
-        b"sshpass" => (&["-p"], false),
-        b"redis-cli" => (&["-a", "--pass"], false),
-        b"curl" => (&["-u", "--user", "-U", "--proxy-user"], true),
-        b"docker" | b"podman" | b"nerdctl" | b"helm" | b"oc" if login() => (&["-p"], false),
-        _ => (&[], false),
+    /// Whether a word that looks random is a secret: text in base 64 is judged by what it says.
+    fn is_secret(&self, word: &[u8]) -> bool {
+        random::coded_text(word).is_none_or(|text| {
+            !random::words(&text).is_empty()
+                || self.rules.iter().any(|r| self.apply(r, &text).is_some())
+        })
     }
-}
 
-impl Redactor {
-    /// What stands behind an option that takes a secret.
+    /// What stands where programs take secrets: in the command line, and in the commands of scripts.
     fn by_place(&self, argv: &mut [Text], did: &mut BTreeSet<String>) {
-        let program = argv.first().map(|a| a.basename()).unwrap_or_default();
-        let (short, with_user) = short_options(program.as_bytes(), argv);
-        // mysql's -p takes its password in the same argument only
-        let joined_only = program.as_bytes().starts_with(b"m");
+        let words: Vec<&[u8]> = argv.iter().map(Text::as_bytes).collect();
+        let placed = places::placed(&words, &self.option, names_no_secret);
+        for (i, at) in placed {
+            let span = (at, argv[i].len());
+            self.mask_spans("option", &mut argv[i], &[span], did);
+        }
         for i in 1..argv.len() {
-            let before = argv[i - 1].as_bytes().to_vec();
-            let is_option = |a: &[u8]| short.iter().any(|s| s.as_bytes() == a);
-            if self.option.is_match(&before) && !argv[i].as_bytes().starts_with(b"-") {
-                if let Some(masked) = self.mask("option", argv[i].as_bytes()) {
-                    argv[i] = Text::from(masked);
-                    did.insert("option".to_owned());
-                }
-            } else if is_option(&before) && !joined_only {
-                self.behind(&mut argv[i], 0, with_user, did);
-            } else if let Some(s) = short
-                .iter()
-                .filter(|s| !s.starts_with("--"))
-                .find(|s| argv[i].as_bytes().starts_with(s.as_bytes()) && argv[i].len() > s.len())
-            {
-                self.behind(&mut argv[i], s.len(), with_user, did);
+            if !may_be_script(argv[i - 1].as_bytes(), argv[i].as_bytes()) {
+                self.whole_value(&mut argv[i], false, did);
+            }
+            if argv[i].as_bytes().iter().any(u8::is_ascii_whitespace) {
+                self.in_script(&mut argv[i], did);
             }
         }
     }
 
-    /// Masks an argument from `at` on (behind its first `:` with `with_user`).
-    fn behind(&self, arg: &mut Text, at: usize, with_user: bool, did: &mut BTreeSet<String>) {
-        let bytes = arg.as_bytes();
-        let from = match with_user {
-            false => at,
-            true => match bytes[at..].iter().position(|b| *b == b':') {
-                Some(i) => at + i + 1,
-                None => return,
-            },
+    fn in_script(&self, script: &mut Text, did: &mut BTreeSet<String>) {
+        let text = script.as_bytes();
+        let mut spans = Vec::new();
+        for command in places::commands(text) {
+            let words: Vec<&[u8]> = command.iter().map(|w| &text[w.clone()]).collect();
+            let placed = places::placed(&words, &self.option, names_no_secret);
+            spans.extend(
+                placed
+                    .iter()
+                    .map(|(i, at)| (command[*i].start + at, command[*i].end)),
+            );
+        }
+        self.mask_spans("option", script, &spans, did);
+    }
+
+    /// Masks the value of `NAME=value` to its end, whatever is in it. A connection string that begins so
+    /// is left to the forms.
+    fn whole_value(&self, pair: &mut Text, is_variable: bool, did: &mut BTreeSet<String>) {
+        let Some(found) = self.pair.captures(pair.as_bytes()) else {
+            return;
         };
-        if let Some(masked) = self.mask("option", &bytes[from..]) {
-            let whole = [&bytes[..from], &masked].concat();
-            *arg = Text::from(whole);
-            did.insert("option".to_owned());
+        let (Some(name), Some(value)) = (found.name("name"), found.name("secret")) else {
+            return;
+        };
+        let more = value.as_bytes().split(|b| *b == b';').skip(1);
+        let is_connection = more.filter(|p| p.contains(&b'=')).count() > 0;
+        let is_words = !is_variable && value.as_bytes().starts_with(b"{");
+        if is_connection || is_words || names_no_secret(name.as_bytes()) {
+            return;
+        }
+        let span = (value.start(), value.end());
+        self.mask_spans("assignment", pair, &[span], did);
+    }
+
+    /// Masks these spans, which are in order and apart.
+    fn mask_spans(
+        &self,
+        rule: &str,
+        text: &mut Text,
+        spans: &[(usize, usize)],
+        did: &mut BTreeSet<String>,
+    ) {
+        let bytes = text.as_bytes();
+        let (mut out, mut done, mut changed) = (Vec::new(), 0, false);
+        for (from, to) in spans {
+            if let Some(mask) = self.mask(rule, &bytes[*from..*to]) {
+                out.extend_from_slice(&bytes[done..*from]);
+                out.extend(mask);
+                (done, changed) = (*to, true);
+            }
+        }
+        if changed {
+            out.extend_from_slice(&bytes[done..]);
+            *text = Text::from(out);
+            did.insert(rule.to_owned());
         }
     }
 
@@ -307,7 +295,10 @@ impl Redactor {
                 .find_map(|g| c.name(g))
                 .or_else(|| c.get(0))
                 .expect("a match has a whole");
-            if c.name("name").is_some_and(|n| names_a_file(n.as_bytes())) {
+            let is_none = c
+                .name("name")
+                .is_some_and(|n| names_no_secret(n.as_bytes()));
+            if is_none || (rule.name == "url-password" && is_port(secret.as_bytes())) {
                 return whole.to_vec();
             }
             let Some(mask) = self.mask(&rule.name, secret.as_bytes()) else {
@@ -333,267 +324,29 @@ impl Redactor {
         let digest = hex(&mac.finalize().into_bytes()[..6]);
         Some([MASK, rule.as_bytes(), b":", digest.as_bytes(), b"]"].concat())
     }
-
-    /// Masks words that look random.
-    fn random(&self, arg: &[u8]) -> Option<Vec<u8>> {
-        let is_word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+');
-        let mut out = Vec::with_capacity(arg.len());
-        let (mut rest, mut changed) = (arg, false);
-        while !rest.is_empty() {
-            let len = rest.iter().position(|b| !is_word(b)).unwrap_or(rest.len());
-            let (word, after) = rest.split_at(len);
-            // a component of a path is a name
-            let in_path = out.last() == Some(&b'/') || after.first() == Some(&b'/');
-            match self
-                .mask("entropy", word)
-                .filter(|_| !in_path && looks_random(word))
-            {
-                Some(mask) => {
-                    changed = true;
-                    out.extend(mask);
-                }
-                None => out.extend(word),
-            }
-            let step = after.len().min(1);
-            out.extend(&after[..step]);
-            rest = &after[step..];
-        }
-        changed.then_some(out)
-    }
 }
 
-/// `DB_PASSWORD_FILE` names a file, which is no secret.
-fn names_a_file(name: &[u8]) -> bool {
-    let name = name.to_ascii_lowercase();
-    [&b"file"[..], b"path", b"dir", b"name", b"url"]
-        .iter()
-        .any(|end| name.ends_with(end))
+/// Whether an argument that begins with `NAME=` may be commands (`PASSWORD=a run; stop`), by the argument
+/// before it and what is in it.
+fn may_be_script(before: &[u8], arg: &[u8]) -> bool {
+    let says_so = before.len() <= 5 && before.starts_with(b"-") && before.ends_with(b"c");
+    let is_setting = arg.starts_with(b"-")
+        || [
+            &b"-e"[..],
+            b"--env",
+            b"--build-arg",
+            b"--from-literal",
+            b"--set",
+        ]
+        .contains(&before);
+    says_so || (!is_setting && arg.iter().any(|b| b";|&\n".contains(b)))
 }
 
-/// Shortest word that is looked at for randomness.
-const RANDOM_BYTES_MIN: usize = 24;
-/// Least entropy of its letters, bits each (24 random letters of base 64 have 4.3, words about 3.5).
-const RANDOM_BITS_MIN: f64 = 4.0;
-
-/// Long, with small and capital letters and digits mixed, and few repeats. Hexadecimal numbers (ids,
-/// digests) are not: they are what evidence is made of.
-fn looks_random(word: &[u8]) -> bool {
-    if word.len() < RANDOM_BYTES_MIN || word.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-') {
-        return false;
-    }
-    let has = |f: fn(&u8) -> bool| word.iter().any(f);
-    if !(has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)) {
-        return false;
-    }
-    let mut counts = [0u32; 256];
-    word.iter().for_each(|b| counts[*b as usize] += 1);
-    let n = word.len() as f64;
-    let bits: f64 = counts
-        .iter()
-        .filter(|c| **c > 0)
-        .map(|c| f64::from(*c) / n)
-        .map(|p| -p * p.log2())
-        .sum();
-    bits >= RANDOM_BITS_MIN
+/// `scheme://host:5000/app@sha256:…` has a port where others have a password.
+fn is_port(secret: &[u8]) -> bool {
+    let digits = secret.iter().take_while(|b| b.is_ascii_digit()).count();
+    (1..=5).contains(&digits) && secret.get(digits) == Some(&b'/')
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn redactor() -> Redactor {
-        Redactor::new([7; 32], true)
-    }
-
-    /// What is shown of a command line, and by which rules it was masked.
-    fn masked(line: &[&str]) -> (String, Vec<String>) {
-        let mut argv: Vec<Text> = line.iter().map(|a| Text::from(*a)).collect();
-        let did = redactor().arguments(&mut argv);
-        let all: Vec<String> = argv.iter().map(ToString::to_string).collect();
-        (all.join(" "), did)
-    }
-
-    const SECRET: &str = "hunter2-Zq8";
-
-    #[test]
-    fn an_environment_is_masked_as_arguments_are() {
-        let mut env = [
-            "DB_PASSWORD=hunter2-Zq8".into(),
-            "HTTP_PROXY=http://me:hunter2-Zq8@192.0.2.1:8080".into(),
-            "PATH=/usr/bin:/bin".into(),
-        ];
-        let did = redactor().environment(&mut env);
-        assert_eq!(Vec::from_iter(did), ["assignment", "url-password"]);
-        assert!(env.iter().all(|v| !v.to_string().contains(SECRET)));
-        assert_eq!(env[2], "PATH=/usr/bin:/bin".into());
-    }
-
-    #[test]
-    fn secrets_in_their_usual_places_are_masked_and_the_rule_is_named() {
-        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl";
-        for (line, rule, secret) in [
-            (&["x", "--password", SECRET][..], "option", SECRET),
-            (&["x", "-token", SECRET], "option", SECRET),
-            (&["x", "--db-password=hunter2-Zq8"], "assignment", SECRET),
-            (
-                &["env", "PGPASSWORD=hunter2-Zq8", "psql"],
-                "assignment",
-                SECRET,
-            ),
-            (
-                &["sh", "-c", "export API_KEY='hunter2-Zq8'; run"],
-                "assignment",
-                SECRET,
-            ),
-            (&["mysql", "-uroot", "-phunter2-Zq8"], "option", SECRET),
-            (&["sshpass", "-p", SECRET, "ssh", "h"], "option", SECRET),
-            (&["redis-cli", "-a", SECRET], "option", SECRET),
-            (&["curl", "-u", "me:hunter2-Zq8", "h"], "option", SECRET),
-            (
-                &["/usr/bin/curl", "-ume:hunter2-Zq8", "h"],
-                "option",
-                SECRET,
-            ),
-            (&["docker", "login", "-p", SECRET], "option", SECRET),
-            (
-                &["psql", "postgres://me:hunter2-Zq8@db:5432/shop"],
-                "url-password",
-                SECRET,
-            ),
-            (
-                &["curl", "-H", "Authorization: Bearer hunter2-Zq8"],
-                "authorization",
-                SECRET,
-            ),
-            (&["curl", "-H", "X-Api-Key: hunter2-Zq8"], "header", SECRET),
-            (
-                &["curl", "-d", r#"{"user":"me","password":"hunter2-Zq8"}"#],
-                "json",
-                SECRET,
-            ),
-            (
-                &["x", "Server=db;Uid=sa;Pwd=hunter2-Zq8;"],
-                "connection-string",
-                SECRET,
-            ),
-            (
-                &["x", "AKIAIOSFODNN7EXAMPLE"],
-                "aws-key",
-                "AKIAIOSFODNN7EXAMPLE",
-            ),
-            (&["x", jwt], "jwt", jwt),
-            (
-                &["x", "xQ9mZr7Lk2Wv5Tn8Yp3Bc6Df"],
-                "entropy",
-                "xQ9mZr7Lk2Wv5Tn8Yp3Bc6Df",
-            ),
-        ] {
-            let (shown, did) = masked(line);
-            assert!(!shown.contains(secret), "{line:?}: {shown}");
-            assert!(
-                shown.contains(&format!("[redacted:{rule}:")),
-                "{line:?}: {shown}"
-            );
-            assert_eq!(did, [rule], "{line:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_secret_is_left_as_it_is() {
-        for line in [
-            &["ls", "-la", "/etc/shadow"][..],
-            &["x", "--password-file", "/run/secrets/db"],
-            &["x", "DB_PASSWORD_FILE=/run/secrets/db"],
-            &["sh", "-c", "PWD=/root OLDPWD=/ ls"],
-            &["x", "--tokenizer=bert", "--secretary", "jane"],
-            &["x", "--password=$DB_PASSWORD"],
-            &[
-                "git",
-                "checkout",
-                "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
-            ],
-            &["x", "123e4567-e89b-12d3-a456-426614174000"],
-            &["x", "/var/lib/docker/xQ9mZr7Lk2Wv5Tn8Yp3Bc6Df/merged"],
-            &[
-                "java",
-                "-cp",
-                "org.example.ApplicationContextInitializer1Factory",
-            ],
-            &["ssh", "-p", "2222", "host"],
-            &["mysql", "-u", "root", "-p", "shop"],
-            &["curl", "http://db:8080/a"],
-            &["nginx", "-g", "daemon off;"],
-        ] {
-            let (shown, did) = masked(line);
-            assert_eq!(shown, line.join(" "));
-            assert!(did.is_empty(), "{line:?}: {did:?}");
-        }
-    }
-
-    #[test]
-    fn equal_secrets_have_equal_masks_and_another_key_another() {
-        let digest = |r: &Redactor, secret: &str| {
-            let mut argv = [Text::from("x"), "--password".into(), secret.into()];
-            r.arguments(&mut argv);
-            argv[2].to_string()
-        };
-        let other = Redactor::new([8; 32], true);
-        assert_eq!(digest(&redactor(), "a"), digest(&redactor(), "a"));
-        assert_ne!(digest(&redactor(), "a"), digest(&redactor(), "b"));
-        assert_ne!(digest(&redactor(), "a"), digest(&other, "a"));
-        // the same secret in another place is told to be the same
-        let (by_option, _) = masked(&["x", "--password", SECRET]);
-        let (by_url, _) = masked(&["x", "a://b:hunter2-Zq8@c"]);
-        let tail = |s: &str| {
-            s.split(':')
-                .find(|p| p.contains(']'))
-                .map(|p| p[..12].to_owned())
-        };
-        assert_eq!(tail(&by_option), tail(&by_url));
-    }
-
-    #[test]
-    fn own_rules_mask_their_group_and_bad_ones_are_refused_with_the_reason() {
-        let mut r = redactor();
-        r.add("badge", "badge (?P<secret>[0-9]+)").unwrap();
-        let mut argv = [Text::from("x"), "badge 4711".into()];
-        assert_eq!(r.arguments(&mut argv), ["badge"]);
-        assert!(argv[1].to_string().starts_with("badge [redacted:badge:"));
-        for (name, form) in [
-            ("a b", "x"),
-            ("", "x"),
-            ("x", "("),
-            ("x", ".*"),
-            ("x", "a{99999}{999}"),
-        ] {
-            assert!(r.add(name, form).is_err(), "{name:?} {form:?}");
-        }
-    }
-
-    #[test]
-    fn off_is_off() {
-        let mut argv = [Text::from("x"), "--password=a".into()];
-        assert!(Redactor::off().arguments(&mut argv).is_empty());
-        assert_eq!(argv[1].to_string(), "--password=a");
-    }
-
-    proptest! {
-        /// Whatever the arguments are: no panic, twice is once, and the number of arguments stays.
-        #[test]
-        fn masking_twice_is_masking_once(
-            words in prop::collection::vec("(-p|--password|-u|--token=|PASSWORD=|a://b:c@d|[a-zA-Z0-9:/@=;'\" \\-]{0,40})", 0..6),
-            program in "(mysql|curl|sshpass|x)",
-        ) {
-            let r = redactor();
-            let mut argv: Vec<Text> = std::iter::once(program).chain(words).map(|w| Text::from(w.as_str())).collect();
-            let n = argv.len();
-            r.arguments(&mut argv);
-            let once = argv.clone();
-            let again = r.arguments(&mut argv);
-            prop_assert_eq!(argv.len(), n);
-            prop_assert_eq!(&argv, &once);
-            prop_assert!(again.is_empty());
-        }
-    }
-}
+mod tests;
