@@ -527,6 +527,9 @@ impl Shared {
             Stage::KernelMap => "a table in the kernel was full",
             Stage::Decode => "bytes from the kernel could not be decoded",
             Stage::Queue => "the queue before the pipeline was full",
+            Stage::Sequence => {
+                "records that the kernel numbered never came out of their ring, and no counter says why"
+            }
             _ => "lost on the kernel side",
         };
         self.ledger.note(Loss {

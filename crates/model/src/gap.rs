@@ -56,6 +56,9 @@ pub enum Stage {
     /// The wall clock stepped: wall times around it are uncertain.
     #[n(15)]
     Clock,
+    /// The kernel numbered a record that never came out of its ring.
+    #[n(16)]
+    Sequence,
     /// Enforcement failed open: what a policy would have prevented was let through.
     #[n(20)]
     Enforcement,
@@ -81,6 +84,7 @@ impl Stage {
             Stage::Sampled => "sampled",
             Stage::Table => "table",
             Stage::Clock => "clock",
+            Stage::Sequence => "sequence",
             Stage::Enforcement => "enforcement",
         }
     }

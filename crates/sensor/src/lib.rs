@@ -11,6 +11,7 @@ mod enforce;
 mod hash;
 mod ladder;
 mod load;
+mod numbers;
 mod recorder;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]

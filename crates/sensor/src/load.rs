@@ -6,6 +6,7 @@
 use crate::api::*;
 use crate::hash::{Key, op_number};
 use crate::ladder::{Ladder, hook_statuses};
+use crate::numbers::{Missing, Numbers};
 use crate::recorder::{self, Recorder};
 use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
 use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, compat_calls, dns_calls};
@@ -154,6 +155,9 @@ struct MapFreeProgram {
 #[derive(Default)]
 struct Inbox {
     events: VecDeque<Event>,
+    numbers: Numbers,
+    /// When the reading began.
+    now: BootNs,
     stream: Vec<Use>,
     broken: u64,
 }
@@ -253,7 +257,13 @@ impl Sensor {
                 let mut inbox = inbox
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
-                match wire::decode(bytes) {
+                let (decoded, now) = (wire::decode(bytes), inbox.now);
+                if let Some((cpu, ring, number)) = wire::number(bytes) {
+                    // of what cannot be decoded the time is not believed either
+                    let at = decoded.as_ref().map_or(now, |event| event.boot);
+                    inbox.numbers.note(cpu, ring, number, at, now);
+                }
+                match decoded {
                     Ok(event) => inbox.events.push_back(event),
                     Err(_) => inbox.broken += 1,
                 }
@@ -351,6 +361,10 @@ impl Sensor {
     ) -> Result<usize, SensorError> {
         let now = boot_now();
         self.control.maps.recorder.note_time(now);
+        self.inbox
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .now = now;
         if now.0.saturating_sub(self.last_tick.0) >= 1_000_000_000 {
             self.tick(now);
         }
@@ -559,14 +573,26 @@ impl Sensor {
                 *seen = n;
             }
         }
-        let broken = self
-            .inbox
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .broken;
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let (broken, missing) = (inbox.broken, inbox.numbers.missing(now));
+        drop(inbox);
         if broken > self.losses.broken {
             tell(Stage::Decode, 0, broken - self.losses.broken);
             self.losses.broken = broken;
+        }
+        if !missing.is_empty() {
+            // nobody knows what they were, so nothing may count as seen because of them
+            let _ = self.control.bump_generation();
+        }
+        for Missing { count, from, to } in missing {
+            handed += 1;
+            sink(Signal::Loss(Loss {
+                stage: Stage::Sequence,
+                cgroup_id: 0,
+                count,
+                from,
+                to,
+            }));
         }
         handed
     }

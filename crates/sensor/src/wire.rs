@@ -237,6 +237,20 @@ pub(crate) fn absolute(base: &[u8], path: &[u8]) -> Text {
     out.into()
 }
 
+/// Processor, ring and number of a record, decodable or not; `None`: it is shorter than its header.
+pub(crate) fn number(bytes: &[u8]) -> Option<(u32, u8, u64)> {
+    let header = bytes.get(..offset::SIZE)?;
+    let raw = Raw {
+        bytes: header,
+        strings: [&[]; 4],
+    };
+    Some((
+        raw.u32(offset::CPU),
+        header[offset::RING],
+        raw.u64(offset::SEQ),
+    ))
+}
+
 /// Decodes one record.
 ///
 /// # Errors

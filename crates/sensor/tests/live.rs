@@ -617,3 +617,82 @@ fn tempfile_dir() -> PathBuf {
     std::fs::create_dir_all(&d).expect("a directory");
     std::fs::canonicalize(d).expect("its real path")
 }
+
+/// A map of this process's own sensor, by its name.
+fn own_map(name: &str) -> libbpf_rs::MapHandle {
+    use libbpf_rs::MapCore;
+    let infos = std::fs::read_dir("/proc/self/fdinfo")
+        .expect("proc")
+        .flatten();
+    let texts = infos.filter_map(|e| std::fs::read_to_string(e.path()).ok());
+    let ids = texts.filter_map(|t| {
+        let line = t.lines().find_map(|l| l.strip_prefix("map_id:"))?;
+        line.trim().parse().ok()
+    });
+    let maps = ids.filter_map(|id| libbpf_rs::MapHandle::from_map_id(id).ok());
+    maps.into_iter()
+        .find(|m| m.name().to_str() == Some(name))
+        .expect("the sensor's map")
+}
+
+/// The kernel numbers seven records of each processor and ring that nobody will ever see.
+fn lose_seven() {
+    use libbpf_rs::{MapCore, MapFlags};
+    let map = own_map("cpu_states");
+    let key = 0u32.to_ne_bytes();
+    let found = map.lookup_percpu(&key, MapFlags::ANY).expect("readable");
+    let mut cpus = found.expect("one entry");
+    for cpu in &mut cpus {
+        for at in [0, 8] {
+            let n = u64::from_ne_bytes(cpu[at..at + 8].try_into().expect("eight"));
+            cpu[at..at + 8].copy_from_slice(&(n + 7).to_ne_bytes());
+        }
+    }
+    map.update_percpu(&key, &cpus, MapFlags::ANY)
+        .expect("writable");
+}
+
+#[test]
+fn numbers_that_never_come_are_a_loss_with_their_exact_count_and_nothing_else_is() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut b = Box::new("numbers");
+    // run() panics at any loss: records of two rings and all processors make no hole
+    for _ in 0..20 {
+        b.run(&["sh", "-c", "cat /etc/shadow; true"]);
+    }
+    lose_seven();
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; cat /etc/shadow; /bin/true",
+        b.cgroup.display()
+    );
+    let mut child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("unshare is there");
+    // each processor and ring that was heard of since is missing seven
+    let mut lanes = std::collections::BTreeSet::new();
+    let mut lost = 0;
+    let end = Instant::now() + Duration::from_secs(60);
+    while lost == 0 || lost != 7 * lanes.len() as u64 {
+        assert!(Instant::now() < end, "{lost} lost of {lanes:?}");
+        let mut see = |s| match s {
+            Signal::Event(e) => drop(lanes.insert((e.cpu, e.alert_class))),
+            Signal::Loss(l) => {
+                assert_eq!(l.stage, plimsoll_model::Stage::Sequence, "{l:?}");
+                assert!(l.from <= l.to, "{l:?}");
+                lost += l.count;
+            }
+            Signal::Stream(_) => {}
+        };
+        b.sensor
+            .poll(Duration::from_millis(50), &mut see)
+            .expect("poll");
+    }
+    child.wait().expect("it has ended");
+}
