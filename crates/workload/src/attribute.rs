@@ -10,7 +10,7 @@ use crate::scan::{FoundContainer, Scan};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
     Ancestor, BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap,
-    GapScope, ImageRef, Instance, Observation, ProcessKey, Stage,
+    GapScope, Instance, Observation, ProcessKey, Stage,
 };
 use std::collections::{HashMap, VecDeque};
 

@@ -77,9 +77,9 @@ pub(super) fn placed(
         }
         let before = i.checked_sub(1).map(|b| words[b]).unwrap_or_default();
         let is_value = !word.starts_with(b"-") && i > 0;
-        if is_value && option.is_match(before) && !is_none(before) {
-            found.push((i, 0));
-        } else if is_value && is_setting(words, i, option) {
+        let named =
+            || (option.is_match(before) && !is_none(before)) || is_setting(words, i, option);
+        if is_value && named() {
             found.push((i, 0));
         } else if before.starts_with(b"-pass") && word.starts_with(b"pass:") {
             found.push((i, 5)); // openssl -passin pass:…
