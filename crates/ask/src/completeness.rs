@@ -5,6 +5,7 @@
 
 use crate::coverage::{Life, Stretch, Watch, length, stretches};
 use crate::records::{Body, Filter, RecordsError};
+use crate::removed::Removed;
 use crate::say::{Sentences, count};
 use crate::subject::between;
 use crate::{About, AskError};
@@ -42,6 +43,8 @@ impl Interval {
 pub(crate) struct Tally {
     pub(crate) read: u64,
     pub(crate) pruned: u64,
+    /// Those by the deletion that took their content.
+    pub(crate) removed: Removed,
     pub(crate) damaged: u64,
     pub(crate) uncertainty_ns: u64,
     pub(crate) limits: Vec<String>,
@@ -61,7 +64,12 @@ impl About<'_> {
             tally.read += 1;
             match seen.body {
                 Body::Record(record) => each(seen.id, seen.wall, record),
-                Body::Pruned => tally.pruned += 1,
+                Body::Pruned => {
+                    tally.pruned += 1;
+                    tally
+                        .removed
+                        .note(self.removals, seen.id.leaf, filter.kinds);
+                }
                 Body::Damaged => tally.damaged += 1,
             }
         })

@@ -34,6 +34,7 @@ mod opinions;
 mod persistence;
 mod question;
 mod records;
+mod removed;
 mod response;
 mod say;
 mod scope;
@@ -53,6 +54,7 @@ use completeness::Interval;
 use directory::Directory;
 use plimsoll_api::{Answer, describe};
 use plimsoll_model::{EventKind, NodeId, WallNs};
+use removed::Removals;
 use say::Sentences;
 use subject::Case;
 
@@ -91,12 +93,14 @@ pub fn ask(
     ask: &Ask,
 ) -> Result<Answer, AskError> {
     let directory = Directory::read(records)?;
+    let removals = Removals::read(records)?;
     let case = subject::find(records, &directory, &ask.subject)?;
     let interval = interval(ask, &case, records.span());
     let about = About {
         records,
         baselines,
         directory: &directory,
+        removals: &removals,
         case: &case,
         interval,
     };
@@ -123,6 +127,7 @@ pub fn ask(
         Question::Q17 => access::access(&about, &mut sentences)?,
         Question::Q18 => response::response(&about, &mut sentences)?,
     }
+    removed::say(&removals, &mut sentences);
     let completeness = completeness::judge(&about, sentences.tally())?;
     Ok(sentences.answer(ask.question, &case, completeness))
 }
@@ -132,6 +137,7 @@ struct About<'a> {
     records: &'a dyn Records,
     baselines: &'a dyn Baselines,
     directory: &'a Directory,
+    removals: &'a Removals,
     case: &'a Case,
     interval: Interval,
 }

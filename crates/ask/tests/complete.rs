@@ -134,3 +134,66 @@ fn before_the_first_start_and_behind_the_journal_nothing_is_known() {
         &["Whether an agent watched", "no start of an agent"]
     ));
 }
+
+/// A tombstone over these leaves, as the journal writes it.
+fn tombstone(world: &mut World, s: f64, class: u8, first: u64, end: u64) -> RecordId {
+    let removal = record::Removal {
+        class,
+        first,
+        end,
+        bytes: 4096,
+        reason: "age".into(),
+        actor: "retention".into(),
+        policy: "3: 30d".into(),
+    };
+    let payload = minicbor::to_vec(&removal).expect("memory");
+    let kind = RecordKind::Tombstone as u16;
+    world.put(at(s), None, Record::Unknown(kind, payload))
+}
+
+#[test]
+fn what_retention_deleted_is_told_with_its_tombstone_and_never_as_nothing() {
+    let (mut world, web) = watched();
+    let sh = process(20, 5.0, "/bin/sh", &["sh"], Entry::Init);
+    for s in [5.0, 6.0, 7.0] {
+        let leaf = world
+            .act(&web, s, &sh, file(event::FileOp::Read, "/etc/shadow", 0))
+            .leaf;
+        world.records[leaf as usize].2 = Body::Pruned;
+    }
+    let end = world.records.len() as u64;
+    let other = tombstone(&mut world, 90.0, 1, 0, end);
+    let ours = tombstone(&mut world, 91.0, 3, 0, end);
+    for question in [Question::Q2, Question::Q7, Question::Q9, Question::Q11] {
+        let a = covered(world.clone(), web.clone(), question);
+        let cited = format!("tombstone {ours}");
+        assert!(
+            says(
+                &a,
+                "observed",
+                &["3 records", "deleted by retention at", "30d", &cited]
+            ),
+            "{question}: {:#?}",
+            a.statements
+        );
+        assert!(
+            !a.statements
+                .iter()
+                .any(|s| s.text.contains(&other.to_string())),
+            "{question}"
+        );
+        assert_eq!(a.completeness.level, "partial", "{question}");
+    }
+}
+
+#[test]
+fn content_that_is_gone_without_a_tombstone_is_said_to_be() {
+    let (mut world, web) = watched();
+    let sh = process(20, 5.0, "/bin/sh", &["sh"], Entry::Init);
+    let leaf = world
+        .act(&web, 5.0, &sh, file(event::FileOp::Read, "/etc/shadow", 0))
+        .leaf;
+    world.records[leaf as usize].2 = Body::Pruned;
+    let a = covered(world, web, Question::Q2);
+    assert!(says(&a, "unknown", &["1 record", "no tombstone says"]));
+}

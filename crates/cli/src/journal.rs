@@ -331,3 +331,30 @@ impl Journal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_evidence::Tombstone;
+    use plimsoll_model::record::Removal;
+
+    #[test]
+    fn what_the_journal_writes_of_a_removal_is_what_answers_read() {
+        let written = Tombstone {
+            class: 3,
+            first: 65_536,
+            end: 131_072,
+            bytes: 99,
+            root: Some([7; 32]),
+            reason: "age".into(),
+            actor: "retention".into(),
+            policy: "30d".into(),
+        };
+        let read = Removal::decode(&written.encode()).expect("it decodes");
+        assert_eq!(
+            (read.class, read.first, read.end, read.bytes),
+            (3, 65_536, 131_072, 99)
+        );
+        let words = [read.reason, read.actor, read.policy];
+        assert_eq!(words, ["age", "retention", "30d"]);
+    }
+}

@@ -148,6 +148,41 @@ pub struct Decision {
     pub method: String,
 }
 
+/// What a retention tombstone says (kind [`RecordKind::Tombstone`], written by the `evidence` crate; the
+/// root of its subtree is left out here).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Removal {
+    /// Number of the retention class whose contents went.
+    #[n(0)]
+    pub class: u8,
+    /// First leaf of the stretch.
+    #[n(1)]
+    pub first: u64,
+    /// One past its last.
+    #[n(2)]
+    pub end: u64,
+    /// Bytes that were deleted.
+    #[n(3)]
+    pub bytes: u64,
+    /// `age`, `size`.
+    #[n(5)]
+    pub reason: String,
+    /// Who removed it: `retention`, or a person.
+    #[n(6)]
+    pub actor: String,
+    /// The rule in force.
+    #[n(7)]
+    pub policy: String,
+}
+
+impl Removal {
+    /// Reads a tombstone's payload; `None`: it is none.
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        minicbor::decode(payload).ok()
+    }
+}
+
 /// A checkpoint lies where this machine's root cannot change it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

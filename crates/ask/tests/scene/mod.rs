@@ -24,6 +24,7 @@ pub fn at(s: f64) -> Stamp {
 }
 
 /// Records in memory.
+#[derive(Clone)]
 pub struct World {
     origin: NodeId,
     pub records: Vec<(Stamp, Option<Instance>, Body)>,
