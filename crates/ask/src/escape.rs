@@ -1,6 +1,7 @@
 //! Q9: whether namespaces, mounts, host files or the node were reached.
 
 use crate::collected::{Collected, failed, place};
+use crate::mounts::{Door, door, on_node, told};
 use crate::network::counted;
 use crate::opinions::tell;
 use crate::say::Sentences;
@@ -21,7 +22,9 @@ enum Step {
     RuntimeSocket,
     HostControl,
     ByHandle,
+    NodeFileChanged,
     Foreign,
+    NodeFileRead,
     Namespace,
     Mount,
     Capability,
@@ -38,6 +41,8 @@ impl Step {
             Step::RuntimeSocket => "The container runtime's socket was used",
             Step::HostControl => "A file that controls the node was opened or changed",
             Step::ByHandle => "Files were opened by handle, past the container's root",
+            Step::NodeFileChanged => "Files of the node were changed through a mount",
+            Step::NodeFileRead => "Files of the node were read through a mount",
             Step::Foreign => "A file was used through another mount namespace",
             Step::Namespace => "Namespaces were changed",
             Step::Mount => "Mounts were changed",
@@ -49,12 +54,13 @@ impl Step {
     }
 
     /// After these the node itself has to be suspected.
-    const NODE: [Step; 5] = [
+    const NODE: [Step; 6] = [
         Step::KernelCode,
         Step::LeftCgroup,
         Step::RuntimeSocket,
         Step::HostControl,
         Step::ByHandle,
+        Step::NodeFileChanged,
     ];
 }
 
@@ -155,7 +161,11 @@ fn ease(about: &About<'_>, caps: Option<&(u64, RecordId)>, say: &mut Sentences) 
                 &known.evidence,
             );
         }
-        let doors = doors(c);
+        mounted(c, &known.evidence, say);
+        let doors = match c.mount_points {
+            Some(_) => Vec::new(),
+            None => doors(c),
+        };
         if !doors.is_empty() {
             say.observed(
                 format!(
@@ -181,7 +191,46 @@ fn ease(about: &About<'_>, caps: Option<&(u64, RecordId)>, say: &mut Sentences) 
     }
 }
 
-/// Mounts that lead out.
+/// What of the node is mounted in it, as its runtime was told.
+fn mounted(c: &Container, evidence: &[RecordId], say: &mut Sentences) {
+    let Some(points) = &c.mount_points else {
+        return;
+    };
+    let of = |wanted: Door| -> Vec<String> {
+        let ours = points.iter().filter(|m| door(m) == Some(wanted));
+        ours.take(8).map(told).collect()
+    };
+    let sentences = [
+        (
+            Door::Socket,
+            "Mounted in it was the socket of a container runtime, with which whoever may write to it is root on the node",
+        ),
+        (
+            Door::Node,
+            "Mounted in it were files that the node itself obeys or keeps its secrets in",
+        ),
+        (
+            Door::Data,
+            "Mounted in it were directories of the node that others may share",
+        ),
+    ];
+    let mut any = false;
+    for (wanted, words) in sentences {
+        let mounts = of(wanted);
+        if !mounts.is_empty() {
+            any = true;
+            say.observed(format!("{words}: {}.", mounts.join(", ")), evidence);
+        }
+    }
+    if !any {
+        say.observed(
+            "Its runtime was told of no mount of the node's own files.",
+            evidence,
+        );
+    }
+}
+
+/// Mounts that lead out, by their place in the container: nobody told their sources.
 fn doors(c: &Container) -> Vec<String> {
     const WHOLE: [&str; 9] = [
         "/", "/host", "/hostfs", "/rootfs", "/proc", "/sys", "/dev", "/etc", "/root",
@@ -237,8 +286,8 @@ fn step(about: &About<'_>, o: &Observation) -> Option<(Step, String)> {
         EventKind::Credentials {
             old_caps, new_caps, ..
         } if new_caps & !old_caps & REACHING != 0 => (Step::Capability, words()),
-        EventKind::File(f) => return file(f, words()),
-        EventKind::Connect(c) | EventKind::Datagram(c) => return socket(c, words()),
+        EventKind::File(f) => return file(about, f, words()),
+        EventKind::Connect(c) | EventKind::Datagram(c) => return socket(about, c, words()),
         _ => return None,
     })
 }
@@ -251,15 +300,28 @@ fn below(path: &Text, own: Option<&Text>) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
-fn file(f: &FileEvent, words: String) -> Option<(Step, String)> {
+fn file(about: &About<'_>, f: &FileEvent, words: String) -> Option<(Step, String)> {
     let reading = matches!(f.op, FileOp::Read | FileOp::List);
-    let step = match sensitive(f.path.as_bytes()) {
+    let node = about
+        .container()
+        .and_then(|c| on_node(c, f.path.as_bytes()));
+    // judged as what it is on the node, where its files are mounted
+    let path = node.as_ref().map_or(&f.path, |(path, _, _)| path).clone();
+    let words = match &node {
+        Some((path, _, _)) => format!("{words} (on the node {})", describe::path(path)),
+        None => words,
+    };
+    let step = match sensitive(path.as_bytes()) {
         // reading a setting shows the node, changing it takes it; disks and memory do both
-        Some(Sensitive::HostControl) if reading && f.path.as_bytes().starts_with(b"/proc/sys") => {
+        Some(Sensitive::HostControl) if reading && path.as_bytes().starts_with(b"/proc/sys") => {
             Step::Setting
         }
         Some(Sensitive::HostControl) => Step::HostControl,
         Some(Sensitive::RuntimeSocket) if changes(f.op) || reading => Step::RuntimeSocket,
+        _ if matches!(node, Some((_, Door::Node, _))) => match changes(f.op) {
+            true => Step::NodeFileChanged,
+            false => Step::NodeFileRead,
+        },
         _ if f.origin == Origin::Foreign => Step::Foreign,
         _ => return None,
     };
@@ -270,11 +332,16 @@ fn file(f: &FileEvent, words: String) -> Option<(Step, String)> {
     }
 }
 
-fn socket(c: &Connection, words: String) -> Option<(Step, String)> {
+fn socket(about: &About<'_>, c: &Connection, words: String) -> Option<(Step, String)> {
     let SockAddr::Unix(path) = &c.peer else {
         return None;
     };
-    if sensitive(path.as_bytes()) != Some(Sensitive::RuntimeSocket) {
+    // a socket keeps its meaning wherever it is mounted, and whatever it is called there
+    let mounted = about.container().and_then(|c| on_node(c, path.as_bytes()));
+    let is_mounted = mounted.is_some_and(|(path, door, _)| {
+        door == Door::Socket || sensitive(path.as_bytes()) == Some(Sensitive::RuntimeSocket)
+    });
+    if !is_mounted && sensitive(path.as_bytes()) != Some(Sensitive::RuntimeSocket) {
         return None;
     }
     match failed(c.result) {

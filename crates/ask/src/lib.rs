@@ -29,6 +29,7 @@ mod identity;
 mod image;
 mod lateral;
 pub mod minutes;
+mod mounts;
 mod network;
 mod opinions;
 mod persistence;

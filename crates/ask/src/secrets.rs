@@ -1,6 +1,7 @@
 //! Q11: which secrets the container could read, and which it did read.
 
 use crate::collected::{Collected, failed};
+use crate::mounts::{Door, on_node, secret_object, told};
 use crate::network::counted;
 use crate::opinions::tell;
 use crate::say::{Sentences, count};
@@ -91,6 +92,25 @@ fn is_secret(path: &[u8]) -> bool {
     )
 }
 
+/// Whether a path of the node is, holds or lies above a place of secrets.
+fn holds(source: &str) -> bool {
+    const PLACES: [&str; 8] = [
+        "/etc/shadow",
+        "/etc/kubernetes/admin.conf",
+        "/root/.ssh/id_rsa",
+        "/root/.aws/credentials",
+        "/home/x/.ssh/id_rsa",
+        "/proc/1/environ",
+        "/var/lib/kubelet/pki/kubelet-client-current.pem",
+        "/run/secrets/x",
+    ];
+    let dir = source.trim_end_matches('/');
+    let below = format!("{dir}/");
+    is_secret(source.as_bytes())
+        || is_secret(format!("{below}x").as_bytes())
+        || PLACES.iter().any(|p| p.starts_with(&below))
+}
+
 /// Mounts that hold secrets by their place.
 fn could(about: &About<'_>, say: &mut Sentences) {
     let known = about
@@ -104,6 +124,40 @@ fn could(about: &About<'_>, say: &mut Sentences) {
         );
         return;
     };
+    let points = known.container.mount_points.as_deref().unwrap_or_default();
+    let objects: Vec<String> = points
+        .iter()
+        .filter_map(|m| Some((secret_object(m)?, m)))
+        .take(12)
+        .map(|(name, m)| {
+            format!(
+                "{} at {}",
+                describe::words(name),
+                describe::words(&m.destination)
+            )
+        })
+        .collect();
+    if !objects.is_empty() {
+        say.observed(
+            format!("It was given these secret objects: {}.", objects.join(", ")),
+            &known.evidence,
+        );
+    }
+    let of_node: Vec<String> = points
+        .iter()
+        .filter(|m| crate::mounts::door(m) == Some(Door::Node) && holds(&m.source))
+        .take(8)
+        .map(told)
+        .collect();
+    if !of_node.is_empty() {
+        say.observed(
+            format!(
+                "It could read what the node keeps secret, through {}.",
+                of_node.join(", ")
+            ),
+            &known.evidence,
+        );
+    }
     let mounts = &known.container.mounts;
     let holds_secrets = |m: &&String| {
         let below = format!("{}/x", m.trim_end_matches('/'));
@@ -146,13 +200,27 @@ fn reached(about: &About<'_>, o: &Observation) -> Vec<(Reach, String)> {
     }
     match &o.event.kind {
         EventKind::File(f) => {
-            let reach = match sensitive(f.path.as_bytes()) {
+            let node = about
+                .container()
+                .and_then(|c| on_node(c, f.path.as_bytes()));
+            // what it is on the node says more than where it is mounted
+            let of_node = node
+                .as_ref()
+                .and_then(|(path, _, _)| sensitive(path.as_bytes()));
+            let reach = match of_node.or_else(|| sensitive(f.path.as_bytes())) {
                 Some(Sensitive::Credential) => Reach::Credential,
                 Some(Sensitive::OwnSecret) => Reach::OwnSecret,
                 Some(Sensitive::ProcessMemory) => Reach::ProcessMemory,
                 _ => return found,
             };
-            let path = describe::path(&f.path);
+            let path = match &node {
+                Some((node, _, _)) => format!(
+                    "{} (on the node {})",
+                    describe::path(&f.path),
+                    describe::path(node)
+                ),
+                None => describe::path(&f.path),
+            };
             found.push(match f.op {
                 _ if f.op == FileOp::Failed || failed(f.result) => {
                     (Reach::Tried, about.action(&o.event.kind))

@@ -292,3 +292,130 @@ fn a_gap_stands_beside_each_answer() {
         assert_eq!(a.completeness.lost_at_least, 3, "{question}");
     }
 }
+
+/// A container with the node's files and its runtime's socket mounted under other names.
+fn mounted(world: &mut World) -> Container {
+    world.agent("start", -100.0);
+    let mut tool = container("tool", 'c', 0.0, '6');
+    let mount = |source: &str, destination: &str, writable| MountPoint {
+        source: source.into(),
+        destination: destination.into(),
+        writable,
+        propagation: "rprivate".into(),
+        ..MountPoint::default()
+    };
+    let pod = "/var/lib/kubelet/pods/1-2/volumes/kubernetes.io~secret/db-password";
+    tool.mount_points = Some(vec![
+        mount("/", "/mnt/n", true),
+        mount("/run/containerd/containerd.sock", "/tmp/c", true),
+        mount("/srv/shop", "/data", false),
+        mount(pod, "/secret", false),
+        mount("cache", "/cache", true),
+    ]);
+    world.container(&tool, 0.0);
+    tool
+}
+
+#[test]
+fn what_is_done_through_a_mount_is_told_as_what_it_is_on_the_node() {
+    let mut world = World::new();
+    let tool = mounted(&mut world);
+    let sh = process(20, 5.0, "/bin/sh", &["sh"], Entry::Init);
+    world.act(
+        &tool,
+        6.0,
+        &sh,
+        file(FileOp::Write, "/mnt/n/etc/cron.d/x", 0),
+    );
+    world.act(
+        &tool,
+        7.0,
+        &sh,
+        file(FileOp::Read, "/mnt/n/root/.aws/credentials", 0),
+    );
+    world.act(&tool, 8.0, &sh, file(FileOp::Read, "/data/a", 0));
+    let socket = Connection {
+        proto: Proto::Unix,
+        peer: SockAddr::Unix("/tmp/c".into()),
+        local: None,
+        result: 0,
+    };
+    world.act(&tool, 9.0, &sh, EventKind::Connect(socket));
+    let a = one(&world, Question::Q9, "tool");
+    assert!(says(
+        &a,
+        "observed",
+        &[
+            "Files of the node were changed",
+            "on the node /etc/cron.d/x"
+        ]
+    ));
+    assert!(says(
+        &a,
+        "observed",
+        &["runtime's socket was used", "/tmp/c"]
+    ));
+    assert!(says(
+        &a,
+        "observed",
+        &[
+            "socket of a container runtime",
+            "/run/containerd/containerd.sock at /tmp/c"
+        ]
+    ));
+    assert!(says(
+        &a,
+        "observed",
+        &["the node itself obeys", "/ at /mnt/n (writable)"]
+    ));
+    assert!(says(
+        &a,
+        "observed",
+        &["others may share", "/srv/shop at /data (read-only)"]
+    ));
+    assert!(says(&a, "inferred", &["node has to be taken as reached"]));
+    let all = |a: &plimsoll_api::Answer| {
+        a.statements
+            .iter()
+            .map(|s| s.text.clone())
+            .collect::<String>()
+    };
+    assert!(!all(&a).contains("/data/a"), "data is no step: {}", all(&a));
+    let a = one(&world, Question::Q11, "tool");
+    assert!(says(
+        &a,
+        "observed",
+        &["Credentials read", "on the node /root/.aws/credentials"]
+    ));
+    assert!(says(
+        &a,
+        "observed",
+        &["secret objects", "db-password at /secret"]
+    ));
+    assert!(says(&a, "observed", &["node keeps secret", "/ at /mnt/n"]));
+}
+
+#[test]
+fn volumes_of_its_own_are_no_way_out() {
+    let mut world = World::new();
+    let mut tool = mounted(&mut world);
+    tool.mount_points
+        .as_mut()
+        .unwrap()
+        .retain(|m| m.source == "cache");
+    world.container(&tool, 1.0);
+    let sh = process(20, 5.0, "/bin/sh", &["sh"], Entry::Init);
+    world.act(
+        &tool,
+        6.0,
+        &sh,
+        file(FileOp::Write, "/cache/etc/cron.d/x", 0),
+    );
+    let a = one(&world, Question::Q9, "tool");
+    assert!(says(
+        &a,
+        "observed",
+        &["told of no mount of the node's own files"]
+    ));
+    assert!(!says(&a, "inferred", &["node has to be taken as reached"]));
+}
