@@ -13,8 +13,8 @@ const PROCESSES_SHOWN: usize = 30;
 const ACTS_SHOWN: usize = 12;
 /// Behaviours that one answer keeps apart; beyond, they are only counted.
 const KEPT: usize = 50_000;
-/// A recording is written this long after what it holds at most.
-const LATE_NS: u64 = 10_000_000_000;
+/// A recording is written this long after what it holds at most, nanoseconds.
+pub const LATE_NS: u64 = 10_000_000_000;
 
 /// How often, when first, when last.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use crate::when::Moment;
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
-use plimsoll_ask::minutes::wall_of;
+use plimsoll_ask::minutes::{LATE_NS, wall_of};
 use plimsoll_ask::{Body, Records as _};
 use plimsoll_model::{Alert, AlertId, Instance, Observation, Record, RecordId, RecordKind, WallNs};
 use std::collections::BTreeMap;
@@ -20,8 +20,6 @@ use std::ops::ControlFlow;
 
 /// Events held at most to put them in order.
 const FULL_MAX: usize = 200_000;
-/// A recording is written this long after what it holds at most.
-const LATE_NS: u64 = 10_000_000_000;
 /// Rows held back to line up columns; beyond it the next table begins.
 const ROWS: usize = 500;
 
