@@ -614,8 +614,34 @@ impl<'a> Compiler<'a> {
         if let Side::Values(values) = &side {
             self.check_values(check, operand, values)?;
         }
-        self.leaf(operand, check.op, check.quantifier, side)
-            .map_err(|message| Wrong::new(check.right_at, message))
+        let asks_whether_missing = self.asks_whether_missing(operand, check, &side);
+        let placed = |message: String| Wrong::new(check.right_at, message);
+        let node = self
+            .leaf(operand, check.op, check.quantifier, side)
+            .map_err(placed)?;
+        if !asks_whether_missing {
+            return Ok(node);
+        }
+        let exists = self
+            .leaf(operand, Op::Exists, None, Side::Nothing)
+            .map_err(placed)?;
+        let missing = self.graph.add_node(Node::Not(exists));
+        Ok(self.graph.add_node(Node::Or([node, missing].into())))
+    }
+
+    /// Rules name a mount by its source and except the text `<NA>` where there is none. Taken by the
+    /// letter, `not container.mount.dest[/proc*] in ("<NA>")` would hold for every container.
+    fn asks_whether_missing(&self, operand: OperandId, check: &Check, side: &Side) -> bool {
+        let Operand::Field(field) = self.graph.operand(operand) else {
+            return false;
+        };
+        let Side::Values(values) = side else {
+            return false;
+        };
+        field.field.name().starts_with("container.mount.")
+            && matches!(check.op, Op::Eq | Op::In)
+            && check.quantifier.is_none()
+            && values.iter().any(|v| v == b"<NA>")
     }
 
     fn leaf(
@@ -796,7 +822,8 @@ impl<'a> Compiler<'a> {
             f.field.name().starts_with("ka.") || f.field.name().starts_with("jevt.")
         }) && (matches!(check.op, Op::Eq | Op::Ne) || check.op.takes_list());
         for value in values {
-            if value.contains(&0) {
+            let bytes = self.graph.typed(operand).ty == FieldType::Bytes;
+            if value.contains(&0) && !bytes {
                 return Err(Wrong::new(check.right_at, "a value contains a NUL byte"));
             }
             let Ok(text) = std::str::from_utf8(value) else {
@@ -821,8 +848,12 @@ impl<'a> Compiler<'a> {
                     .push((check.right_at, Code::CompileConditionWarning, message));
             }
             if text.len() < 200 && text.contains('.') && looks_like_operand(text) {
+                let meant = match text.contains('(') {
+                    true => text.replace(' ', ""),
+                    false => format!("val({})", text.trim()),
+                };
                 let message =
-                    format!("'{text}' is compared as a text; to compare fields, use val({text})");
+                    format!("'{text}' is compared as a text; to compare fields, write {meant}");
                 self.warnings
                     .push((check.right_at, Code::CompileConditionWarning, message));
             }
@@ -1079,12 +1110,25 @@ fn lower_operand(
             at,
         } => {
             let wrong = |message: String| Wrong::new(*at, message);
-            let Some(by) = Transformer::from_name(name) else {
-                return Err(wrong(format!("the transformer {name}() is not supported")));
+            let by = match (Transformer::from_name(name), arg.as_deref()) {
+                (None, _) => {
+                    return Err(wrong(format!("the transformer {name}() is not supported")));
+                }
+                (Some(by), None) => by,
+                (Some(Transformer::Getopt { .. }), Some(letter)) => match letter.as_bytes() {
+                    [letter] => Transformer::Getopt {
+                        letter: Some(*letter),
+                    },
+                    _ => {
+                        return Err(wrong(format!(
+                            "getopt() takes one letter in brackets, not '{letter}'"
+                        )));
+                    }
+                },
+                (Some(_), Some(_)) => {
+                    return Err(wrong(format!("{name}() takes nothing in brackets")));
+                }
             };
-            if arg.is_some() {
-                return Err(wrong(format!("{name}() takes nothing in brackets")));
-            }
             let args = args
                 .iter()
                 .map(|a| lower_operand(graph, a, source))
@@ -1140,6 +1184,22 @@ fn transformed(graph: &Graph, by: Transformer, args: &[OperandId]) -> Result<Typ
             Ok(text)
         }
         (Transformer::Concat, _) => Err("concat() takes two texts or more".into()),
+        (Transformer::Getopt { letter }, [words, letters]) => {
+            let texts = typed.iter().all(|t| t.ty == FieldType::Text);
+            if !texts || words.shape != Shape::List || letters.shape == Shape::List {
+                return Err("getopt() takes a list of words and a text of letters".into());
+            }
+            Ok(Typed {
+                shape: match letter {
+                    Some(_) => Shape::One,
+                    None => Shape::List,
+                },
+                ..text
+            })
+        }
+        (Transformer::Getopt { .. }, _) => {
+            Err("getopt() takes a list of words and a text of letters".into())
+        }
         (Transformer::Len, [one]) => {
             let measurable =
                 one.shape == Shape::List || matches!(one.ty, FieldType::Text | FieldType::Bytes);
@@ -1182,6 +1242,7 @@ fn is_simple_regex(pattern: &str) -> bool {
 }
 
 fn looks_like_operand(text: &str) -> bool {
+    let text = text.trim();
     match syntax::parse_operand_prefix(text) {
         Ok((syntax::Operand::Field { name, arg, .. }, len)) => {
             len == text.len() && FieldRef::resolve(&name, arg.as_deref()).is_ok()

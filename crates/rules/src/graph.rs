@@ -51,6 +51,10 @@ pub(crate) enum Transformer {
     Len,
     Join,
     Concat,
+    /// Short options and their values; or the value of the last of one letter.
+    Getopt {
+        letter: Option<u8>,
+    },
 }
 
 impl Transformer {
@@ -63,6 +67,7 @@ impl Transformer {
             "len" => Self::Len,
             "join" => Self::Join,
             "concat" => Self::Concat,
+            "getopt" => Self::Getopt { letter: None },
             _ => return None,
         })
     }
@@ -76,6 +81,7 @@ impl Transformer {
             Self::Len => "len",
             Self::Join => "join",
             Self::Concat => "concat",
+            Self::Getopt { .. } => "getopt",
         }
     }
 }
@@ -395,7 +401,15 @@ impl Graph {
             Operand::Field(field) => field.to_string(),
             Operand::Text(text) => quote(text),
             Operand::List(items) => format!("({})", list(items)),
-            Operand::Transform { by, args } => format!("{}({})", by.as_str(), list(args)),
+            Operand::Transform { by, args } => {
+                let made = format!("{}({})", by.as_str(), list(args));
+                match by {
+                    Transformer::Getopt { letter: Some(l) } => {
+                        format!("{made}[{}]", char::from(*l).escape_default())
+                    }
+                    _ => made,
+                }
+            }
         }
     }
 

@@ -547,16 +547,25 @@ enum Made {
     List,
 }
 
+impl Slot {
+    /// Adds an item to a list.
+    fn push(&mut self, item: &[u8]) {
+        self.text.extend_from_slice(item);
+        self.ends.push(self.text.len());
+    }
+}
+
 impl ValueList for Slot {
     fn len(&self) -> usize {
         self.ends.len()
     }
 
     fn get(&self, index: usize) -> Value<'_> {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        self.ends
-            .get(index)
-            .map_or(Value::Absent, |end| Value::Text(&self.text[start..*end]))
+        let Some(end) = self.ends.get(index) else {
+            return Value::Absent;
+        };
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Value::Text(&self.text[start..*end])
     }
 }
 
@@ -625,6 +634,9 @@ impl Slots {
                 gather(&mut slot, args.iter().map(|a| value(*a)), b"", false)
             }
             Some(Transformer::Join) => join(&mut slot, value(args[0]), value(args[1])),
+            Some(Transformer::Getopt { letter }) => {
+                getopt(&mut slot, letter, value(args[0]), value(args[1]))
+            }
             Some(by) => transform(&mut slot, by, value(args[0])),
         };
         self.slots[index] = slot;
@@ -677,6 +689,74 @@ fn join(slot: &mut Slot, separator: Value<'_>, list: Value<'_>) -> Made {
     }
 }
 
+/// The short options among words, each followed by its value, as POSIX `getopt` finds them: up to
+/// `--` or the first word that is none; long options are passed over; a letter that is not among
+/// `letters` is `?`, a value that is missing is empty. With `letter`, the value of its last use only
+/// (of one that takes none, the letter itself).
+fn getopt(slot: &mut Slot, letter: Option<u8>, words: Value<'_>, letters: Value<'_>) -> Made {
+    let (words, letters) = match (words, letters) {
+        (Value::Unknown, _) | (_, Value::Unknown) => return Made::Unknown,
+        (Value::List(words), Value::Text(letters)) => (words, letters),
+        _ => return Made::Absent,
+    };
+    let takes_value = |option: u8| -> Option<bool> {
+        let at = letters
+            .iter()
+            .position(|l| *l == option && option != b':')?;
+        Some(letters.get(at + 1) == Some(&b':'))
+    };
+    let word = |at: usize| match words.get(at) {
+        Value::Text(text) => Some(text),
+        _ => None,
+    };
+    let mut found = false;
+    let mut tell = |option: u8, parts: &[&[u8]]| match letter {
+        None => parts.iter().for_each(|p| slot.push(p)),
+        Some(wanted) if wanted == option => {
+            found = true;
+            slot.text.clear();
+            slot.text.extend_from_slice(parts[parts.len() - 1]);
+        }
+        Some(_) => {}
+    };
+    let mut at = 0;
+    while let Some(text) = word(at) {
+        at += 1;
+        if text.len() > 2 && text.starts_with(b"--") {
+            continue;
+        }
+        if text.len() < 2 || text[0] != b'-' || text == b"--" {
+            break;
+        }
+        for (i, option) in text.iter().enumerate().skip(1) {
+            match takes_value(*option) {
+                None if letter.is_none() => tell(*option, &[b"?"]),
+                None => {}
+                Some(false) => tell(*option, &[&text[i..=i]]),
+                Some(true) => {
+                    let rest = &text[i + 1..];
+                    let value = if rest.is_empty() {
+                        at += 1;
+                        word(at - 1)
+                    } else {
+                        Some(rest)
+                    };
+                    match value {
+                        Some(value) => tell(*option, &[&text[i..=i], value]),
+                        None => tell(*option, &[b""]),
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    match letter {
+        None => Made::List,
+        Some(_) if found => Made::Text,
+        Some(_) => Made::Absent,
+    }
+}
+
 fn transform(slot: &mut Slot, by: Transformer, value: Value<'_>) -> Made {
     match (by, value) {
         (_, Value::Unknown) => Made::Unknown,
@@ -711,7 +791,9 @@ fn transform_text(out: &mut Vec<u8>, by: Transformer, text: &[u8]) -> bool {
             out.extend_from_slice(&text[start..]);
         }
         Transformer::B64 => return decode_base64(out, text),
-        Transformer::Len | Transformer::Join | Transformer::Concat => return false,
+        Transformer::Len | Transformer::Join | Transformer::Concat | Transformer::Getopt { .. } => {
+            return false;
+        }
     }
     true
 }

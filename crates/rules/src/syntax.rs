@@ -886,14 +886,14 @@ impl<'t> Parser<'t> {
                     let hex = self.rest().get(at..at + 2);
                     at += 2;
                     match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-                        Some(0) => return Err(self.error("a NUL byte in a string")),
                         Some(byte) => byte,
                         None => return Err(self.error("expected two hex digits behind '\\x'")),
                     }
                 }
                 // A backslash before a blank is a backslash, and the blank is lost: as in Falco.
                 b' ' | b'\\' => b'\\',
-                b'/' | b'"' | b'\'' => escaped,
+                b'/' => escaped,
+                quote @ (b'"' | b'\'') if quote == delimiter => quote,
                 other => {
                     let other = char::from(other);
                     return Err(self.error(format!("unknown escape '\\{other}' in a string")));

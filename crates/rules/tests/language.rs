@@ -158,6 +158,62 @@ fn transformers_and_other_fields() {
 }
 
 #[test]
+fn short_options_are_found_as_a_program_would_find_them() {
+    let holds = |condition: &str| matches(condition, &exec("nc"));
+    let nc = r#"getopt(("-lp", "4444", "-e/bin/sh", "--", "-k"), "lkp:e:")"#;
+    assert!(holds(&format!(
+        r#"{nc} in ("l", "p", "4444", "e", "/bin/sh")"#
+    )));
+    assert!(!holds(&format!(r#"{nc} intersects ("k")"#)));
+    assert!(holds(&format!("len({nc}) = 5")));
+    assert!(holds(&format!("{nc}[e] = /bin/sh")));
+    assert!(holds(&format!("{nc}[l] = l")));
+    assert!(!holds(&format!("{nc}[k] exists")));
+    // the last of several, an empty value where there is none, letters that are not known
+    assert!(holds(r#"getopt(("-u", "a", "-u", "b"), "u:")[u] = b"#));
+    assert!(holds(r#"getopt(("-v", "-u"), "vu:")[u] = """#));
+    assert!(holds(
+        r#"getopt(("-x", "--long", "-v"), "v") in ("?", "v")"#
+    ));
+    // a word that is no option ends them
+    assert!(holds(r#"len(getopt(("host", "-v"), "v")) = 0"#));
+    let words = exec("nc")
+        .with("proc.args[0]", "-e")
+        .with("proc.args[1]", "/bin/bash");
+    let of_fields = r#"getopt((proc.args[0], proc.args[1]), "e:")[e] endswith sh"#;
+    assert!(matches(of_fields, &words));
+    assert!(!matches(of_fields, &exec("nc")));
+    for refused in [
+        r#"getopt("-v", "v") intersects (v)"#,
+        r#"getopt(("-v"), ("v")) intersects (v)"#,
+        r#"getopt(("-v")) intersects (v)"#,
+        r#"getopt(("-v"), "v")[vv] = v"#,
+        r#"tolower(proc.name)[v] = v"#,
+    ] {
+        let text = rule_of(refused);
+        let (report, _) = load_texts(&[&text]);
+        assert!(!report.successful(), "{refused}");
+    }
+}
+
+#[test]
+fn a_quote_is_escaped_in_its_own_kind_of_quotes_only() {
+    assert!(matches(r#"proc.name = "a\"b""#, &exec("a\"b")));
+    assert!(matches(r#"proc.name = "a'b""#, &exec("a'b")));
+    for refused in [r#"proc.name = "a\'b""#, r#"proc.name = 'a\"b'"#] {
+        let (report, _) = load_texts(&[&rule_of(refused)]);
+        assert!(!report.successful(), "{refused}");
+    }
+}
+
+#[test]
+fn a_nul_byte_can_stand_in_bytes_only() {
+    let loads = |condition: &str| load_texts(&[&rule_of(condition)]).0.successful();
+    assert!(loads(r#"evt.type = read and evt.buffer = "a\x00b""#));
+    assert!(!loads(r#"evt.type = read and proc.name = "a\x00b""#));
+}
+
+#[test]
 fn arguments_of_events_and_mounts() {
     let event = Event::new("openat")
         .with("evt.arg[flags]", "O_WRONLY|O_CREAT")
@@ -169,6 +225,19 @@ fn arguments_of_events_and_mounts() {
     assert!(matches("proc.env[PATH] = /bin", &event));
     assert!(matches("container.mount.dest[/proc*] in (/proc)", &event));
     assert!(matches("evt.type.is.openat = 1 and evt.dir = <", &event));
+}
+
+#[test]
+fn a_mount_that_is_not_there_is_what_rules_call_na() {
+    let condition = "evt.type = execve and not container.mount.dest[/proc*] in (\"<NA>\", \"N/A\")";
+    let plain = exec("sh");
+    let mounted = exec("sh").with("container.mount.dest[/proc*]", "/host/proc");
+    assert!(!matches(condition, &plain));
+    assert!(matches(condition, &mounted));
+    assert!(matches("container.mount.dest[/proc*] = \"<NA>\"", &plain));
+    assert!(!matches("container.mount.dest[/proc*] != \"<NA>\"", &plain));
+    // other fields: a missing value equals nothing, as everywhere
+    assert!(!matches("proc.pname = \"<NA>\"", &plain));
 }
 
 // Loading
