@@ -110,7 +110,7 @@ fn fired(agent: &Agent) -> BTreeMap<String, BTreeSet<String>> {
 
 /// Alerts of rules with the name of their container. By its id: on a busy machine an alert may be
 /// told before the name is known.
-fn by_container(agent: &Agent) -> Vec<(String, Value)> {
+pub(crate) fn by_container(agent: &Agent) -> Vec<(String, Value)> {
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for container in agent.plimsoll(&["containers", "--all"]).unwrap_or_default() {
         let text = |key: &str| container[key].as_str().map(str::to_owned);
@@ -133,7 +133,8 @@ fn of_rules(agent: &Agent) -> Vec<Value> {
     all.into_iter().filter(of_rule).collect()
 }
 
-fn over(agent: &Agent, names: &[String]) {
+/// What these containers did has come through once they have gone and nothing waits.
+pub(crate) fn over(agent: &Agent, names: &[String]) {
     agent.wait_until("the containers have gone", || {
         let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
         let gone = |name: &String| {
@@ -142,12 +143,15 @@ fn over(agent: &Agent, names: &[String]) {
         };
         names.iter().all(gone)
     });
+    // two looks in a row: between the kernel's rings and the queues there is a reader
+    let mut empty = 0;
     agent.wait_until("nothing is on its way", || {
         let status = agent.plimsoll(&["status"]).unwrap_or_default();
-        let waiting = |q: &str| status.iter().any(|s| s["queues"][q].as_u64() != Some(0));
-        !["inbox_bulk", "inbox_alert", "identity_waiting"]
-            .into_iter()
-            .any(waiting)
+        let drained = |q: &str| status.iter().all(|s| s["queues"][q].as_u64() == Some(0));
+        let queues = ["inbox_bulk", "inbox_alert", "identity_waiting"];
+        let all = !status.is_empty() && queues.into_iter().all(drained);
+        empty = if all { empty + 1 } else { 0 };
+        empty >= 2
     });
 }
 
