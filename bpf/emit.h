@@ -130,21 +130,52 @@ static __always_inline void lose(struct container *c, __u32 stage)
 		__sync_fetch_and_add(&c->lost[stage], 1);
 }
 
-/* Whether the container may still use the alert ring in this second (about 2^30 ns). */
+/*
+ * The last quarter of a ring is for containers that have sent little in this second: one that floods
+ * fills three quarters at most, and loses its own events, not its neighbours'.
+ */
+#define QUIET_EVENTS 256
+
+static __always_inline bool is_crowded(void *ring)
+{
+	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / 4 * 3;
+}
+
+/* A second is about 2^30 ns. */
+static __always_inline void begin_second(struct container *c, __u64 now)
+{
+	__u64 second = now >> 30;
+
+	if (c->quota_epoch == second)
+		return;
+	c->quota_epoch = second;
+	c->quota_used = 0;
+	c->bulk_used = 0;
+}
+
+/* Whether the container may still use the alert ring in this second. */
 static __always_inline bool within_quota(struct container *c, __u64 now)
 {
-	__u64 epoch = now >> 30;
-
 	if (!c)
 		return true;
-	if (c->quota_epoch != epoch) {
-		c->quota_epoch = epoch;
-		c->quota_used = 0;
-	}
-	if (c->quota_used >= alert_quota)
+	begin_second(c, now);
+	if (c->quota_used >= alert_quota || (c->quota_used >= QUIET_EVENTS && is_crowded(&alert_ring)))
 		return false;
 	c->quota_used++;
 	return true;
+}
+
+/* Whether one more of its events would take room that is kept for others. */
+static __always_inline bool floods(struct container *c, __u64 now)
+{
+	if (!c)
+		return false;
+	begin_second(c, now);
+	if (c->bulk_used < QUIET_EVENTS) {
+		c->bulk_used++;
+		return false;
+	}
+	return is_crowded(&bulk_ring);
 }
 
 /*
@@ -193,7 +224,7 @@ __noinline int submit(__u32 slot, int alert_class)
 	}
 	s->e.ring = 0;
 	s->e.seq = ++cpu->seq[0];
-	if (!bpf_ringbuf_output(&bulk_ring, s, len, wake)) {
+	if (!floods(c, s->e.boot_ns) && !bpf_ringbuf_output(&bulk_ring, s, len, wake)) {
 		cpu->emitted[0]++;
 		if (c)
 			__sync_fetch_and_add(&c->emitted[0], 1);

@@ -108,8 +108,10 @@ struct file {
 	unsigned int f_mode;
 	void *private_data;
 };
+struct pid_namespace;
 struct upid {
 	int nr;
+	struct pid_namespace *ns;
 };
 struct pid {
 	unsigned int level;
@@ -139,6 +141,8 @@ struct cred {
 	kgid_t gid;
 	kuid_t euid;
 	kgid_t egid;
+	kernel_cap_t cap_inheritable;
+	kernel_cap_t cap_permitted;
 	kernel_cap_t cap_effective;
 };
 struct kernfs_node {
@@ -171,10 +175,11 @@ struct tty_driver {
 struct signal_struct {
 	atomic_t live;
 	int group_exit_code;
+	struct pid *pids[4]; /* enum pid_type: process, thread group, process group, session */
 	struct tty_struct *tty;
 };
 struct mm_struct {
-	unsigned long arg_start, arg_end;
+	unsigned long arg_start, arg_end, env_start, env_end;
 };
 struct task_struct {
 	struct thread_info thread_info;
@@ -189,6 +194,8 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
 	const struct cred *cred;
+	struct pid *thread_pid;
+	kuid_t loginuid; /* with CONFIG_AUDIT */
 	struct fs_struct *fs;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;

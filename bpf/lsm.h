@@ -62,15 +62,23 @@ static __always_inline struct scratch *enter_hook(void)
 
 static __always_inline int opens(struct file *file)
 {
+	bool host = in_host_mntns();
+	struct scratch *s = NULL;
 	struct file_facts f;
-	struct scratch *s;
 
+	/* of what nearly every process of the host opens, nothing is read; the front is for the others */
+	if (host) {
+		s = enter_hook();
+		if (!s)
+			return 0;
+	}
 	read_facts(file, &f);
 	if ((f.mode & (FMODE_NOACCOUNT | FMODE_BACKING)) || (BPF_CORE_READ(file, f_flags) & F_EXEC))
 		return 0;
-	if (front_hit(&f, open_op(&f)))
+	if (!host && front_hit(&f, open_op(&f)))
 		return 0;
-	s = enter_hook();
+	if (!s)
+		s = enter_hook();
 	return s ? use_file(s, file, &f, WIRE_FILE, open_op(&f), BPF_CORE_READ(file, f_flags), s->slot) : 0;
 }
 

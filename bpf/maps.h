@@ -117,6 +117,14 @@ struct {
 	__type(value, __u32);
 } epochs SEC(".maps");
 
+/* not 0: rules ask for environments, and an exec carries its own */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} env_asked SEC(".maps");
+
 /* sequence numbers and losses of one CPU */
 struct cpu_state {
 	__u64 seq[2];
@@ -169,6 +177,7 @@ struct scratch {
 	__u32 verdict; /* of decide_path() */
 	__u32 index;
 	struct process actor;
+	struct exec_facts facts;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

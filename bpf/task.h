@@ -55,12 +55,30 @@ static __always_inline __u32 own_mntns(void)
 	return mntns_of((struct task_struct *)bpf_get_current_task());
 }
 
+/* In the mount namespace of the host: of no container, or of one that shares it. */
+static __always_inline bool in_host_mntns(void)
+{
+	return host_mntns && own_mntns() == host_mntns;
+}
+
 static __always_inline __u64 caps_of(const struct cred *cred)
 {
 	/* kernel commit f122a08b197d (6.3) made it one word; the bytes are the same */
 	__u64 caps = 0;
 	bpf_probe_read_kernel(&caps, sizeof(caps), &cred->cap_effective);
 	return caps;
+}
+
+/* A process by the number that the pid namespace of another one has for it; 0: none. */
+static __always_inline __u32 number_in_namespace_of(struct pid *own, struct pid *of)
+{
+	__u32 level = BPF_CORE_READ(own, level) & 31;
+	const void *at = (void *)(__u64)(bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid));
+	struct upid *mine = (void *)own + (__u64)at, *theirs = (void *)of + (__u64)at;
+
+	if (!of || BPF_CORE_READ(of, level) < level || BPF_CORE_READ(theirs, ns) != BPF_CORE_READ(mine, ns))
+		return 0;
+	return BPF_CORE_READ(theirs, nr);
 }
 
 static __always_inline struct task_struct *current_task(void)

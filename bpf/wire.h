@@ -10,15 +10,15 @@
 #ifndef PLIMSOLL_WIRE_H
 #define PLIMSOLL_WIRE_H
 
-#define WIRE_STRINGS 4
+#define WIRE_STRINGS 6
 #define WIRE_NUMS 8
 #define WIRE_DATA_MAX 16384 /* bytes of strings in one record */
 
 enum wire_kind {
-	WIRE_EXEC = 1, /* num: euid, egid, caps, tty, dev, ino, mode, argv bytes; str: exe, script, argv, cwd */
+	WIRE_EXEC = 1, /* num: euid, egid, caps, tty, dev, ino, mode, argv bytes; str: exe, script, argv, cwd, struct exec_facts, environment */
 	WIRE_EXIT = 2, /* num: wait status */
 	WIRE_FORK = 3, /* num: child tgid, child start */
-	WIRE_FILE = 4, /* num: op, flags, result; str: path, target, base, target base */
+	WIRE_FILE = 4, /* num: op, flags, result; str: path, target, base, target base, path as the caller wrote it */
 	WIRE_LIBRARY = 5, /* str: path */
 	WIRE_SOCKET = 6, /* num: family, type, protocol */
 	WIRE_CONNECT = 7, /* num: proto, family, result, lport, rport, -; str: local, remote */
@@ -183,6 +183,22 @@ struct wire_event {
 	struct l1_key dict; /* all zero: not in the dictionary */
 	__s64 num[WIRE_NUMS];
 	__u16 slen[WIRE_STRINGS];
+	__u32 pad2;
+};
+
+/*
+ * What else a program has when it starts: string 4 of WIRE_EXEC. Numbers of processes are those of
+ * the process's own pid namespace; 0: it is not in there.
+ */
+struct exec_facts {
+	__u64 permitted;
+	__u64 inheritable;
+	__u32 login_uid; /* all ones: nobody logged in, or no such thing in this kernel */
+	__u32 vpid;
+	__u32 vpgid;
+	__u32 vsid;
+	__u32 env_bytes; /* the whole environment */
+	__u32 env_asked; /* string 5 is it, up to its bound */
 };
 
 /* A watched container, by its root cgroup. */
@@ -198,7 +214,7 @@ struct container {
 	__u64 created_ns; /* boot clock */
 	__u64 quota_epoch;
 	__u32 quota_used;
-	__u32 pad;
+	__u32 bulk_used; /* in the same second */
 	__u64 emitted[2]; /* by ring */
 	__u64 lost[STAGES];
 	__u64 l1_hits;

@@ -15,9 +15,14 @@ fn texts(e: &Event) -> (usize, usize) {
         EventKind::Exec(x) => {
             let mut list = vec![&x.exe, &x.script, &x.cwd];
             list.extend(&x.argv);
+            list.extend(x.glance.iter().flat_map(|g| g.env.iter().flatten()));
             of(&list)
         }
-        EventKind::File(f) => of(&[&f.path, &f.target]),
+        EventKind::File(f) => {
+            let mut list = vec![&f.path, &f.target];
+            list.extend(&f.raw);
+            of(&list)
+        }
         EventKind::Library { path, .. } => of(&[path]),
         EventKind::Mount {
             source,

@@ -1,7 +1,9 @@
-//! A glance into `/proc` right after an exec, for rules that ask for what no hook tells.
+//! What a program had when it started: as its exec carries it, and what only `/proc` shows of it
+//! right after, for rules that ask.
 //!
-//! Promises: nothing is looked at unless a rule in force asks for it, and of an environment only
-//! the variables that are asked for; at most [`LOOKS_PER_S`] execs a second are looked at. Memory
+//! Promises: of an environment only the variables that a rule in force asks for are kept, and where
+//! none does the kernel does not copy any. `/proc` is looked at only for what the exec did not carry (the name
+//! of the user, and what is missing from a record) and a rule asks for; at most [`LOOKS_PER_S`] execs a second are looked at. Memory
 //! and files of the process, which it can make slow, are read on threads of their own, and the
 //! reader of the rings waits for them [`PATIENCE`] at most; at most [`SLOW_MAX`] of them may hang,
 //! and until one returns no more is asked of them. What was not seen stays unknown to rules.
@@ -73,12 +75,39 @@ impl Wanted {
         }
     }
 
+    fn keep(&self, told: &mut Glance) {
+        match &mut told.env {
+            Some(_) if self.env == EnvWanted::Nothing => told.env = None,
+            Some(env) => told.env_cut |= self.env.keep(env),
+            None => {}
+        }
+        told.env_cut &= told.env.is_some();
+    }
+
+    /// Whether execs must carry their environment.
+    pub fn asks_for_environments(&self) -> bool {
+        self.env != EnvWanted::Nothing
+    }
+
+    /// What is wanted beyond what the exec told.
+    fn beyond(&self, told: Option<&Glance>, euid: u32) -> Self {
+        let has_env = told.is_some_and(|g| g.env.is_some());
+        Self {
+            process: self.process && told.is_none(),
+            env: match has_env {
+                true => EnvWanted::Nothing,
+                false => self.env.clone(),
+            },
+            user: self.user && euid != 0,
+        }
+    }
+
     fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    fn slow_for(&self, uid: u32) -> bool {
-        self.env != EnvWanted::Nothing || (self.user && uid != 0)
+    fn is_slow(&self) -> bool {
+        self.env != EnvWanted::Nothing || self.user
     }
 }
 
@@ -145,30 +174,35 @@ impl Glances {
         }
     }
 
-    /// Adds to an exec what is wanted and still there to be seen.
+    /// Takes from what an exec told what nobody asks for, and adds what is wanted beyond it and still
+    /// there to be seen.
     pub fn look(&self, event: &mut Event) {
         let EventKind::Exec(exec) = &mut event.kind else {
             return;
         };
         let read = self.wanted.read();
         let wanted = read.unwrap_or_else(PoisonError::into_inner).clone();
-        if wanted.is_nothing() {
+        if let Some(told) = exec.glance.as_deref_mut() {
+            wanted.keep(told);
+        }
+        let beyond = wanted.beyond(exec.glance.as_deref(), exec.euid);
+        if beyond.is_nothing() {
             return;
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if !inner.may_look() {
             return self.count(2);
         }
-        let Some((place, mut glance)) = Place::look(&self.proc_root, event.process.key, exec)
-        else {
+        let Some((place, seen)) = Place::look(&self.proc_root, event.process.key, exec) else {
             return self.count(1);
         };
         self.count(0);
+        let mut glance = exec.glance.take().unwrap_or_else(|| Box::new(seen));
         glance.uid = exec.euid;
-        if wanted.slow_for(exec.euid) && !inner.ask(place, exec, &wanted, &mut glance) {
+        if beyond.is_slow() && !inner.ask(place, exec, beyond, &mut glance) {
             self.count(3);
         }
-        exec.glance = Some(Box::new(glance));
+        exec.glance = Some(glance);
     }
 
     fn count(&self, which: usize) {
@@ -187,7 +221,7 @@ impl Inner {
     }
 
     /// Asks a thread for what may be slow; `false`: it did not answer in time.
-    fn ask(&mut self, place: Place, exec: &Exec, wanted: &Arc<Wanted>, to: &mut Glance) -> bool {
+    fn ask(&mut self, place: Place, exec: &Exec, wanted: Wanted, to: &mut Glance) -> bool {
         if self.ready.is_none() {
             self.ready = self.returned().or_else(|| self.another());
         }
@@ -200,13 +234,12 @@ impl Inner {
             euid: exec.euid,
             ..Exec::default()
         };
-        let asked = slow.ask.send((place, exec, wanted.clone()));
+        let asked = slow.ask.send((place, exec, wanted));
         match asked.map(|()| slow.told.recv_timeout(PATIENCE)) {
             Ok(Ok(told)) => {
-                (to.env, to.env_cut) = match told.env {
-                    Some((env, cut)) => (Some(env), cut),
-                    None => (None, false),
-                };
+                if let Some((env, cut)) = told.env {
+                    (to.env, to.env_cut) = (Some(env), cut);
+                }
                 to.user = told.user;
                 self.ready = Some(slow);
                 true
@@ -240,7 +273,7 @@ struct Told {
     user: Text,
 }
 
-type Asked = (Place, Exec, Arc<Wanted>);
+type Asked = (Place, Exec, Wanted);
 
 /// A thread that reads what a process can make slow. It ends when nobody asks any more.
 #[derive(Debug)]
@@ -271,7 +304,7 @@ fn slowly(place: &Place, exec: &Exec, wanted: &Wanted) -> Told {
         EnvWanted::Nothing => None,
         _ => place.environment(exec, &wanted.env),
     };
-    let user = match wanted.user && exec.euid != 0 {
+    let user = match wanted.user {
         true => place.user(exec.euid).unwrap_or_default(),
         false => Text::default(),
     };

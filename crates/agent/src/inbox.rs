@@ -164,7 +164,9 @@ fn weight(event: &Event) -> usize {
                 + x.argv.iter().map(|a| a.len() + 24).sum::<usize>()
                 + x.glance.as_deref().map_or(0, glance_weight)
         }
-        EventKind::File(f) => f.path.len() + f.target.len(),
+        EventKind::File(f) => {
+            f.path.len() + f.target.len() + f.raw.as_ref().map_or(0, |raw| raw.len())
+        }
         EventKind::Library { path, .. } => path.len(),
         EventKind::Dns(d) => d.name.len() + d.addresses.len() * 17,
         EventKind::Mount {

@@ -68,6 +68,13 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// When the map is full or gone.
     fn set_watched_paths(&self, paths: &[WatchedPath]) -> Result<(), KernelError>;
+    /// Whether execs carry their environment from now on.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn ask_for_environments(&self, _asked: bool) -> Result<(), KernelError> {
+        Ok(())
+    }
     /// Every first-level entry becomes a miss.
     ///
     /// # Errors
@@ -175,6 +182,9 @@ impl Kernel for plimsoll_sensor::Control {
     }
     fn set_watched_paths(&self, paths: &[WatchedPath]) -> Result<(), KernelError> {
         Ok(plimsoll_sensor::Control::set_watched_paths(self, paths)?)
+    }
+    fn ask_for_environments(&self, asked: bool) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::ask_for_environments(self, asked)?)
     }
     fn bump_generation(&self) -> Result<(), KernelError> {
         Ok(plimsoll_sensor::Control::bump_generation(self)?)

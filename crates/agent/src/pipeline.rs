@@ -574,7 +574,13 @@ impl Pipeline {
         // what was judged by the set before goes first
         self.flush();
         self.parts.ledger.record_urgent(&record, at, None);
-        self.parts.glances.want(Wanted::by(&loaded));
+        let wanted = Wanted::by(&loaded);
+        let asked = self
+            .parts
+            .kernel
+            .ask_for_environments(wanted.asks_for_environments());
+        self.tried(asked);
+        self.parts.glances.want(wanted);
         self.rules.replace(loaded);
         self.watched.clear();
         if first {

@@ -30,6 +30,7 @@ pub(crate) fn event(cgroup_id: u64, kind: EventKind) -> Event {
 /// A read of a file of the image.
 pub(crate) fn file_read(path: &str) -> EventKind {
     EventKind::File(FileEvent {
+        raw: None,
         op: FileOp::Read,
         path: path.into(),
         target: "".into(),

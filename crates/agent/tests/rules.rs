@@ -271,6 +271,7 @@ fn one_act_is_judged_under_each_name_that_it_may_have() {
     let at = nginx_starts(&rig);
     let made = |flags| {
         EventKind::File(FileEvent {
+            raw: None,
             op: FileOp::Create,
             path: "/etc/x".into(),
             target: "".into(),
@@ -454,6 +455,42 @@ fn rules_see_environment_and_groups_of_a_process_that_still_runs_what_it_execute
         glances[2].env, None,
         "arguments differ: not its environment"
     );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_path_is_judged_as_it_was_written_too() {
+    const RULE: &str = r#"
+- rule: Traversal
+  desc: d
+  condition: evt.type = openat and fd.name = /etc/passwd and fd.nameraw contains "../"
+  output: raw=%fd.nameraw
+  priority: NOTICE
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), RULE);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    let written = |raw: Option<&str>| match read("/etc/passwd") {
+        EventKind::File(f) => EventKind::File(FileEvent {
+            raw: raw.map(Into::into),
+            ..f
+        }),
+        other => other,
+    };
+    for raw in [
+        None,
+        Some(""),
+        Some("/etc/./passwd"),
+        Some("../../etc/passwd"),
+    ] {
+        rig.deliver(event(at, 7, 11, 10, written(raw)));
+    }
+    rig.settle();
+    let records = records(&config);
+    let fired = of_rules(&records);
+    let outputs: Vec<String> = fired.iter().map(|a| a.output.to_string()).collect();
+    assert_eq!(outputs, ["raw=../../etc/passwd"]);
     rig.agent.stop("test");
 }
 

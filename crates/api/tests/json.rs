@@ -256,6 +256,7 @@ fn events_of_every_kind() {
         EventKind::Exit { code: 1, signal: 0 },
         EventKind::Fork { child: key },
         EventKind::File(FileEvent {
+            raw: None,
             op: FileOp::Rename,
             path: "/tmp/a\n".into(),
             target: "/tmp/b".into(),

@@ -43,6 +43,7 @@ fn opened(c: &Container, second: u64, path: &str) -> Observation {
             process: ProcessInfo::default(),
             actor: Actor(1),
             ..Event::new(EventKind::File(FileEvent {
+                raw: None,
                 op: FileOp::Read,
                 path: path.into(),
                 target: Text::default(),

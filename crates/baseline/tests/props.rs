@@ -116,6 +116,7 @@ fn kind() -> impl Strategy<Value = EventKind> {
     let file = (op(), bytes(), bytes(), origin(), any::<u32>(), -2..1i32).prop_map(
         |(op, path, target, origin, flags, result)| {
             EventKind::File(FileEvent {
+                raw: None,
                 op,
                 path,
                 target,

@@ -18,7 +18,7 @@ const RULES: &str = r#"
   tags: [T1552.001]
 - rule: Needs what is not collected
   desc: d
-  condition: evt.type = execve and fd.nameraw contains SECRET
+  condition: evt.type = execve and proc.aenv contains SECRET
   output: o
   priority: NOTICE
 - rule: Off
@@ -132,7 +132,7 @@ fn list_says_why_a_rule_is_off() {
     assert_eq!(list[0]["techniques"][0], "T1552.001");
     let (off, why) = state("Needs what is not collected");
     assert_eq!(off, "inactive");
-    assert!(why.contains("needs fd.nameraw"), "{why}");
+    assert!(why.contains("needs proc.aenv"), "{why}");
     assert_eq!(state("Off").0, "disabled");
     let (status, table, _) = place.run(&["rules", "list"]);
     assert!(status == 0 && table.contains("T1552.001"), "{table}");

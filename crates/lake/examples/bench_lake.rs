@@ -93,6 +93,7 @@ impl Generated {
                 },
                 actor: Actor(n),
                 ..Event::new(EventKind::File(FileEvent {
+                    raw: None,
                     op: if leaf.is_multiple_of(9) {
                         FileOp::Write
                     } else {

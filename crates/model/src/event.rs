@@ -631,16 +631,15 @@ pub struct Exec {
     /// The first program of the container instance.
     #[n(14)]
     pub first: bool,
-    /// What `/proc` showed right after the exec, where a rule asks for it and the process was
-    /// still running that program.
+    /// What else the program had when it started; `None`: it was refused, or the record is of an
+    /// older sensor and nothing was seen of it in `/proc`.
     #[n(15)]
     pub glance: Option<Box<Glance>>,
 }
 
-/// What `/proc` shows of a process and no hook tells; read right after its exec.
-///
-/// It is what the process had when it was looked at: between the exec and that it may have changed
-/// its own groups and capabilities, and its environment is its own memory.
+/// What a program had when it started, as its exec carried it. The name of the user is from `/proc`,
+/// right after; so is the rest where the exec did not carry it, and then the process may have
+/// changed its groups, capabilities and environment meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Glance {
@@ -663,7 +662,7 @@ pub struct Glance {
     #[n(5)]
     pub vsid: u32,
     /// Environment (`NAME=value`), masked as arguments are; only the variables that rules ask for,
-    /// at most 4 KiB. `None`: not asked for, or it could not be read.
+    /// of the first 12 KiB, and at most 4 KiB. `None`: not asked for, or it could not be read.
     #[n(6)]
     pub env: Option<Vec<Text>>,
     /// The environment was longer than what was read of it.
@@ -699,6 +698,10 @@ pub struct FileEvent {
     /// 0, or the negative errno.
     #[n(5)]
     pub result: i32,
+    /// The path of an open as the program wrote it, from its own memory, which another thread can
+    /// change meanwhile; empty where it wrote `path`. `None`: not read.
+    #[n(6)]
+    pub raw: Option<Text>,
 }
 
 /// Two ends and a transport.

@@ -70,7 +70,7 @@ pub struct ExecFacts {
     /// The first program of the container instance.
     #[n(6)]
     pub first: bool,
-    /// What `/proc` showed right after the exec, without the environment.
+    /// What else the program had when it started, without the environment.
     #[n(7)]
     pub glance: Option<Box<Glance>>,
 }

@@ -1044,6 +1044,7 @@ pub(crate) struct Maps {
     dense: Dense,
     cpu_states: MapHandle,
     data: MapHandle,
+    env_asked: MapHandle,
     programs: Vec<MapFreeProgram>,
     /// hashes of the entries of each set, to replace it
     sets: Mutex<HashMap<u32, HashMap<u64, u32>>>,
@@ -1169,6 +1170,7 @@ impl Control {
                 dense,
                 cpu_states: MapHandle::try_from(&m.cpu_states)?,
                 data: MapHandle::try_from(&m.data)?,
+                env_asked: MapHandle::try_from(&m.env_asked)?,
                 programs,
                 sets: Mutex::default(),
                 watched: Mutex::default(),
@@ -1494,6 +1496,20 @@ impl Control {
             there.remove(&hash);
         }
         Ok(())
+    }
+
+    /// Whether execs carry their environment from now on (at first they don't).
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn ask_for_environments(&self, asked: bool) -> Result<(), SensorError> {
+        let value = u32::from(asked).to_ne_bytes();
+        update(
+            &self.maps.env_asked,
+            "env_asked",
+            &0u32.to_ne_bytes(),
+            &value,
+        )
     }
 
     /// Every first-level entry becomes a miss.

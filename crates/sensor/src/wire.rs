@@ -35,8 +35,24 @@ pub(crate) mod offset {
     pub(crate) const DICT: usize = 96;
     pub(crate) const NUM: usize = 144;
     pub(crate) const SLEN: usize = 208;
-    pub(crate) const SIZE: usize = 216;
+    pub(crate) const SIZE: usize = 224;
 }
+
+/// Offsets of `struct exec_facts`.
+mod fact {
+    pub(super) const PERMITTED: usize = 0;
+    pub(super) const INHERITABLE: usize = 8;
+    pub(super) const LOGIN_UID: usize = 16;
+    pub(super) const VPID: usize = 20;
+    pub(super) const VPGID: usize = 24;
+    pub(super) const VSID: usize = 28;
+    pub(super) const ENV_BYTES: usize = 32;
+    pub(super) const ENV_ASKED: usize = 36;
+    pub(super) const SIZE: usize = 40;
+}
+
+/// Strings behind a header.
+const STRINGS: usize = 6;
 
 mod flag {
     pub(super) const ARGUMENT: u8 = 1;
@@ -71,7 +87,7 @@ pub enum DecodeError {
 
 struct Raw<'a> {
     bytes: &'a [u8],
-    strings: [&'a [u8]; 4],
+    strings: [&'a [u8]; STRINGS],
 }
 
 impl<'a> Raw<'a> {
@@ -85,13 +101,13 @@ impl<'a> Raw<'a> {
         }
         let raw = Raw {
             bytes,
-            strings: [&[]; 4],
+            strings: [&[]; STRINGS],
         };
         let len = raw.u32(offset::LEN) as usize;
         if bytes.len() < len || len < offset::SIZE {
             return Err(too_short(len.max(offset::SIZE)));
         }
-        let mut strings: [&[u8]; 4] = [&[]; 4];
+        let mut strings: [&[u8]; STRINGS] = [&[]; STRINGS];
         let mut rest = &bytes[offset::SIZE..len];
         for (i, s) in strings.iter_mut().enumerate() {
             let n = usize::from(raw.u16(offset::SLEN + 2 * i));
@@ -242,7 +258,7 @@ pub(crate) fn number(bytes: &[u8]) -> Option<(u32, u8, u64)> {
     let header = bytes.get(..offset::SIZE)?;
     let raw = Raw {
         bytes: header,
-        strings: [&[]; 4],
+        strings: [&[]; STRINGS],
     };
     Some((
         raw.u32(offset::CPU),
@@ -473,8 +489,37 @@ fn exec(raw: &Raw<'_>, flags: u8) -> Result<Exec, DecodeError> {
         ino: raw.num(5) as u64,
         mode: raw.num(6) as u32,
         first: flags & flag::FIRST != 0,
-        glance: None,
+        glance: facts(raw.strings[4], raw.strings[5], raw.num(0) as u32)?,
     })
+}
+
+/// What else the program had when it started; a refused one never had any.
+fn facts(bytes: &[u8], env: &[u8], euid: u32) -> Result<Option<Box<Glance>>, DecodeError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let facts: &[u8; fact::SIZE] = bytes.try_into().map_err(|_| DecodeError::Length {
+        got: bytes.len(),
+        want: fact::SIZE,
+    })?;
+    let half = |at: usize| u32::from_ne_bytes(facts[at..at + 4].try_into().expect("four bytes"));
+    let word = |at: usize| u64::from_ne_bytes(facts[at..at + 8].try_into().expect("eight bytes"));
+    let (login_uid, whole) = (half(fact::LOGIN_UID), half(fact::ENV_BYTES) as usize);
+    // where nothing of it could be copied, it is not known
+    let copied = half(fact::ENV_ASKED) != 0 && (whole == 0 || !env.is_empty());
+    let variables = || env.split(|b| *b == 0).filter(|v| !v.is_empty());
+    Ok(Some(Box::new(Glance {
+        permitted: word(fact::PERMITTED),
+        inheritable: word(fact::INHERITABLE),
+        login_uid: (login_uid != u32::MAX).then_some(login_uid),
+        vpid: half(fact::VPID),
+        vpgid: half(fact::VPGID),
+        vsid: half(fact::VSID),
+        env: copied.then(|| variables().map(Text::from).collect()),
+        env_cut: copied && whole > env.len(),
+        user: Text::default(),
+        uid: euid,
+    })))
 }
 
 /// Whether a program behaves as the script that it is given (the same set as in `bpf/sched.h`).
@@ -548,8 +593,21 @@ fn file(raw: &Raw<'_>, flags: u8) -> Result<FileEvent, DecodeError> {
         (true, _) => absolute(raw.strings[2], raw.strings[0]),
         (false, _) => deleted(raw.strings[0], flags),
     };
+    let raw_path = match by_argument {
+        true if op == FileOp::Failed => raw.strings[0],
+        true => b"",
+        false => raw.strings[4],
+    };
+    let as_written = raw_path == path.as_bytes();
     Ok(FileEvent {
         op,
+        raw: (!raw_path.is_empty()).then(|| {
+            if as_written {
+                Text::default()
+            } else {
+                raw_path.into()
+            }
+        }),
         path,
         target: absolute(raw.strings[3], raw.strings[1]),
         origin: origin(raw.bytes[offset::ORIGIN])?,
@@ -683,7 +741,7 @@ mod tests {
     /// The skeleton's types come from the BTF of the compiled programs.
     #[test]
     fn the_layout_is_the_one_of_the_compiled_programs() {
-        use crate::skel::types::{l1_key, wire_event};
+        use crate::skel::types::{exec_facts, l1_key, wire_event};
         use std::mem::offset_of;
         assert_eq!(offset_of!(wire_event, len), offset::LEN);
         assert_eq!(offset_of!(wire_event, kind), offset::KIND);
@@ -709,6 +767,16 @@ mod tests {
         assert_eq!(offset_of!(wire_event, num), offset::NUM);
         assert_eq!(offset_of!(wire_event, slen), offset::SLEN);
         assert_eq!(size_of::<wire_event>(), offset::SIZE);
+        assert_eq!(offset::SIZE - offset::SLEN, 2 * STRINGS + 4);
+        assert_eq!(offset_of!(exec_facts, permitted), fact::PERMITTED);
+        assert_eq!(offset_of!(exec_facts, inheritable), fact::INHERITABLE);
+        assert_eq!(offset_of!(exec_facts, login_uid), fact::LOGIN_UID);
+        assert_eq!(offset_of!(exec_facts, vpid), fact::VPID);
+        assert_eq!(offset_of!(exec_facts, vpgid), fact::VPGID);
+        assert_eq!(offset_of!(exec_facts, vsid), fact::VSID);
+        assert_eq!(offset_of!(exec_facts, env_bytes), fact::ENV_BYTES);
+        assert_eq!(offset_of!(exec_facts, env_asked), fact::ENV_ASKED);
+        assert_eq!(size_of::<exec_facts>(), fact::SIZE);
         assert_eq!(size_of::<l1_key>(), 48);
     }
 
@@ -727,6 +795,67 @@ mod tests {
             vec![Text::from("ls"), Text::from("-l"), Text::from("a b")]
         );
         assert_eq!(e.cwd, Text::from("/tmp"));
+    }
+
+    fn facts_of(env_bytes: u32, asked: u32) -> Vec<u8> {
+        let words = [7u64, 5].map(u64::to_ne_bytes).concat();
+        let halves = [1000u32, 2, 1, 1, env_bytes, asked].map(u32::to_ne_bytes);
+        [words, halves.concat()].concat()
+    }
+
+    fn glance_of(facts: &[u8], env: &[u8]) -> Result<Option<Box<Glance>>, DecodeError> {
+        let strings: [&[u8]; 6] = [b"/x", b"", b"x\0", b"/", facts, env];
+        match decode(&record(1, &[33], &strings))?.kind {
+            EventKind::Exec(e) => Ok(e.glance),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_program_started_with_is_decoded() {
+        let whole = glance_of(&facts_of(8, 1), b"A=1\0B=2\0").unwrap().unwrap();
+        assert_eq!((whole.permitted, whole.inheritable, whole.uid), (7, 5, 33));
+        assert_eq!(whole.login_uid, Some(1000));
+        assert_eq!((whole.vpid, whole.vpgid, whole.vsid), (2, 1, 1));
+        assert_eq!(whole.env, Some(vec!["A=1".into(), "B=2".into()]));
+        assert!(!whole.env_cut);
+        let cut = glance_of(&facts_of(9000, 1), b"A=1\0B").unwrap().unwrap();
+        assert!(cut.env_cut && cut.env.is_some());
+        // asked for and not to be had is not the same as empty
+        let env = |bytes, asked| {
+            glance_of(&facts_of(bytes, asked), b"")
+                .unwrap()
+                .unwrap()
+                .env
+        };
+        assert_eq!(env(0, 1), Some(vec![]));
+        assert_eq!(env(8, 1), None);
+        assert_eq!(env(8, 0), None);
+        assert_eq!(glance_of(b"", b""), Ok(None));
+        assert!(glance_of(&facts_of(8, 1)[1..], b"").is_err());
+    }
+
+    #[test]
+    fn the_path_as_it_was_written_is_told_where_it_differs() {
+        let raw = |flags: u8, op: i64, strings: &[&[u8]]| {
+            let mut r = record(4, &[op], strings);
+            r[offset::FLAGS] = flags;
+            match decode(&r).unwrap().kind {
+                EventKind::File(f) => f.raw,
+                other => panic!("{other:?}"),
+            }
+        };
+        let opened = |raw_path: &[u8]| raw(0, 0, &[b"/etc/shadow", b"", b"", b"", raw_path]);
+        assert_eq!(opened(b"../../etc/shadow"), Some("../../etc/shadow".into()));
+        assert_eq!(opened(b"/etc/shadow"), Some("".into()));
+        assert_eq!(opened(b""), None);
+        let failed: &[&[u8]] = &[b"../etc/shadow", b"", b"/tmp"];
+        assert_eq!(
+            raw(flag::ARGUMENT, 12, failed),
+            Some("../etc/shadow".into())
+        );
+        // what is no open has none
+        assert_eq!(raw(flag::ARGUMENT, 4, failed), None);
     }
 
     #[test]

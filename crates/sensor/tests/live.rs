@@ -37,6 +37,7 @@ struct Box {
     streamed: Vec<Use>,
     cgroup: PathBuf,
     id: u64,
+    _made: Cgroup,
 }
 
 impl Box {
@@ -45,19 +46,17 @@ impl Box {
     }
 
     fn with(name: &str, change: impl FnOnce(&mut SensorConfig)) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let (hierarchy, mount) = hierarchy();
-        let cgroup = mount.join(format!("plimsoll-live-{}-{name}", std::process::id()));
-        std::fs::create_dir(&cgroup).expect("make a cgroup");
-        let id = std::fs::metadata(&cgroup).expect("it is there").ino();
+        let (hierarchy, _) = hierarchy();
+        let made = Cgroup::new(name);
         let mut config = SensorConfig::new(hierarchy);
         change(&mut config);
         let sensor = Sensor::load(&config).expect("load the sensor");
         let this = Box {
             sensor,
             streamed: Vec::new(),
-            cgroup,
-            id,
+            cgroup: made.path.clone(),
+            id: made.id,
+            _made: made,
         };
         this.watch(0, 0, 0);
         this
@@ -116,10 +115,28 @@ impl Box {
     }
 }
 
-impl Drop for Box {
+/// A cgroup of its own.
+struct Cgroup {
+    path: PathBuf,
+    id: u64,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let path = hierarchy()
+            .1
+            .join(format!("plimsoll-live-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).expect("make a cgroup");
+        let id = std::fs::metadata(&path).expect("it is there").ino();
+        Cgroup { path, id }
+    }
+}
+
+impl Drop for Cgroup {
     fn drop(&mut self) {
         for _ in 0..50 {
-            if std::fs::remove_dir(&self.cgroup).is_ok() {
+            if std::fs::remove_dir(&self.path).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -171,6 +188,128 @@ fn exec_carries_program_arguments_and_directory_and_its_exit_follows() {
     );
     assert!(events.iter().any(|x| x.process.key == e.process.key
         && matches!(x.kind, EventKind::Exit { code: 0, signal: 0 })));
+}
+
+/// Programs of two containers one after the other, and nobody reads meanwhile.
+#[test]
+fn a_flood_leaves_room_in_the_ring_for_a_quiet_neighbour() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut b = Box::with("flood", |c| c.bulk_ring_bytes = 4 << 20);
+    let quiet = Cgroup::new("quiet");
+    let w = Watch {
+        cgroup_id: quiet.id,
+        set: 0,
+        dense_base: 0,
+        dense_len: 0,
+    };
+    b.sensor.control().watch(&w).expect("watch");
+    let perl = |cgroup: &Path, code: &str| {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec perl -e '{code}'",
+            cgroup.display()
+        );
+        let ran = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .status();
+        assert!(ran.is_ok_and(|s| s.success()));
+    };
+    let dir = std::env::temp_dir().join(format!("plimsoll-live-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("make a directory");
+    let make = |name: &str, n: u32| {
+        let dir = dir.display();
+        format!("for (0..{n}-1) {{ open F, \">{dir}/{name}$_\" or die }}")
+    };
+    perl(&b.cgroup, &make("noisy", 20_000));
+    perl(&quiet.path, &make("quiet", 100));
+
+    std::fs::remove_dir_all(&dir).expect("remove our own files");
+
+    let (mut seen, mut lost) = ([0u64; 2], [0u64; 2]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while seen[0] + lost[0] < 20_000 || seen[1] + lost[1] < 100 {
+        assert!(Instant::now() < end, "seen {seen:?}, lost {lost:?}");
+        let mut take = |s: Signal| match s {
+            Signal::Event(e) => {
+                if let EventKind::File(f) = &e.kind {
+                    let name = f.path.basename().to_string();
+                    seen[0] += u64::from(name.starts_with("noisy"));
+                    seen[1] += u64::from(name.starts_with("quiet"));
+                }
+            }
+            Signal::Loss(l) => lost[usize::from(l.cgroup_id == quiet.id)] += l.count,
+            Signal::Stream(_) => {}
+        };
+        b.sensor
+            .poll(Duration::from_millis(50), &mut take)
+            .expect("poll");
+    }
+    assert!(lost[0] > 0, "this is no flood: {seen:?}");
+    assert_eq!((seen[1], lost[1]), (100, 0), "the neighbour's own");
+}
+
+#[test]
+fn an_open_tells_the_path_as_it_was_written_and_as_it_was_resolved() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut b = Box::new("raw");
+    let code = "chdir '/usr/bin'; open my $f, '<', '../../etc/hostname'; open my $g, '<', '/etc/passwd'; \
+                open my $h, '<', 'not/../../there';";
+    let events = b.perl(code);
+    let raw = |path: &str| {
+        let of = events.iter().find_map(|k| match k {
+            EventKind::File(f) if f.path == Text::from(path) => Some(f.raw.clone()),
+            _ => None,
+        });
+        of.unwrap_or_else(|| panic!("{path}: {events:?}"))
+    };
+    assert_eq!(raw("/etc/hostname"), Some("../../etc/hostname".into()));
+    assert_eq!(raw("/etc/passwd"), Some("".into()), "as it is");
+    let unread =
+        |k: &EventKind| matches!(k, EventKind::File(f) if f.op == FileOp::Read && f.raw.is_none());
+    assert!(!events.iter().any(unread), "{events:?}");
+}
+
+#[test]
+fn exec_carries_what_a_program_had_when_it_started_however_short_it_lives() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut b = Box::new("facts");
+    // a session of its own, and an environment of its own for each
+    let code = "use POSIX; POSIX::setsid(); for my $i (0..199) { \
+                unless (fork) { %ENV = (N => $i, PAD => 'x' x ($i == 199 ? 9000 : 0)); exec '/bin/true' } wait }";
+    let marks = |execs: &[Event]| -> Vec<std::boxed::Box<plimsoll_model::Glance>> {
+        let execs = execs.iter().filter_map(|e| match &e.kind {
+            EventKind::Exec(x) if x.exe.basename() == Text::from("true") => x.glance.clone(),
+            _ => None,
+        });
+        execs.collect()
+    };
+    let quiet = marks(&b.run(&["perl", "-e", code]));
+    assert_eq!(quiet.len(), 200);
+    assert!(quiet.iter().all(|g| g.env.is_none()), "nobody asked");
+    b.sensor.control().ask_for_environments(true).unwrap();
+    let told = marks(&b.run(&["perl", "-e", code]));
+    assert_eq!(told.len(), 200);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = status.lines().find_map(|l| l.strip_prefix("CapPrm:"));
+    let permitted = u64::from_str_radix(own.unwrap().trim(), 16).unwrap();
+    for (i, g) in told.iter().enumerate() {
+        let env = g.env.as_deref().expect("asked for");
+        assert!(env.contains(&Text::from(format!("N={i}"))), "{i}: {env:?}");
+        assert!(!g.env_cut);
+        let bytes: usize = env.iter().map(Text::len).sum();
+        assert_eq!(bytes > 9000, i == 199, "three pieces make one");
+        assert_eq!(g.permitted, permitted);
+        assert!(g.vpid > 0 && g.vpgid == g.vsid && g.vsid > 0 && g.vsid != g.vpid);
+        assert_eq!((g.vsid, g.login_uid), (told[0].vsid, told[0].login_uid));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use plimsoll_sensor::wire::{DecodeError, decode};
 use std::path::PathBuf;
 
 /// Bytes of `struct wire_event`; the layout itself is compared with BTF in `wire.rs`.
-const HEADER: usize = 216;
+const HEADER: usize = 224;
 const KIND: usize = 4;
 const ENTRY: usize = 76;
 const ORIGIN: usize = 77;
@@ -187,7 +187,7 @@ fn two_hundred_thousand_mutations_decode_or_are_refused() {
             // most of what can be believed is in the strings and their lengths
             let at = match next() % 3 {
                 0 => next() % record.len(),
-                1 => SLEN + next() % 8,
+                1 => SLEN + next() % 12,
                 _ => (HEADER + next() % (record.len() - HEADER + 1)).min(record.len() - 1),
             };
             record[at] = next() as u8;

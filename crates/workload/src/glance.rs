@@ -1,5 +1,6 @@
-//! What `/proc` shows of a process right after its exec, and no hook tells: permitted capabilities,
-//! login uid, process group, environment, and what the container calls its user.
+//! What `/proc` shows of a process right after its exec: what the container calls its user, and,
+//! where the record of the exec does not carry them, capabilities, login uid, process group and
+//! environment.
 //!
 //! Promises: a process is taken for the one that executed only when its start and its program are
 //! the same, looked up through one directory handle, so that a reused id is never another's; every
@@ -18,8 +19,10 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// Environment that is read of one process, bytes.
-pub const ENV_BYTES_MAX: usize = 4096;
+/// Environment that is read of one process, bytes: as much as the kernel side copies at an exec.
+pub const ENV_BYTES_MAX: usize = 3 * 4095;
+/// Of that, what is kept of the variables that are wanted, bytes.
+pub const ENV_KEPT_MAX: usize = 4096;
 /// Arguments that are compared, bytes.
 const ARGV_BYTES_MAX: u64 = 4096;
 /// Bytes read of the small files of a process.
@@ -39,6 +42,38 @@ pub enum EnvWanted {
     Names(Vec<String>),
     /// All.
     All,
+}
+
+impl EnvWanted {
+    fn wants(&self, variable: &[u8]) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::Names(names) => names.iter().any(|n| {
+                let rest = variable.strip_prefix(n.as_bytes());
+                rest.is_some_and(|r| r.starts_with(b"="))
+            }),
+        }
+    }
+
+    /// Keeps of an environment what is wanted, [`ENV_KEPT_MAX`] bytes of it. `true`: something that
+    /// is wanted was cut.
+    pub fn keep(&self, env: &mut Vec<Text>) -> bool {
+        let mut room = ENV_KEPT_MAX;
+        let mut cut = false;
+        env.retain_mut(|variable| {
+            if !self.wants(variable.as_bytes()) {
+                return false;
+            }
+            if variable.len() > room {
+                cut = true;
+                *variable = Text::from(&variable.as_bytes()[..room]);
+            }
+            room -= variable.len();
+            !variable.is_empty()
+        });
+        cut
+    }
 }
 
 /// The directory of a process in `/proc`, found to be the one that executed.
@@ -159,16 +194,10 @@ fn begins_alike(cmdline: &[u8], exec: &Exec) -> bool {
 fn variables(bytes: &[u8], wanted: &EnvWanted) -> (Vec<Text>, bool) {
     let cut = bytes.len() > ENV_BYTES_MAX;
     let bytes = &bytes[..bytes.len().min(ENV_BYTES_MAX)];
-    let is_wanted = |variable: &&[u8]| match wanted {
-        EnvWanted::Nothing => false,
-        EnvWanted::All => true,
-        EnvWanted::Names(names) => names.iter().any(|n| {
-            let rest = variable.strip_prefix(n.as_bytes());
-            rest.is_some_and(|r| r.starts_with(b"="))
-        }),
-    };
     let all = bytes.split(|b| *b == 0).filter(|v| !v.is_empty());
-    (all.filter(is_wanted).map(Text::from).collect(), cut)
+    let mut all: Vec<Text> = all.map(Text::from).collect();
+    let cut = wanted.keep(&mut all) | cut;
+    (all, cut)
 }
 
 fn name_of_user(passwd: &[u8], uid: u32) -> Option<Text> {
@@ -277,8 +306,13 @@ mod tests {
     #[test]
     fn an_environment_is_read_up_to_its_bound() {
         let long = [b"A=".as_slice(), &[b'x'; 5000], b"\0B=1\0"].concat();
-        let (read, cut) = variables(&long[..ENV_BYTES_MAX + 1], &EnvWanted::All);
-        assert!(cut && read.len() == 1 && read[0].len() == ENV_BYTES_MAX);
+        let (kept, cut) = variables(&long, &EnvWanted::All);
+        assert!(cut && kept.len() == 1 && kept[0].len() == ENV_KEPT_MAX);
+        // what is not wanted takes no room from what is
+        let b = EnvWanted::Names(vec!["B".into()]);
+        assert_eq!(variables(&long, &b), (vec!["B=1".into()], false));
+        let longer = [b"A=".as_slice(), &[b'x'; ENV_BYTES_MAX], b"\0B=1\0"].concat();
+        assert_eq!(variables(&longer[..ENV_BYTES_MAX + 1], &b), (vec![], true));
         assert_eq!(variables(b"", &EnvWanted::All), (vec![], false));
     }
 

@@ -178,10 +178,14 @@ const IN_PART: &[(&str, &str)] = &[
         "user.name",
         "by the container's own list of users, where the process was looked at in time; else only root has a name",
     ),
-    ("user.loginuid", LOOKED_AT),
+    (
+        "fd.nameraw",
+        "of opens through a call of the native table, and of a container's known opens only where they are watched anyway",
+    ),
+    ("user.loginuid", AT_EXEC),
     ("user.loginname", "only root has a name; others have none"),
     ("group.name", "only root has a name; other groups have none"),
-    ("proc.env", "of execs whose process was looked at in time"),
+    ("proc.env", "of execs"),
     ("proc.tty", "only of processes whose exec was observed"),
     (
         "proc.cwd",
@@ -200,33 +204,22 @@ const IN_PART: &[(&str, &str)] = &[
         "proc.is_exe_from_memfd",
         "only of processes whose exec was observed",
     ),
-    ("proc.vpid", LOOKED_AT),
-    ("thread.vtid", LOOKED_AT),
-    ("proc.vpgid", LOOKED_AT),
-    ("proc.sid", LOOKED_AT),
-    ("proc.is_vpgid_leader", LOOKED_AT),
-    ("proc.is_sid_leader", LOOKED_AT),
-    (
-        "thread.cap_effective",
-        "as of the exec, of processes whose exec was observed",
-    ),
-    (
-        "thread.cap_permitted",
-        "right after the exec; of a process that had gone by then, the effective ones at the exec",
-    ),
-    ("thread.cap_inheritable", LOOKED_AT),
+    ("proc.vpid", AT_EXEC),
+    ("thread.vtid", AT_EXEC),
+    ("proc.vpgid", AT_EXEC),
+    ("proc.sid", AT_EXEC),
+    ("proc.is_vpgid_leader", AT_EXEC),
+    ("proc.is_sid_leader", AT_EXEC),
+    ("thread.cap_effective", AT_EXEC),
+    ("thread.cap_permitted", AT_EXEC),
+    ("thread.cap_inheritable", AT_EXEC),
 ];
 
-/// Of fields that `/proc` tells.
-const LOOKED_AT: &str =
-    "as of the exec, of processes whose exec was observed and that were looked at in time";
+/// Of fields that an exec tells, and nothing afterwards.
+const AT_EXEC: &str = "as of the exec, of processes whose exec was observed";
 
 /// Why some fields are missing, where more can be said than that they are not collected.
 const WHY: &[(&str, &str)] = &[
-    (
-        "fd.nameraw",
-        "paths are read as the kernel resolved them, not as the program wrote them",
-    ),
     (
         "evt.buffer",
         "data that is read and written is not collected",
@@ -339,7 +332,17 @@ fn in_part(told: NodeCapabilities, field: Field, which: &str) -> NodeCapabilitie
         | Field::ProcIsExeUpperLayer
         | Field::ProcIsExeLowerLayer
         | Field::ProcIsExeFromMemfd
-        | Field::ThreadCapEffective => {
+        | Field::ProcEnv
+        | Field::ProcVpid
+        | Field::ThreadVtid
+        | Field::ProcVpgid
+        | Field::ProcSid
+        | Field::ProcIsVpgidLeader
+        | Field::ProcIsSidLeader
+        | Field::UserLoginuid
+        | Field::ThreadCapEffective
+        | Field::ThreadCapPermitted
+        | Field::ThreadCapInheritable => {
             let execs = ["execve", "execveat", "container"];
             let others = EventKind::all().filter(|k| !execs.contains(&k.name()));
             told.with_part_of_field_in(field, others.collect(), which)
@@ -481,6 +484,8 @@ mod tests {
             "evt.type = connect and evt.rawres in (0, -115)",
             "evt.type = unlinkat and evt.res = SUCCESS",
             "evt.type = execve and proc.tty != 0 and proc.is_exe_upper_layer = true",
+            "evt.type = execve and user.loginuid != 0 and proc.is_sid_leader = true",
+            "evt.type = execve and proc.env contains LD_PRELOAD and thread.cap_permitted contains CAP_SYS_ADMIN",
         ] {
             let state = state(whole);
             assert_eq!(state, plimsoll_rules::RuleStatus::Active, "{whole}");
@@ -490,7 +495,8 @@ mod tests {
             "evt.type = openat and fd.num > 3",
             "evt.type = mount and evt.res = SUCCESS",
             "evt.type = openat and proc.tty != 0",
-            "evt.type = execve and user.loginuid != 0",
+            "evt.type = openat and user.loginuid != 0",
+            "evt.type = execve and user.name = www-data",
         ] {
             let state = state(partial);
             assert!(

@@ -272,7 +272,8 @@ impl Entries<'_> {
             let path = self.exact().map(Text::as_bytes);
             let slash = path.and_then(|p| p.iter().rposition(|b| *b == b'/'));
             return match (field, path, slash) {
-                (F::FdName, Some(path), _) => Value::Text(path),
+                // what is written in another way is told when it is news, and does not make news of the rest
+                (F::FdName | F::FdNameraw, Some(path), _) => Value::Text(path),
                 (F::FdFilename, Some(path), Some(at)) => Value::Text(&path[at + 1..]),
                 (F::FdDirectory, Some(path), Some(at)) => Value::Text(&path[..at.max(1)]),
                 (F::FdIsUpperLayer, ..) => Value::Bool(origin == Origin::Upper),

@@ -221,7 +221,7 @@ pub(super) fn field<'v>(view: &'v View<'_>, field: &FieldRef) -> Value<'v> {
     }
 }
 
-/// What `/proc` showed right after the program's exec.
+/// What else the program had when it started.
 pub(super) fn glance<'a>(view: &View<'a>) -> Option<&'a Glance> {
     match view.exec() {
         Some(exec) => exec.glance.as_deref(),

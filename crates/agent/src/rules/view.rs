@@ -262,8 +262,11 @@ impl<'a> View<'a> {
             F::FdTypechar if is_directory => Value::Text(b"d"),
             F::FdTypechar => Value::Text(b"f"),
             F::FdName => Value::Text(path),
-            // as the kernel resolved it; what the program wrote is not kept
-            F::FdNameraw => Value::Unknown,
+            F::FdNameraw => match self.file().and_then(|f| f.raw.as_ref()) {
+                Some(raw) if raw.is_empty() => Value::Text(path),
+                Some(raw) => Value::Text(raw.as_bytes()),
+                None => Value::Unknown,
+            },
             F::FdDirectory => match slash {
                 Some(0) => Value::Text(b"/"),
                 Some(at) => Value::Text(&path[..at]),

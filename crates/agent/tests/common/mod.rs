@@ -398,6 +398,7 @@ pub(crate) fn exec(exe: &str) -> EventKind {
 }
 pub(crate) fn read(path: &str) -> EventKind {
     EventKind::File(FileEvent {
+        raw: None,
         op: FileOp::Read,
         path: path.into(),
         target: "".into(),

@@ -140,6 +140,7 @@ pub fn run_args(exe: &str, args: &[&str]) -> EventKind {
 
 pub fn file(op: FileOp, path: &str, origin: Origin) -> EventKind {
     EventKind::File(FileEvent {
+        raw: None,
         op,
         path: path.into(),
         target: Text::default(),
@@ -159,6 +160,7 @@ pub fn write(path: &str) -> EventKind {
 
 pub fn rename(path: &str, target: &str) -> EventKind {
     EventKind::File(FileEvent {
+        raw: None,
         op: FileOp::Rename,
         path: path.into(),
         target: target.into(),

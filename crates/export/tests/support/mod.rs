@@ -108,6 +108,7 @@ fn connection(peer: SockAddr, local: Option<SockAddr>, result: i32) -> Connectio
 pub fn kinds() -> Vec<EventKind> {
     let file = |op, result| {
         EventKind::File(FileEvent {
+            raw: None,
             op,
             path: "/etc/shadow".into(),
             target: "/tmp/b".into(),

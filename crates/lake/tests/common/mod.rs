@@ -185,6 +185,7 @@ pub fn observed(id: &str, leaf: u64, kind: EventKind) -> Record {
 
 pub fn file(path: impl Into<Text>) -> EventKind {
     EventKind::File(FileEvent {
+        raw: None,
         op: FileOp::Read,
         path: path.into(),
         target: Text::default(),
