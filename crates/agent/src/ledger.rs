@@ -102,6 +102,35 @@ pub fn instance_key(instance: &Instance) -> InstanceKey {
     InstanceKey(storage::container_key(instance))
 }
 
+/// What records are about, for counting the ones that find no room.
+#[derive(Clone, Copy, Debug)]
+struct Records {
+    /// Events that happened.
+    events: u64,
+    /// What the agent says itself.
+    ours: u64,
+}
+
+impl Records {
+    const OURS: Self = Self { events: 0, ours: 1 };
+
+    fn of(record: &Record) -> Self {
+        match record {
+            Record::Observation(o) => Self {
+                events: o.count.max(1),
+                ours: 0,
+            },
+            _ => Self::OURS,
+        }
+    }
+}
+
+/// Records that others need to be understood: they may use the room that is kept for urgent ones, so that
+/// a container's name is not lost in its neighbour's flood.
+fn names_others(record: &Record) -> bool {
+    matches!(record, Record::Container(_) | Record::Baseline(_))
+}
+
 /// The class by which a record is kept.
 fn class_of(kind: u16) -> RetentionClass {
     RecordKind::from_u16(kind)
@@ -195,7 +224,7 @@ impl Ledger {
         let (told, done) = mpsc::sync_channel(1);
         let ack: plimsoll_evidence::Ack = Box::new(move |result| drop(told.try_send(result)));
         let queued = self.with(|w| w.submit_durable(stored(record, at, about), ack).is_ok());
-        self.settle(queued == Some(true), at, about, 1);
+        self.settle(queued == Some(true), at, about, Records::of(record));
         if queued != Some(true) {
             return Err(AppendError::QueueFull);
         }
@@ -210,8 +239,9 @@ impl Ledger {
         if let (Record::Container(container), Some(listener)) = (record, self.listener.get()) {
             (listener.container)(container);
         }
-        let kept = self.with(|w| w.submit(stored(record, at, about)).is_ok()) == Some(true);
-        self.settle(kept, at, about, 1);
+        let kept = self.with(|w| w.submit(stored(record, at, about)).is_ok()) == Some(true)
+            || (names_others(record) && self.submit_urgent(stored(record, at, about)));
+        self.settle(kept, at, about, Records::of(record));
         kept
     }
 
@@ -228,14 +258,14 @@ impl Ledger {
             journal.append_with(record, false, Box::new(drop));
         };
         let kept = self.with(|w| w.run_holding(ALERT_BYTES, false, write).is_ok()) == Some(true);
-        self.settle(kept, at, about.as_ref(), 1);
+        self.settle(kept, at, about.as_ref(), Records::OURS);
         kept
     }
 
     /// Hands over a record that must be durable as soon as possible.
     pub fn record_urgent(&self, record: &Record, at: Stamp, about: Option<&Instance>) -> bool {
         let kept = self.submit_urgent(stored(record, at, about));
-        self.settle(kept, at, about, 1);
+        self.settle(kept, at, about, Records::of(record));
         kept
     }
 
@@ -255,7 +285,10 @@ impl Ledger {
     }
 
     fn hand_over(&self, mut findings: Vec<Finding>, urgent: bool) -> bool {
-        let count = |f: &Finding| (1 + f.drifts.len() + f.alerts.len()) as u64;
+        let count = |f: &Finding| Records {
+            events: f.observation.count.max(1),
+            ours: (f.drifts.len() + f.alerts.len()) as u64,
+        };
         let about: Vec<_> = findings
             .iter()
             .map(|f| (f.observation.instance.clone(), f.observation.at, count(f)))
@@ -277,21 +310,31 @@ impl Ledger {
         kept
     }
 
-    fn settle(&self, kept: bool, at: Stamp, about: Option<&Instance>, records: u64) {
+    fn settle(&self, kept: bool, at: Stamp, about: Option<&Instance>, records: Records) {
         if kept {
-            self.accepted.fetch_add(records, Ordering::Relaxed);
+            let all = u64::from(records.events > 0) + records.ours;
+            self.accepted.fetch_add(all, Ordering::Relaxed);
             self.last_wall
                 .fetch_max(at.wall.0.max(0).unsigned_abs(), Ordering::Relaxed);
             return;
         }
-        self.note(Loss {
-            stage: Stage::Queue,
-            instance: about.cloned(),
-            count: Some(records),
-            from: at.boot,
-            to: self.clocks.boot().max(at.boot),
-            reason: "the journal's queue was full".into(),
-        });
+        // apart, so that what was observed and what was lost is what happened
+        for (stage, count) in [
+            (Stage::Queue, records.events),
+            (Stage::Records, records.ours),
+        ] {
+            if count == 0 {
+                continue;
+            }
+            self.note(Loss {
+                stage,
+                instance: about.cloned(),
+                count: Some(count),
+                from: at.boot,
+                to: self.clocks.boot().max(at.boot),
+                reason: "the journal's queue was full".into(),
+            });
+        }
     }
 
     /// Hands over a gap; when there is no room for it either, it stays counted as a loss.
@@ -304,7 +347,7 @@ impl Ledger {
         let record = Record::Gap(gap);
         let kept = self.submit_urgent(stored(&record, at, about.as_ref()));
         if kept {
-            self.settle(true, at, about.as_ref(), 1);
+            self.settle(true, at, about.as_ref(), Records::OURS);
         } else if let Record::Gap(gap) = record {
             self.note(Loss {
                 stage: gap.stage,

@@ -616,6 +616,7 @@ fn lost_where(stage: Stage) -> &'static str {
         Stage::Table => "Forgotten by a table of bounded size",
         Stage::Clock => "Times are uncertain, because the wall clock stepped",
         Stage::Sequence => "Numbered by the kernel, and never come out of their ring",
+        Stage::Records => "Seen, but what was found about it was not kept",
         Stage::Enforcement => "Seen, but not held against the baseline by enforcement",
     }
 }

@@ -59,6 +59,10 @@ pub enum Stage {
     /// The kernel numbered a record that never came out of its ring.
     #[n(16)]
     Sequence,
+    /// Records of the agent's own (drifts, alerts, identities, counts) found no room; no event is
+    /// missing with them.
+    #[n(21)]
+    Records,
     /// Enforcement failed open: what a policy would have prevented was let through.
     #[n(20)]
     Enforcement,
@@ -85,6 +89,7 @@ impl Stage {
             Stage::Table => "table",
             Stage::Clock => "clock",
             Stage::Sequence => "sequence",
+            Stage::Records => "records",
             Stage::Enforcement => "enforcement",
         }
     }

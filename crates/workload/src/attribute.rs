@@ -112,6 +112,8 @@ struct Undecided {
     /// An OCI runtime made it; the first program in it settles that it is a container.
     by_runtime: bool,
     events: VecDeque<Event>,
+    /// Events that found no room: how many, the first and the last.
+    passed: Option<(u64, BootNs, BootNs)>,
 }
 
 /// Joins events with containers and lineage.
@@ -324,6 +326,7 @@ impl<E: Evidence> Attributor<E> {
                     next_try: now,
                     by_runtime: is_runtime(event.process.comm.as_bytes()),
                     events: VecDeque::new(),
+                    passed: None,
                 };
                 self.undecided.insert(id, entry);
                 self.decide(id, anchor, now, out);
@@ -372,7 +375,8 @@ impl<E: Evidence> Attributor<E> {
 
     fn not_a_container(&mut self, id: u64, out: &mut Vec<Out>) {
         if let Some(u) = self.undecided.remove(&id) {
-            self.counters.discarded_host += u.events.len() as u64;
+            let passed = u.passed.map_or(0, |(n, ..)| n);
+            self.counters.discarded_host += u.events.len() as u64 + passed;
             self.counters.pending -= u.events.len();
             out.push(Out::Unwatch { cgroup_id: id });
         }
@@ -431,6 +435,18 @@ impl<E: Evidence> Attributor<E> {
             let c = blank(instance, &identity, id, anchor, u.since);
             self.settle(Life::new(c, identity, now), now, out);
         }
+        if let (Some((count, from, to)), Some(instance)) =
+            (u.passed, self.containers.instance_of(id))
+        {
+            out.push(Out::Gap(Gap {
+                stage: Stage::Table,
+                scope: GapScope::Container(instance),
+                from: anchor.stamp(from),
+                to: anchor.stamp(to),
+                count: Some(count),
+                reason: "too much happened before it was known to be a container".to_owned(),
+            }));
+        }
         for event in u.events {
             self.happened(event, anchor, now, out);
         }
@@ -483,7 +499,8 @@ impl<E: Evidence> Attributor<E> {
                 u.events.push_back(event);
                 self.counters.pending += 1;
             } else {
-                self.counters.discarded_host += 1;
+                let (n, from, to) = u.passed.unwrap_or((0, event.boot, event.boot));
+                u.passed = Some((n + 1, from.min(event.boot), to.max(event.boot)));
             }
             self.decide(cgroup, anchor, now, out);
             return;
@@ -545,6 +562,7 @@ impl<E: Evidence> Attributor<E> {
                     next_try: now,
                     by_runtime: false,
                     events: VecDeque::new(),
+                    passed: None,
                 };
                 self.undecided.insert(event.cgroup_id, entry);
             }
