@@ -111,6 +111,10 @@ int main(int argc, char **argv)
 		lies(argv);
 		return 0;
 	}
+	if (!strcmp(name, "novel") && argc == 5) {
+		novel(atol(argv[2]), atol(argv[3]), argv[4]);
+		return 0;
+	}
 	if (!strcmp(name, "truth") && argc == 6) {
 		loopback_up();
 		truth(argv + 2);

@@ -4,7 +4,9 @@
  * standard output: kind, object). `acts truth PROGRAMS FILES CONNECTIONS DATAGRAMS`.
  *
  * It does nothing else that would be an event, so that what was observed and what was lost can be
- * counted against it: its own start and end are among its lines.
+ * counted against it: its own start and end are among its lines. `acts novel RATE SECONDS DIRECTORY` makes
+ * so many new files a second (0: as many as it can), and says how many acts that were, start and end
+ * included, and how many files a second.
  */
 #include "acts.h"
 
@@ -75,6 +77,34 @@ static void push_out(void)
 			usleep(50000); /* what is meant is the memory, not the rings */
 	}
 	read_path(SECRET);
+}
+
+static double seconds_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void novel(long rate, long seconds, const char *dir)
+{
+	double from = seconds_now(), now = from;
+	long made = 0;
+	char name[256];
+
+	for (; now < from + seconds; now = seconds_now()) {
+		/* what is due by now, a hundred at most between two looks at the clock */
+		long due = rate ? (long)((now - from) * rate) - made : 100;
+
+		if (due <= 0)
+			usleep(500);
+		for (long i = 0; i < due && i < 100; i++) {
+			snprintf(name, sizeof(name), "%s/%ld", dir, made++);
+			close(must(open(name, O_CREAT | O_WRONLY | O_EXCL, 0600)));
+		}
+	}
+	printf("%ld %.0f\n", made + 2, made / (now - from));
 }
 
 static void truth(char **n)

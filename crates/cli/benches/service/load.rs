@@ -12,8 +12,6 @@ pub(crate) fn run(args: &[String]) {
         "flood" => flood(number(1)),
         "shadow" => shadow(number(1)),
         "read" => drop(File::open(&args[1])),
-        "novel" => novel(number(1), number(2), number(3)),
-        "open-all" => open_all(number(1), number(2)),
         other => panic!("no load is called {other}"),
     }
 }
@@ -69,46 +67,4 @@ fn shadow(reads: u64) {
         std::thread::sleep(Duration::from_millis(20));
     }
     println!("{done}");
-}
-
-/// One program after another opens all files, so that each open is new.
-fn novel(rate: u64, seconds: u64, files: u64) {
-    let from = Instant::now();
-    let (mut done, mut turn) = (0, 0);
-    let total = match rate {
-        0 => u64::MAX,
-        _ => rate * seconds,
-    };
-    while done < total && from.elapsed() < Duration::from_secs(seconds * 2) && turn < 64 {
-        let count = files.min(total - done);
-        let ran = Command::new(format!("/bench/bin/p{turn}"))
-            .args(["--load", "open-all"])
-            .args([rate, count].map(|n| n.to_string()))
-            .status();
-        assert!(ran.is_ok_and(|s| s.success()));
-        done += count;
-        turn += 1;
-        if rate == 0 && from.elapsed() > Duration::from_secs(seconds) {
-            break;
-        }
-        if rate > 0 {
-            keep_to(rate, done, from);
-        }
-    }
-    println!("{done} {:.0}", done as f64 / from.elapsed().as_secs_f64());
-}
-
-fn open_all(rate: u64, count: u64) {
-    use std::fmt::Write as _;
-    let from = Instant::now();
-    let mut path = String::with_capacity(32);
-    for i in 0..count {
-        path.clear();
-        write!(path, "/bench/files/{i}").expect("writing to a String cannot fail");
-        drop(File::open(&path).expect("it is there"));
-        if rate > 0 && i % 50 == 49 {
-            // a little faster than asked for: what the start of the program cost is made up for
-            keep_to(rate + rate / 50, i + 1, from);
-        }
-    }
 }

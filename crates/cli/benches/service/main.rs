@@ -2,8 +2,9 @@
 //!
 //! Parts (all, or those that are named): `throughput` nginx and redis with and without the agent,
 //! alternating in one run; `memory` with 100 containers; `known` processor time at 300,000 known
-//! system calls a second; `alerts` from the act to the durable alert beside a flood; `novel` events a
-//! second, and whether all are accounted for.
+//! system calls a second; `scale` with 1,000 containers; `alerts` from the act to the durable alert beside a
+//! flood; `novel` events a second, and whether all are accounted for; `doubling` the rate until some are
+//! lost.
 //!
 //! It starts a private Docker of its own, needs root, and takes less than ten minutes. Every number is
 //! printed with its bound; nothing is asserted, because a timed test proves nothing on a busy machine.
@@ -30,18 +31,19 @@ fn main() {
         .map(String::as_str)
         .filter(|a| !a.starts_with("--"))
         .collect();
-    let all: [Part; 6] = [
+    let all: [Part; 7] = [
         ("throughput", throughput),
         ("memory", memory),
         ("known", known),
         ("scale", scale),
         ("alerts", alerts),
         ("novel", novel),
+        ("doubling", doubling),
     ];
     for part in &parts {
         assert!(
             all.iter().any(|(name, _)| name == part),
-            "no part is called {part}: throughput, memory, known, scale, alerts, novel"
+            "no part is called {part}: throughput, memory, known, scale, alerts, novel, doubling"
         );
     }
     println!("{}\n", rig::machine());
@@ -392,87 +394,154 @@ fn fdatasyncs(path: &Path, during: Duration) -> Vec<f64> {
     all
 }
 
-/// Files that each program opens once, in the part about novel events.
-const FILES: u64 = 50_000;
+/// Every act of the generator is new, and nobody learns meanwhile that its files are.
+const ALL_NEW: &str = "rings: { syscalls_used: false }\nlearning: { slot_seconds: 3600 }\n";
 
-/// Novel events: opens of existing files, each file once by each of many programs.
-fn novel(docker: &Docker) {
-    let work = docker.fresh("novel-work");
-    std::fs::create_dir_all(work.join("files")).expect("make a directory");
-    for i in 0..FILES {
-        std::fs::write(work.join(format!("files/{i}")), "").expect("make a file");
+/// What is recorded about a container that has gone: acts kept, and lost by stage.
+struct Accounted {
+    kept: u64,
+    lost: BTreeMap<String, u64>,
+}
+
+impl Accounted {
+    /// Of a stopped agent.
+    fn of(root: &Path, name: &str) -> Self {
+        let mut lost = BTreeMap::<String, u64>::new();
+        for g in rig::lines(root, &["gaps"]) {
+            let stage = g["stage"].as_str().unwrap_or("?");
+            // records of the agent's own, and identities that came late, are no acts
+            if g["name"] == name && !["records", "identity"].contains(&stage) {
+                *lost.entry(stage.to_owned()).or_default() += g["count"].as_u64().unwrap_or(0);
+            }
+        }
+        Accounted {
+            kept: journalled(&root.join("data"), name),
+            lost,
+        }
     }
-    links(&work, 64);
+
+    fn against(&self, acts: u64) -> String {
+        let lost: u64 = self.lost.values().sum();
+        let verdict = match (self.kept + lost) as i64 - acts as i64 {
+            0 => "kept + lost = done".to_owned(),
+            more @ 1.. => format!("**{more} more than done**"),
+            less => format!("**not accounted for: {}**", -less),
+        };
+        format!(
+            "{acts} done, {} kept, {lost} lost {:?}: {verdict}",
+            self.kept, self.lost
+        )
+    }
+}
+
+/// Novel events: new files at a rate, and as fast as they can be made.
+fn novel(docker: &Docker) {
     head();
     let seconds = std::env::var("PLIMSOLL_BENCH_NOVEL_SECONDS").ok();
     let seconds = seconds.and_then(|s| s.parse().ok()).unwrap_or(60);
-    for (rate, seconds) in [(50_000u64, seconds), (0, 10)] {
+    for (rate, seconds) in [(50_000u64, seconds), (0, seconds)] {
         let data = docker.fresh("novel");
-        let agent = Agent::start(&data);
+        let agent = Agent::with(&data, ALL_NEW);
         let name = format!("bench-novel-{rate}");
         let offered = match rate {
             0 => "as many as it can".to_owned(),
             _ => format!("{rate} a second"),
         };
-        let args = [
-            "novel",
-            &rate.to_string(),
-            &seconds.to_string(),
-            &FILES.to_string(),
-        ];
-        docker.load(&name, &work, &args);
-        let said = docker.ended(&name);
-        let (done, reached) = said.trim().split_once(' ').unwrap_or(("0", "?"));
-        let done: u64 = done.parse().unwrap_or(0);
+        let done = docker.novel(&name, rate, seconds);
         let memory = agent.status()["memory_bytes"].as_f64().unwrap_or(f64::NAN) / 1048576.0;
         // what waits in queues is journalled before it is counted
         agent.flush();
         let root = agent.dir.clone();
         // what the agent still counts while it ends is a gap too
         drop(agent);
-        let lost = rig::lines(&root, &["gaps"])
-            .iter()
-            .filter(|g| g["name"] == name.as_str())
-            .fold(BTreeMap::<String, u64>::new(), |mut all, g| {
-                let stage = g["stage"].as_str().unwrap_or("?").to_owned();
-                *all.entry(stage).or_default() += g["count"].as_u64().unwrap_or(0);
-                all
-            });
-        let kept = journalled(&root.join("data"));
-        let total: u64 = lost.values().sum();
         let what = format!("novel events offered {offered}, {seconds} s");
-        let accounted = match (kept + total) as i64 - done as i64 {
-            0 => "kept + lost = generated".to_owned(),
-            // gaps count every kind of event of the container, not only these opens
-            more @ 1.. => format!("{more} more than generated (gaps count other kinds, too)"),
-            less => format!("NOT ACCOUNTED FOR: {}", -less),
-        };
+        let account = Accounted::of(&root, &name).against(done.acts);
         let text = format!(
-            "{done} generated ({reached} a second), {kept} kept, {total} lost {lost:?}: {accounted}; agent {memory:.0} MiB"
+            "{:.0} a second: {account}; agent {memory:.0} MiB",
+            done.reached
         );
-        row(&what, "none lost at 50,000; kept + lost = generated", &text);
+        row(&what, "none lost at 50,000; kept + lost = done", &text);
     }
 }
 
-/// Opens of the generator's files in a journal.
-fn journalled(data: &Path) -> u64 {
+/// Doubles the rate of novel events until some are lost, and prints that beside the processor time.
+fn doubling(docker: &Docker) {
+    const SECONDS: u64 = 8;
+    println!(
+        "| offered a second | reached | kept | lost | agent, of a core | programs, of a core | |\n|---|---|---|---|---|---|---|"
+    );
+    let _stats = BpfStats::on();
+    let mut begins = None;
+    for rate in (0..8).map(|i| 1000u64 << i) {
+        let data = docker.fresh("doubling");
+        let agent = Agent::with(&data, ALL_NEW);
+        let name = format!("bench-doubling-{rate}");
+        let (from, before) = (Instant::now(), agent.status());
+        let done = docker.novel(&name, rate, SECONDS);
+        agent.flush();
+        let (after, elapsed) = (agent.status(), from.elapsed().as_secs_f64());
+        let number = |s: &serde_json::Value, at: &str| s.pointer(at).and_then(|v| v.as_f64());
+        let delta = |at: &str| Some(number(&after, at)? - number(&before, at)?);
+        let cpu = delta("/cpu_ms").unwrap_or(f64::NAN) / 10.0 / elapsed;
+        let bpf = delta("/sensor/run_time_ns").unwrap_or(f64::NAN) / 1e7 / elapsed;
+        let root = agent.dir.clone();
+        drop(agent);
+        let account = Accounted::of(&root, &name);
+        let lost: u64 = account.lost.values().sum();
+        let exact = account.kept + lost == done.acts;
+        println!(
+            "| {rate} | {:.0} | {} | {lost} {:?} | {cpu:.1} % | {bpf:.1} % | {} |",
+            done.reached,
+            account.kept,
+            account.lost,
+            if exact {
+                "kept + lost = done"
+            } else {
+                "**not exact**"
+            }
+        );
+        if lost > 0 {
+            begins = Some(done.reached);
+            break;
+        }
+        if done.reached < rate as f64 * 0.8 {
+            println!(
+                "\nthe generator reaches {:.0} a second here, without loss",
+                done.reached
+            );
+            return;
+        }
+    }
+    match begins {
+        Some(rate) => println!("\nloss begins at {rate:.0} novel events a second"),
+        None => println!("\nno loss at any rate tried"),
+    }
+}
+
+/// Acts of a container in a journal.
+fn journalled(data: &Path, name: &str) -> u64 {
     use plimsoll_evidence::{Filter, Reader};
-    use plimsoll_model::{EventKind, Record, RecordKind};
+    use plimsoll_model::{Record, RecordKind};
     let reader = Reader::open(data.join("journal")).expect("open the journal");
+    let kinds = [RecordKind::Observation, RecordKind::Container].map(|k| k as u16);
     let filter = Filter {
-        kinds: vec![RecordKind::Observation as u16],
+        kinds: kinds.to_vec(),
         ..Filter::default()
     };
-    let mut count = 0;
+    let mut named = std::collections::HashSet::new();
+    let mut counts = std::collections::HashMap::new();
     for entry in reader.scan(filter).expect("read the journal") {
         let entry = entry.expect("every record is read");
         let bytes = entry.payload.bytes().unwrap_or_default();
-        if let Ok(Record::Observation(o)) = Record::decode(RecordKind::Observation as u16, bytes)
-            && let EventKind::File(f) = &o.event.kind
-            && f.path.as_bytes().starts_with(b"/bench/files/")
-        {
-            count += o.count;
+        match Record::decode(entry.header.kind, bytes) {
+            Ok(Record::Observation(o)) => {
+                *counts.entry(o.instance).or_insert(0) += o.count.max(1);
+            }
+            Ok(Record::Container(c)) if c.name == name => {
+                named.insert(Some(c.instance));
+            }
+            _ => {}
         }
     }
-    count
+    named.iter().filter_map(|i| counts.get(i)).sum()
 }

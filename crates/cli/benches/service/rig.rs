@@ -60,6 +60,45 @@ impl Docker {
         all.extend(args);
         self.run(&all);
     }
+    /// A static program whose only acts are those that it counts: the acts of the host tests.
+    pub(crate) fn acts(&self) -> PathBuf {
+        let (from, to) = (self.lib.join("../acts/acts.c"), self.dir.join("bench/acts"));
+        let mut cc = Command::new("cc");
+        let built = cc
+            .args(["-O2", "-static", "-pthread", "-o"])
+            .arg(&to)
+            .arg(from);
+        assert!(built.status().is_ok_and(|s| s.success()), "cc");
+        to
+    }
+    /// Makes new files in a container: so many a second, for so many seconds. `files` is emptied after.
+    pub(crate) fn novel(&self, name: &str, rate: u64, seconds: u64) -> Novel {
+        let (acts, files) = (self.acts(), self.fresh("novel-files"));
+        let (acts, at) = (
+            format!("{}:/acts:ro", acts.display()),
+            format!("{}:/bench", files.display()),
+        );
+        let (rate, seconds) = (rate.to_string(), seconds.to_string());
+        let args = [
+            "run",
+            "-d",
+            "--name",
+            name,
+            "-v",
+            &acts,
+            "-v",
+            &at,
+            super::DEBIAN,
+        ];
+        self.run(&[&args[..], &["/acts", "novel", &rate, &seconds, "/bench"]].concat());
+        let said = self.ended(name);
+        let _ = std::fs::remove_dir_all(&files);
+        let (acts, reached) = said.trim().split_once(' ').expect("two numbers");
+        Novel {
+            acts: acts.parse().expect("a number"),
+            reached: reached.parse().expect("a number"),
+        }
+    }
     /// Waits for the end of a load, and returns what it said.
     pub(crate) fn ended(&self, name: &str) -> String {
         let code = self.run(&["wait", name]);
@@ -85,6 +124,14 @@ fn said(command: &mut Command) -> String {
     let errors = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{command:?}: {errors}");
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// What a container of new files did.
+pub(crate) struct Novel {
+    /// Every one of its acts: its start, its files, its end.
+    pub(crate) acts: u64,
+    /// Files a second.
+    pub(crate) reached: f64,
 }
 
 /// Containers of crun alone.
@@ -133,8 +180,12 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::with(dir, "")
+    }
+    pub(crate) fn with(dir: &Path, config: &str) -> Self {
+        let text = format!("version: 1\n{config}");
         let config = dir.join("config.yaml");
-        std::fs::write(&config, "version: 1\n").expect("write the configuration");
+        std::fs::write(&config, text).expect("write the configuration");
         let child = plimsoll(dir)
             .arg("--config")
             .arg(&config)
