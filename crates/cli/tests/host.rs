@@ -19,6 +19,8 @@ mod own;
 mod evidence;
 #[path = "host/faults.rs"]
 mod faults;
+#[path = "host/neighbours.rs"]
+mod neighbours;
 #[path = "host/own_rules.rs"]
 mod own_rules;
 #[path = "host/redaction.rs"]

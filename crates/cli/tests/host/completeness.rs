@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// Kind and object of an act, with how often it was done or observed.
-type Acts = BTreeMap<(String, String), u64>;
+pub(crate) type Acts = BTreeMap<(String, String), u64>;
 
 /// How much the workload does.
 struct Work {
@@ -28,7 +28,7 @@ impl Work {
 }
 
 /// What the workload says it did.
-fn done(journal: &str) -> Acts {
+pub(crate) fn done(journal: &str) -> Acts {
     let mut acts = Acts::new();
     for line in journal.lines() {
         let (kind, object) = line.split_once(' ').unwrap_or((line, ""));
@@ -56,20 +56,20 @@ fn act(e: &Value) -> (String, String) {
 
 /// Loss recorded about the container by stage, and about the node, which may be anybody's.
 #[derive(Debug, Default, PartialEq)]
-struct Lost {
+pub(crate) struct Lost {
     container: BTreeMap<String, u64>,
     node: u64,
 }
 
 impl Lost {
-    fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.container.values().sum()
     }
 }
 
-struct Evidence {
-    observed: Acts,
-    lost: Lost,
+pub(crate) struct Evidence {
+    pub(crate) observed: Acts,
+    pub(crate) lost: Lost,
 }
 
 /// Stages at which an event of a container is lost (an unknown identity or a clock step is no loss).
@@ -85,7 +85,7 @@ const LOSSES: &[&str] = &[
     "table",
 ];
 
-fn evidence(agent: &Agent, id: &str) -> Evidence {
+pub(crate) fn evidence(agent: &Agent, id: &str) -> Evidence {
     let mut observed = Acts::new();
     let events = agent.plimsoll(&["events", "--container", id]);
     for e in events.unwrap_or_default() {
@@ -141,7 +141,7 @@ fn report(title: &str, done: &Acts, found: &Evidence) {
     );
 }
 
-fn differences(done: &Acts, observed: &Acts) -> Vec<String> {
+pub(crate) fn differences(done: &Acts, observed: &Acts) -> Vec<String> {
     let mut all: HashMap<&(String, String), (u64, u64)> = HashMap::new();
     done.iter()
         .for_each(|(k, n)| all.entry(k).or_default().0 = *n);
@@ -179,7 +179,7 @@ fn settled(agent: &Agent, id: &str) -> Evidence {
     last
 }
 
-fn agent_with(docker: String, config: &str) -> Agent {
+pub(crate) fn agent_with(docker: String, config: &str) -> Agent {
     let dir = tempfile::tempdir().expect("a directory");
     let config = format!("version: 1\n{config}");
     std::fs::write(dir.path().join("config.yaml"), config).expect("write the configuration");

@@ -4,6 +4,7 @@
 use crate::own_rules::{by_container, over};
 use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ fn rules_dir(dir: &Path) -> PathBuf {
 }
 
 /// An agent with these rules and no others, in place of the default directory.
-fn with_rules(text: &str) -> Option<Agent> {
+pub(crate) fn with_rules(text: &str) -> Option<Agent> {
     let docker = docker_socket()?;
     let dir = tempfile::tempdir().expect("a directory");
     let rules = rules_dir(dir.path());
@@ -69,6 +70,18 @@ fn of_rules(agent: &Agent, container: &str) -> Vec<Value> {
         .collect()
 }
 
+/// How often rules fired, repeats within a burst included.
+pub(crate) fn counted(agent: &Agent, container: &str) -> u64 {
+    let mut of_alert = BTreeMap::<String, u64>::new();
+    for alert in of_rules(agent, container) {
+        let id = alert["plimsoll"]["alert_id"].to_string();
+        let count = alert["plimsoll"]["count"].as_u64().unwrap_or(1);
+        let most = of_alert.entry(id).or_default();
+        *most = count.max(*most);
+    }
+    of_alert.values().sum()
+}
+
 fn names(alerts: &[Value]) -> Vec<&str> {
     alerts.iter().filter_map(|a| a["rule"].as_str()).collect()
 }
@@ -77,7 +90,7 @@ fn run(agent: &Agent, name: &str, work: &str) {
     agent.docker(&["run", "--rm", "--name", name, DEBIAN, "sh", "-c", work]);
 }
 
-fn until_over(agent: &Agent, name: &str) {
+pub(crate) fn until_over(agent: &Agent, name: &str) {
     over(agent, &[name.to_owned()]);
 }
 
@@ -172,6 +185,37 @@ fn a_repeat_that_the_kernel_knows_fires_again() {
         Some(4),
         "each of the four, and none of the five before"
     );
+}
+
+/// On what only a process itself has: nobody could read it from `/proc` in time.
+const MARKED: &str = r#"
+- rule: Marked
+  desc: d
+  condition: >
+    evt.type in (execve, execveat) and container.id != host and proc.env[PLIMSOLL_MARK] = "yes"
+    and proc.env contains "PATH=" and thread.cap_permitted contains CAP_CHOWN
+    and user.loginuid >= -1 and proc.vpid > 1 and proc.vpgid > 0 and proc.sid > 0
+  output: marked (mark=%proc.env[PLIMSOLL_MARK])
+  priority: NOTICE
+"#;
+
+#[test]
+fn two_hundred_programs_that_end_at_once_all_fire_on_what_they_started_with() {
+    let _one = alone();
+    let Some(mut agent) = with_rules(MARKED) else {
+        return;
+    };
+    // a static program that does nothing; its quiet twin has another value
+    let brief = "i=0; while [ $i -lt 200 ]; do \
+                 PLIMSOLL_MARK=yes /bin/busybox true; PLIMSOLL_MARK=no /bin/busybox true; \
+                 i=$((i+1)); done";
+    let image = "plimsoll-test/busybox:1";
+    agent.docker(&["run", "--rm", "--name", "brief", image, "sh", "-c", brief]);
+    until_over(&agent, "brief");
+    // a burst's last count is written when the agent ends
+    agent.restart_after(false, |_| {});
+    let alerts = of_rules(&agent, "brief");
+    assert_eq!(counted(&agent, "brief"), 200, "{alerts:?}");
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Short quiet containers beside one that floods: each is known with what it did, or what was lost of it is
+//! counted against it; and an act that a rule asks for fires every time.
+
+use crate::completeness::{agent_with, differences, done, evidence};
+use crate::rules::{counted, until_over, with_rules};
+use crate::stage::Stage;
+use crate::{Agent, alone, docker_socket};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const BUSYBOX: &str = "plimsoll-test/busybox:1";
+/// Quiet ones of each runtime.
+const EACH: usize = 25;
+/// New files and new processes for as long as the quiet ones take, and no longer than this many seconds.
+const FLOOD: &str = "end=$(($(date +%s)+40)); while [ $(date +%s) -lt $end ]; do \
+                     rm -rf /tmp/truth; /bin/acts truth 20 4000 0 0 > /dev/null; done";
+
+/// Records of all containers by name.
+fn containers(agent: &Agent) -> BTreeMap<String, Value> {
+    let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
+    let named = |c: Value| Some((c["name"].as_str()?.to_owned(), c));
+    all.into_iter().filter_map(named).collect()
+}
+
+/// Nothing waits any more anywhere between the rings and the journal.
+fn all_is_written(agent: &Agent) {
+    const QUEUES: [&str; 5] = [
+        "inbox_bulk",
+        "inbox_tree",
+        "inbox_alert",
+        "identity_waiting",
+        "journal_queue",
+    ];
+    agent.wait_until("nothing is on its way", || {
+        let status = agent.plimsoll(&["status"]).unwrap_or_default();
+        let empty = |s: &Value| {
+            let waiting = |q: &str| s["queues"][q].as_u64().unwrap_or(0) > 0;
+            !QUEUES.iter().any(|q| waiting(q))
+        };
+        status.iter().all(empty)
+    });
+}
+
+#[test]
+fn quiet_containers_beside_a_flood_are_known_with_what_they_did_or_with_what_was_lost() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = alone();
+    let stage = Stage::new();
+    let agent = agent_with(docker, "rings: { syscalls_used: false }\n");
+    let unique = std::process::id();
+    let noisy = format!("flood{unique:x}");
+    let of_docker = |i: usize| format!("quiet-{unique:x}-{i}");
+    let bare = |i: usize| format!("quietbare{unique:x}{i}");
+    let mut truths = Vec::new();
+    std::thread::scope(|s| {
+        let flood = s.spawn(|| stage.run(&noisy, &["sh", "-c", FLOOD]));
+        agent.wait_until("the flood has begun", || {
+            containers(&agent)
+                .values()
+                .any(|c| c["container_id"] == noisy.as_str())
+        });
+        let dockers = s.spawn(|| {
+            for i in 0..EACH {
+                let read = ["cat", "/etc/shadow"];
+                let name = of_docker(i);
+                agent.docker(&[&["run", "--rm", "--name", &name, BUSYBOX], &read[..]].concat());
+            }
+        });
+        for i in 0..EACH {
+            let said = stage.run(&bare(i), &["/bin/acts", "truth", "1", "3", "0", "0"]);
+            truths.push(done(&said.expect("it does its work")));
+        }
+        dockers.join().expect("all have run");
+        flood.join().expect("it ends").expect("the flood is made");
+    });
+    all_is_written(&agent);
+    agent.wait_until("the flood is told to be gone", || {
+        let all = containers(&agent);
+        let mut of_flood = all.values().filter(|c| c["container_id"] == noisy.as_str());
+        of_flood.all(|c| c["state"] == "gone")
+    });
+
+    let all = containers(&agent);
+    let mut lost = 0;
+    for i in 0..EACH {
+        let name = of_docker(i);
+        let record = all.get(&name).unwrap_or_else(|| panic!("{name} vanished"));
+        assert_eq!(record["image"], BUSYBOX, "{record}");
+        let id = record["container_id"].as_str().expect("an id");
+        let found = evidence(&agent, id);
+        let seen =
+            |kind: &str, object: &str| found.observed.contains_key(&(kind.into(), object.into()));
+        let whole = seen("exec", "self") && seen("file", "/etc/shadow") && seen("exit", "");
+        lost += u64::from(!whole);
+        assert!(
+            whole || found.lost.total() > 0,
+            "{name}: {:?}",
+            found.observed
+        );
+    }
+    for (i, truth) in truths.iter().enumerate() {
+        let id = bare(i);
+        assert!(
+            all.values().any(|c| c["container_id"] == id.as_str()),
+            "{id} vanished"
+        );
+        let found = evidence(&agent, &id);
+        let (all, observed): (u64, u64) = (truth.values().sum(), found.observed.values().sum());
+        let differ = differences(truth, &found.observed);
+        lost += found.lost.total();
+        assert_eq!(
+            all,
+            observed + found.lost.total(),
+            "{id}: {differ:?} {:?}",
+            found.lost
+        );
+    }
+    println!(
+        "NEIGHBOURS {} quiet containers, {lost} losses, each counted",
+        2 * EACH
+    );
+}
+
+const SHADOW: &str = r#"
+- rule: Shadow read by cat
+  desc: d
+  condition: evt.type in (open, openat, openat2) and container.id != host and fd.name = /etc/shadow and proc.name = cat
+  output: shadow read
+  priority: WARNING
+"#;
+
+#[test]
+fn two_hundred_reads_beside_a_flood_are_two_hundred_alerts() {
+    let _one = alone();
+    let Some(mut agent) = with_rules(SHADOW) else {
+        return;
+    };
+    let flood =
+        "i=0; while :; do : > /tmp/f$i; i=$((i+1)); [ $((i % 5000)) != 0 ] || rm -f /tmp/f*; done";
+    agent.docker(&[
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        "reads-flood",
+        BUSYBOX,
+        "sh",
+        "-c",
+        flood,
+    ]);
+    let reads = "i=0; while [ $i -lt 200 ]; do cat /etc/shadow > /dev/null; i=$((i+1)); done";
+    agent.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "reads-quiet",
+        BUSYBOX,
+        "sh",
+        "-c",
+        reads,
+    ]);
+    agent.docker(&["rm", "-f", "reads-flood"]);
+    until_over(&agent, "reads-quiet");
+    // a burst's last count is written when the agent ends
+    agent.restart_after(false, |_| {});
+    assert_eq!(counted(&agent, "reads-quiet"), 200);
+}
