@@ -21,7 +21,7 @@ use plimsoll_baseline::{Baseline, Change, Select};
 use plimsoll_evidence::Reader;
 use plimsoll_model::record::Decision;
 use plimsoll_model::{BaselineId, BehaviourId, BootNs, Record, Stamp};
-use plimsoll_sensor::api::{EnforceMeans, HookStatus};
+use plimsoll_sensor::api::{EnforceMeans, HookStatus, Pinning};
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -44,6 +44,7 @@ impl Answer for Answers {
             Request::Doctor {} => {
                 let rows = self.0.hooks.iter().map(doctor_row);
                 let rows = rows.chain(self.0.enforcement.means().iter().map(enforcement_row));
+                let rows = rows.chain([pinning_row(&self.0.pinning)]);
                 Ok((rows.map(Item::Doctor).collect(), None))
             }
             Request::Containers { gone } => {
@@ -487,6 +488,35 @@ pub fn doctor_row(hook: &HookStatus) -> DoctorRow {
         cost: text(hook.misses),
         advice: text(hook.advice),
         fatal: false,
+    }
+}
+
+/// Whether the hooks outlive the agent, as the doctor tells it.
+pub fn pinning_row(pinning: &Pinning) -> DoctorRow {
+    let took_over = match &pinning.inherited {
+        None => "",
+        Some(before) if before.replaced => "; those of the agent before were replaced",
+        Some(_) => "; those of the agent before were taken over",
+    };
+    let found = match &pinning.home {
+        Some(home) => format!("pinned in {}{took_over}", home.display()),
+        None if pinning.problems.is_empty() => "not pinned: the configuration says so".to_owned(),
+        None => pinning.problems.join("; "),
+    };
+    let lost = pinning.home.is_none();
+    DoctorRow {
+        area: "hook".to_owned(),
+        name: "for the next agent".to_owned(),
+        state: match lost && !pinning.problems.is_empty() {
+            true => DoctorState::Degraded,
+            false => DoctorState::Ok,
+        },
+        found,
+        cost: lost.then(|| {
+            "they end with the agent: what happens until the next one watches is not seen"
+                .to_owned()
+        }),
+        ..DoctorRow::default()
     }
 }
 

@@ -49,9 +49,11 @@ use crate::shelf::Shelf;
 use plimsoll_baseline::PathPattern;
 use plimsoll_evidence::{Journal, OpenError, Options, Reader, Recovery, Sealing};
 use plimsoll_model::record::Lifecycle;
-use plimsoll_model::{BootId, Enforced, Gap, GapScope, Instance, NodeId, Record, Stage, Stamp};
+use plimsoll_model::{
+    BootId, BootNs, Enforced, Gap, GapScope, Instance, NodeId, Record, Stage, Stamp,
+};
 use plimsoll_sensor::api::{
-    HookStatus, Loss as KernelLoss, PathMatch, SeedProcess, Signal, WatchedPath,
+    HookStatus, Inherited, Loss as KernelLoss, PathMatch, Pinning, SeedProcess, Signal, WatchedPath,
 };
 use plimsoll_workload::{ApiNews, Scan};
 use std::io;
@@ -76,6 +78,8 @@ const RETAIN_EVERY: Duration = Duration::from_secs(600);
 const RETAIN_MOST: usize = 8;
 /// How often the scrub takes a step.
 const SCRUB_EVERY: Duration = Duration::from_secs(1);
+/// A container that ended while no agent was there has said so by then.
+const LATE_END_NS: u64 = 10_000_000_000;
 
 /// Work for the pipeline's thread.
 pub type Job = Box<dyn FnOnce(&mut Pipeline) + Send>;
@@ -99,6 +103,8 @@ pub struct Shared {
     pub kernel: Arc<dyn Kernel>,
     /// Hooks in use and refused.
     pub hooks: Vec<HookStatus>,
+    /// Whether they outlive the agent.
+    pub pinning: Pinning,
     /// Where alerts are shown.
     pub outputs: Arc<Outputs>,
     /// When the agent started.
@@ -302,6 +308,7 @@ impl Agent {
             inbox: Arc::new(Inbox::new(config.queues)),
             kernel: around.side.control,
             hooks: around.side.hooks,
+            pinning: around.side.pinning.clone(),
             outputs: Arc::new(outputs),
             started,
             journal_dir: config.journal_dir(),
@@ -313,10 +320,24 @@ impl Agent {
             roots: Arc::default(),
             jobs,
         });
-        begin(&shared, &boot_id, &recovery);
-        let down = down_gap(&past, GapScope::Node, started);
-        if let Some(gap) = &down {
-            shared.ledger.record_gap(gap.clone());
+        let pinning = around.side.pinning;
+        // bound to this boot: nothing of another one can be pinned
+        let inherited = pinning.inherited.clone().filter(|_| past.same_boot);
+        begin(&shared, &boot_id, &recovery, &pinning);
+        let down = match &inherited {
+            Some(_) => None,
+            None => down_gap(&past, GapScope::Node, started),
+        };
+        for gap in down.iter().cloned().chain(
+            inherited
+                .iter()
+                .flat_map(|i| handover_gaps(i, &past, config.rings.syscalls_used, &shared)),
+        ) {
+            shared.ledger.record_gap(gap);
+        }
+        let was_away = past.until.is_some();
+        if let Some(since) = inherited.as_ref().and_then(|i| i.prevented_until) {
+            shared.enforcement.resume_after(since);
         }
         let ask = (around.ask)(news_to(&shared)).map_err(io_error("start a thread"))?;
         let mut pipeline = Pipeline::new(Parts {
@@ -354,8 +375,13 @@ impl Agent {
             reader,
         )?;
         let _ = shared.response.set(responder.door());
-        resume_left_over(&shared, &around.scan, down.is_some());
-        prime_kernel(&shared, &mut pipeline, around.scan, past, down.as_ref());
+        resume_left_over(&shared, &around.scan, was_away);
+        let mut scan = around.scan;
+        if inherited.is_some() {
+            let ended = scan.still_to_end(&past.remembered);
+            pipeline.gone_by(ended, BootNs(shared.clocks.boot().0 + LATE_END_NS));
+        }
+        prime_kernel(&shared, &mut pipeline, scan, past, down.as_ref());
         let server = Server::start(&config.socket, access, Arc::new(Answers(shared.clone())))?;
         let (keep, files) = crossbeam_channel::bounded(FILES_MAX);
         let keeper = spawn("keeper", {
@@ -416,6 +442,13 @@ impl Agent {
             source.poll(Duration::from_millis(100), &mut |signal| {
                 self.shared.deliver(signal);
             })?;
+            // what came while nobody read comes all at once: there is time to take it in pieces
+            while source.is_behind() && self.shared.inbox.is_filling() {
+                if stop.load(Ordering::Relaxed) || self.pipeline.is_finished() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         Ok(())
     }
@@ -572,7 +605,7 @@ fn news_to(shared: &Arc<Shared>) -> News {
 }
 
 /// The first records of this run: start, clock, what recovery found, what is not seen.
-fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
+fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery, pinning: &Pinning) {
     let at = shared.started;
     let mut details = vec![
         ("boot_id".to_owned(), boot_id.to_string()),
@@ -585,6 +618,7 @@ fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
         let how = hook.mechanism.as_deref().unwrap_or("refused");
         details.push((format!("hook {}", hook.kind), how.to_owned()));
     }
+    details.extend(hook_details(shared, pinning));
     let start = Lifecycle {
         what: "start".to_owned(),
         at,
@@ -620,6 +654,76 @@ fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery) {
             ),
         });
     }
+}
+
+/// What is pinned, and what was taken over, for the start record. `watched_since` (wall clock,
+/// nanoseconds) says that the programs in the kernel went on recording from then on.
+fn hook_details(shared: &Shared, pinning: &Pinning) -> Vec<(String, String)> {
+    let mut details = Vec::new();
+    let mut say = |key: &str, value: String| details.push((key.to_owned(), value));
+    if let Some(home) = &pinning.home {
+        say("pinned", home.display().to_string());
+    }
+    for problem in &pinning.problems {
+        say("not_pinned", problem.clone());
+    }
+    if let Some(before) = &pinning.inherited {
+        let since = shared.anchor.stamp(before.until);
+        say("watched_since", since.wall.0.to_string());
+        say(
+            "took_over",
+            match before.replaced {
+                true => "other programs, which these replaced",
+                false => "programs and maps",
+            }
+            .to_owned(),
+        );
+    }
+    details
+}
+
+/// What the time between two agents over the same programs cost.
+fn handover_gaps(
+    before: &Inherited,
+    past: &Past,
+    syscalls_used: bool,
+    shared: &Shared,
+) -> Vec<Gap> {
+    let anchor = shared.anchor.get();
+    let (from, to) = (anchor.stamp(before.until), shared.started);
+    let gap = |stage, from, count, reason: &str| Gap {
+        stage,
+        scope: GapScope::Node,
+        from,
+        to,
+        count,
+        reason: reason.to_owned(),
+    };
+    let mut gaps = Vec::new();
+    if before.in_hand > 0 {
+        // what it had read is of the moments before; its last record bounds them
+        let last = past
+            .until
+            .map_or(from, |u| if u.boot < from.boot { u } else { from });
+        gaps.push(Gap {
+            to: from,
+            ..gap(
+                Stage::Handover,
+                last,
+                Some(before.in_hand),
+                "an agent that ended without saying so had read these events and may not have recorded them: at most this many",
+            )
+        });
+    }
+    if syscalls_used {
+        gaps.push(gap(
+            Stage::Sampled,
+            from,
+            None,
+            "no agent was there: of system calls used, only the first 256 uses of each on the node were looked at; everything else went on being recorded",
+        ));
+    }
+    gaps
 }
 
 /// An agent that was killed may have left programs stopped at their exec: they go on, because nothing
@@ -727,6 +831,8 @@ fn run_pipeline(
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
             pipeline.tick();
+            let fill = inbox.fill();
+            pipeline.note_in_hand(fill.bulk + fill.tree + fill.alert);
         }
         if saved.elapsed() >= SAVE_EVERY {
             saved = Instant::now();

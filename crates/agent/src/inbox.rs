@@ -307,6 +307,16 @@ impl Inbox {
         self.ready.notify_all();
     }
 
+    /// A quarter of its bounds is in use: whoever can wait had better.
+    pub fn is_filling(&self) -> bool {
+        let state = self.lock();
+        let (fill, most) = (&state.fill, &self.bounds);
+        fill.bulk > most.bulk_events / 4
+            || fill.tree > most.tree_events / 4
+            || fill.alert > most.alert_events / 4
+            || fill.bytes > most.bytes / 4
+    }
+
     /// How full it is.
     pub fn fill(&self) -> Fill {
         self.lock().fill

@@ -3,9 +3,10 @@
 //! Two real implementations exist: [`plimsoll_sensor`] on a live kernel, and [`Recorded`] signals
 //! for tests, replays and benches. Nothing here decides anything.
 
+use plimsoll_model::ProcessKey;
 use plimsoll_sensor::api::{
-    AllowedEntry, Enforce, EnforceMeans, HookStatus, KernelCounters, Known, Reading, RecorderState,
-    SeedProcess, Signal, Watch, WatchedPath,
+    AllowedEntry, Enforce, EnforceMeans, HookStatus, KernelCounters, Known, Pinning, Reading,
+    RecorderState, SeedProcess, Signal, Watch, WatchedPath,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,6 +25,10 @@ pub trait EventSource {
         timeout: Duration,
         sink: &mut dyn FnMut(Signal),
     ) -> Result<usize, KernelError>;
+    /// It still hands over what happened while nobody read: there may be much of it at once.
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 /// The handle on the kernel's maps. Every method is short and may be called from any thread.
@@ -119,6 +124,18 @@ pub trait Kernel: Send + Sync {
     fn enforce_until(&self, _boot_ns: u64) -> Result<(), KernelError> {
         Ok(())
     }
+    /// A process found in `/proc`, as the kernel side knows it: where it was followed from its birth, its
+    /// start is known exactly.
+    fn exact(&self, process: ProcessKey) -> ProcessKey {
+        process
+    }
+    /// Events read so far, by this agent and those before it that left the kernel side running.
+    fn events_read(&self) -> u64 {
+        0
+    }
+    /// Of the first `read` events, at most this many are not recorded yet: whoever comes after a crash
+    /// has to say so.
+    fn note_in_hand(&self, _read: u64, _held: u64) {}
     /// Dense counters, cumulative.
     fn counts(&self, first: u32, len: u32) -> Vec<u64>;
     /// Counters of the kernel side.
@@ -146,6 +163,8 @@ pub struct KernelSide {
     pub hooks: Vec<HookStatus>,
     /// How each class of acts is prevented here; empty: none is.
     pub means: Vec<EnforceMeans>,
+    /// Whether it goes on without an agent, and what it went on with until this one came.
+    pub pinning: Pinning,
 }
 
 impl EventSource for plimsoll_sensor::Sensor {
@@ -156,9 +175,21 @@ impl EventSource for plimsoll_sensor::Sensor {
     ) -> Result<usize, KernelError> {
         Ok(plimsoll_sensor::Sensor::poll(self, timeout, sink)?)
     }
+    fn is_behind(&self) -> bool {
+        plimsoll_sensor::Sensor::is_behind(self)
+    }
 }
 
 impl Kernel for plimsoll_sensor::Control {
+    fn exact(&self, process: ProcessKey) -> ProcessKey {
+        plimsoll_sensor::Control::exact(self, process)
+    }
+    fn events_read(&self) -> u64 {
+        plimsoll_sensor::Control::events_read(self)
+    }
+    fn note_in_hand(&self, read: u64, held: u64) {
+        plimsoll_sensor::Control::note_in_hand(self, read, held);
+    }
     fn watch(&self, watch: &Watch) -> Result<(), KernelError> {
         Ok(plimsoll_sensor::Control::watch(self, watch)?)
     }

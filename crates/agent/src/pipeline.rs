@@ -43,6 +43,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// A record is durable within this while the journal keeps up: three group commits.
+const DURABLE_WITHIN_NS: u64 = 150_000_000;
+/// Moments of reading that are remembered, one a tick.
+const READS_MAX: usize = 32;
+
 /// Events taken from the inbox at a time: bounds how long an alert waits for its neighbours.
 pub const BATCH: usize = 64;
 /// Counters in one instance's block; entries of a baseline beyond are not counted in the kernel.
@@ -196,6 +201,12 @@ pub struct Pipeline {
     recorder: Recorder,
     desk: Desk,
     /// Paths whose every use is kept, known or not.
+    /// Root cgroups that ended before this agent came, with the moment at which they are gone.
+    ended: Vec<(BootNs, u64)>,
+    /// How many events had been read, and when.
+    reads: VecDeque<(BootNs, u64)>,
+    /// Records accepted and leaves durable, at the last look; records that a commit has covered.
+    durable: (u64, u64, u64),
     sensitive: Vec<(PathPattern, Vec<FileOp>)>,
 }
 
@@ -233,6 +244,9 @@ impl Pipeline {
             problems: Vec::new(),
             rules: Engine::default(),
             watched: Watched::default(),
+            ended: Vec::new(),
+            reads: VecDeque::new(),
+            durable: (0, 0, 0),
             sensitive: plimsoll_baseline::watched_paths(),
         }
     }
@@ -259,6 +273,57 @@ impl Pipeline {
             }
         }
         self.flush();
+    }
+
+    /// These root cgroups had ended before this agent came; their last acts are still to be read. What
+    /// has not said so by itself by then is gone.
+    pub fn gone_by(&mut self, roots: Vec<u64>, until: BootNs) {
+        self.ended = roots.into_iter().map(|root| (until, root)).collect();
+    }
+
+    fn end_late(&mut self, now: BootNs) {
+        let due: Vec<u64> = self
+            .ended
+            .extract_if(.., |(until, _)| *until < now)
+            .map(|(_, root)| root)
+            .collect();
+        for id in due {
+            let mut event = Event::new(EventKind::CgroupRmdir { id });
+            (event.cgroup_id, event.boot) = (id, now);
+            self.events(&mut vec![event]);
+        }
+    }
+
+    /// Tells the kernel side how many of the events read so far are not durable yet, at most: those in
+    /// the queue before us, those that wait for an identity, and all of the last moments. While the
+    /// journal does not keep up nothing is told, so that everything since counts.
+    pub fn note_in_hand(&mut self, queued: usize) {
+        let (_, now) = self.now();
+        let read = self.parts.kernel.events_read();
+        self.reads.push_back((now, read));
+        while self.reads.len() > READS_MAX {
+            self.reads.pop_front();
+        }
+        let Some(status) = self.parts.ledger.status() else {
+            return;
+        };
+        let at = (self.parts.ledger.accepted(), status.health.durable);
+        let (accepted, durable, covered) = self.durable;
+        let advanced = at.1 > durable;
+        // what had been accepted a tick before a commit is in it
+        let covered = if advanced { accepted } else { covered };
+        self.durable = (at.0, at.1, covered);
+        let keeps_up = status.queued == 0 && (advanced || at.0 == covered);
+        let old = self
+            .reads
+            .iter()
+            .rev()
+            .find(|(t, _)| t.0 + DURABLE_WITHIN_NS < now.0);
+        if let (true, Some((_, old))) = (keeps_up, old) {
+            let waiting = queued + self.parts.attribute.counters().pending;
+            let held = waiting as u64 + read.saturating_sub(*old);
+            self.parts.kernel.note_in_hand(read, held);
+        }
     }
 
     /// Takes a batch of events.
@@ -303,6 +368,7 @@ impl Pipeline {
             self.repeat(alert);
         }
         self.bury(now);
+        self.end_late(now);
         for dict in self.watched.again() {
             // the kernel was still writing its entry; an entry that has gone is emitted anew anyway
             let _ = self.parts.kernel.emit_again(&dict);

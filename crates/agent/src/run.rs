@@ -10,7 +10,7 @@ use crate::kernel::{KernelError, KernelSide};
 use crate::output;
 use crate::respond::act::{self, Machine};
 use crate::respond::{Beginning, capture, reload, sender};
-use plimsoll_sensor::api::{Hierarchy, SensorConfig};
+use plimsoll_sensor::api::{Hierarchy, Pins, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
 use plimsoll_workload::{
@@ -20,7 +20,7 @@ use plimsoll_workload::{
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why the agent did not run, or stopped running.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,10 @@ pub enum RunError {
 /// When it cannot start, or the kernel side ends.
 pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
+    let by_hand = Arc::new(AtomicBool::new(false));
+    // the reason first: whoever sees the stop sees it too
+    signal_hook::flag::register(signal_hook::consts::SIGINT, by_hand.clone())
+        .map_err(RunError::Signals)?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, stop.clone()).map_err(RunError::Signals)?;
     }
@@ -94,44 +98,67 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let sinks = sinks(config)?;
     let opened = daemon::open(config, clocks.clone())?;
     let redactor = redactor(config)?;
-    let mut sensor = Sensor::load(&sensor_config(config, &layout))?;
-    let side = KernelSide {
-        control: Arc::new(sensor.control()),
-        hooks: sensor.hooks().to_vec(),
-        means: sensor.means(),
+    let mut wanted = sensor_config(config, &layout);
+    wanted.pins = config.hooks.pin.then(|| Pins {
+        home: config.hooks_dir(),
+        owner: config.data_dir.display().to_string(),
+    });
+    let mut sensor = Sensor::load(&wanted)?;
+    let pinning = sensor.pinning();
+    for problem in &pinning.problems {
+        eprintln!("plimsoll: hooks for the next agent: {problem}");
+    }
+    let inherited = pinning.inherited.is_some();
+    let reader = &mut sensor;
+    let watched = move || -> Result<(), RunError> {
+        let side = KernelSide {
+            control: Arc::new(reader.control()),
+            hooks: reader.hooks().to_vec(),
+            means: reader.means(),
+            pinning: reader.pinning(),
+        };
+        // after loading: what starts meanwhile is in the rings, what ran before is in /proc
+        let mut evidence = Disk::new(proc_root, layout.clone());
+        let now = clocks.boot();
+        let mut scan = scan_proc(proc_root, &layout, |path| evidence.judge(path, now));
+        scan.refine(|process| side.control.exact(process));
+        let attributor = AttributorConfig {
+            host: config.host,
+            ..AttributorConfig::default()
+        };
+        let runtimes = confirmer_config(config);
+        let around = Surroundings {
+            side,
+            attribute: Box::new(Attributor::new(attributor, evidence).with_redactor(redactor)),
+            scan,
+            ask: Box::new(move |news| {
+                let confirmer = Confirmer::start(runtimes, news)?;
+                Ok(Box::new(move |question| confirmer.ask(question)))
+            }),
+            sinks,
+            response: response(config)?,
+            reload_rules,
+            enforcement,
+            enforcement_off,
+        };
+        let agent = Agent::start(config, opened, around)?;
+        started(&agent);
+        let read = agent.read(reader, &stop);
+        let why = match &read {
+            Ok(()) => "asked to",
+            Err(_) => "the kernel side ended",
+        };
+        agent.stop(why);
+        read.map_err(RunError::Read)
     };
-    // after loading: what starts meanwhile is in the rings, what ran before is in /proc
-    let mut evidence = Disk::new(proc_root, layout.clone());
-    let now = clocks.boot();
-    let scan = scan_proc(proc_root, &layout, |path| evidence.judge(path, now));
-    let attributor = AttributorConfig {
-        host: config.host,
-        ..AttributorConfig::default()
-    };
-    let runtimes = confirmer_config(config);
-    let around = Surroundings {
-        side,
-        attribute: Box::new(Attributor::new(attributor, evidence).with_redactor(redactor)),
-        scan,
-        ask: Box::new(move |news| {
-            let confirmer = Confirmer::start(runtimes, news)?;
-            Ok(Box::new(move |question| confirmer.ask(question)))
-        }),
-        sinks,
-        response: response(config)?,
-        reload_rules,
-        enforcement,
-        enforcement_off,
-    };
-    let agent = Agent::start(config, opened, around)?;
-    started(&agent);
-    let read = agent.read(&mut sensor, &stop);
-    let why = match &read {
-        Ok(()) => "asked to",
-        Err(_) => "the kernel side ended",
-    };
-    agent.stop(why);
-    read.map_err(RunError::Read)
+    let watched = watched();
+    sensor.leave(match &watched {
+        Ok(()) => config.hooks.keep_on_stop && !by_hand.load(Ordering::Relaxed),
+        Err(RunError::Read(_)) => true,
+        // what was not there before does not stay behind a start that failed
+        Err(_) => inherited,
+    });
+    watched
 }
 
 /// Masks secrets with the key of this data directory, as configured.
@@ -176,6 +203,7 @@ pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
         top: plimsoll_sensor::api::Rung::Lsm,
         recorder_bytes: config.recorder.memory,
         enforcement: config.enforcement.policy.is_some(),
+        pins: None,
     }
 }
 

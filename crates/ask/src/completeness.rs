@@ -209,12 +209,21 @@ impl Blindness {
 
     fn lifecycle(&mut self, id: RecordId, l: &plimsoll_model::record::Lifecycle) {
         match l.what.as_str() {
-            "start" => self.lives.push(Life {
-                from: l.at.wall,
-                stopped: None,
-                last_sign: None,
-                evidence: vec![id.clone()],
-            }),
+            "start" => {
+                // the programs of the one before went on recording until this one read them
+                let since = l.details.iter().find(|(key, _)| key == "watched_since");
+                let since = since.and_then(|(_, ns)| ns.parse().ok()).map(WallNs);
+                let from = since.map_or(l.at.wall, |since| since.min(l.at.wall));
+                if let (Some(before), true) = (self.lives.last_mut(), since.is_some()) {
+                    before.stopped = Some(before.stopped.map_or(from, |s| s.min(from)));
+                }
+                self.lives.push(Life {
+                    from,
+                    stopped: None,
+                    last_sign: None,
+                    evidence: vec![id.clone()],
+                });
+            }
             "stop" => {
                 if let Some(life) = self.lives.last_mut() {
                     life.stopped = Some(l.at.wall);
@@ -617,6 +626,7 @@ fn lost_where(stage: Stage) -> &'static str {
         Stage::Clock => "Times are uncertain, because the wall clock stepped",
         Stage::Sequence => "Numbered by the kernel, and never come out of their ring",
         Stage::Records => "Seen, but what was found about it was not kept",
+        Stage::Handover => "In the hands of an agent that was killed, at most",
         Stage::Enforcement => "Seen, but not held against the baseline by enforcement",
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::commands::enforcement::EnforcementCommand;
 use crate::commands::evidence::args::{EvidenceCommand, ReplayArgs};
+use crate::commands::hooks::HooksCommand;
 use crate::commands::lake::LakeCommand;
 use crate::commands::notify::NotifyCommand;
 use crate::commands::plan::PlanCommand;
@@ -172,6 +173,16 @@ Examples:
         #[command(subcommand)]
         command: EnforcementCommand,
     },
+    /// What agents left running in the kernel: list, remove
+    #[command(after_help = "\
+Examples:
+  plimsoll hooks list
+  plimsoll hooks remove                    after `systemctl stop plimsoll`, when it is to stay off
+  plimsoll hooks remove --all              before it is uninstalled")]
+    Hooks {
+        #[command(subcommand)]
+        command: HooksCommand,
+    },
     /// Notifications that have not been delivered: list, resend
     #[command(after_help = "\
 Examples:
@@ -280,6 +291,15 @@ pub(crate) struct RunArgs {
     /// override [default: /etc/plimsoll/rules.d]
     #[arg(long, value_name = "FILE|DIR", value_parser = absolute())]
     pub(crate) rules: Vec<PathBuf>,
+    /// Where programs and maps are pinned for the next agent, on a bpffs; `off`: they end with this one
+    /// [default: hooks.directory of the configuration, else /sys/fs/bpf/plimsoll]
+    #[arg(
+        long,
+        value_name = "DIR|off",
+        env = "PLIMSOLL_PINS",
+        hide_env_values = true
+    )]
+    pub(crate) pins: Option<PathBuf>,
 }
 
 /// Which rules.

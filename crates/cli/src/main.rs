@@ -71,6 +71,7 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         Command::Enforcement { command } => {
             commands::enforcement::enforcement(global, command, out)
         }
+        Command::Hooks { command } => commands::hooks::hooks(global, command, out),
         Command::Notify { command } => commands::notify::notify(global, command, out),
         Command::Rules { command } => commands::rules::rules(global, command, out),
         Command::Query(args) => commands::query::query(global, args, out),

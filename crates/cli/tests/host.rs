@@ -19,6 +19,8 @@ mod own;
 mod evidence;
 #[path = "host/faults.rs"]
 mod faults;
+#[path = "host/handover.rs"]
+mod handover;
 #[path = "host/neighbours.rs"]
 mod neighbours;
 #[path = "host/own_rules.rs"]
@@ -197,6 +199,9 @@ fn spawn(dir: &Path) -> Child {
         .arg("--config")
         .arg(&config)
         .arg("run")
+        // pinned only where a test is about that, in a place of its own
+        .arg("--pins")
+        .arg(std::fs::canonicalize(dir.join("bpf")).map_or("off".into(), |p| p.join("plimsoll")))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(said)

@@ -66,6 +66,10 @@ pub enum Stage {
     /// Enforcement failed open: what a policy would have prevented was let through.
     #[n(20)]
     Enforcement,
+    /// An agent was killed with these events in its hands: the next one cannot tell which of them were
+    /// recorded. The count is an upper bound.
+    #[n(21)]
+    Handover,
 }
 
 impl Stage {
@@ -91,6 +95,7 @@ impl Stage {
             Stage::Sequence => "sequence",
             Stage::Records => "records",
             Stage::Enforcement => "enforcement",
+            Stage::Handover => "handover",
         }
     }
 }

@@ -48,6 +48,60 @@ pub struct SensorConfig {
     pub recorder_bytes: u32,
     /// Load what prevents acts, too.
     pub enforcement: bool,
+    /// Keep maps and programs for the next agent (`None`: everything ends with the sensor).
+    pub pins: Option<Pins>,
+}
+
+/// Where the kernel side is kept beyond the process that loaded it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    /// A directory of this agent alone, on a bpffs; made when it is missing.
+    pub home: PathBuf,
+    /// Whose it is, for people: the agent's data directory.
+    pub owner: String,
+}
+
+/// What became of keeping the kernel side, and of what an agent before has left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pinning {
+    /// Where it is kept; `None`: it ends with the sensor.
+    pub home: Option<PathBuf>,
+    /// What did not go as it was asked for, in words.
+    pub problems: Vec<String>,
+    /// What was taken over.
+    pub inherited: Option<Inherited>,
+}
+
+/// What an agent before left running in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// When it looked at the rings last.
+    pub until: BootNs,
+    /// It ended in order: everything that it had read is recorded.
+    pub orderly: bool,
+    /// Events that it had read and may not have recorded, at most.
+    pub in_hand: u64,
+    /// Until when it let acts be prevented; `None`: it never did.
+    pub prevented_until: Option<BootNs>,
+    /// Its programs are replaced by ours, which are other ones; else they go on.
+    pub replaced: bool,
+}
+
+/// A set of pins as it lies there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedSet {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Whose it is (an agent's data directory); empty when that cannot be read.
+    pub owner: String,
+    /// An agent uses it now.
+    pub in_use: bool,
+    /// When an agent looked at its rings last (boot clock).
+    pub last_seen: Option<BootNs>,
+    /// Programs that are attached.
+    pub programs: usize,
+    /// Why no agent would take it over; empty: one would.
+    pub broken: String,
 }
 
 /// A family of hooks, best first.
@@ -76,6 +130,7 @@ impl SensorConfig {
             top: Rung::Lsm,
             recorder_bytes: 64 << 20,
             enforcement: false,
+            pins: None,
         }
     }
 }

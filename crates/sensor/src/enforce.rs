@@ -6,8 +6,9 @@
 use crate::api::{AllowedEntry, AllowedReach, Enforce, EnforceMeans};
 use crate::hash::Key;
 use crate::ladder::Ladder;
-use crate::load::{Control, SensorError, bytes_of, update};
-use crate::skel::{PlimsollSkel, types};
+use crate::load::{Control, SensorError, bytes_of, empty, update};
+use crate::objects::Objects;
+use crate::skel::types;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use plimsoll_model::EnforceClass;
 use std::collections::{HashMap, HashSet};
@@ -43,15 +44,25 @@ pub(crate) struct Maps {
 }
 
 impl Maps {
-    pub(crate) fn new(skel: &PlimsollSkel<'_>) -> libbpf_rs::Result<Self> {
-        let m = &skel.maps;
+    pub(crate) fn new(objects: &Objects) -> libbpf_rs::Result<Self> {
         Ok(Self {
-            containers: MapHandle::try_from(&m.enforced_containers)?,
-            allowed: MapHandle::try_from(&m.allowed)?,
-            runs: MapHandle::try_from(&m.allowed_runs)?,
-            until: MapHandle::try_from(&m.enforce_until)?,
+            containers: objects.map("enforced_containers")?,
+            allowed: objects.map("allowed")?,
+            runs: objects.map("allowed_runs")?,
+            until: objects.map("enforce_until")?,
             sets: Mutex::default(),
         })
+    }
+
+    /// Nothing is held: sets are numbered anew by each agent.
+    pub(crate) fn clear(&self) {
+        let until = 0u64.to_ne_bytes();
+        let _ = self
+            .until
+            .update(&0u32.to_ne_bytes(), &until, MapFlags::ANY);
+        for map in [&self.containers, &self.allowed, &self.runs] {
+            empty(map);
+        }
     }
 }
 
@@ -149,6 +160,7 @@ impl Control {
     pub fn enforce_until(&self, boot_ns: u64) -> Result<(), SensorError> {
         let map = &self.maps.enforcement.until;
         let zero = 0u32.to_ne_bytes();
+        self.note_prevented(boot_ns);
         update(map, "enforce_until", &zero, &boot_ns.to_ne_bytes())
     }
 

@@ -50,6 +50,11 @@ impl Ladder {
         }
     }
 
+    /// Whether this kernel would call programs on LSM hooks.
+    pub(crate) fn lsm_usable(&self) -> bool {
+        self.lsm.is_ok()
+    }
+
     /// Whether single calls are hooked at their exit (`c_`) instead of all calls at once.
     pub(crate) fn single_calls(&self) -> bool {
         self.top != Rung::Tracepoint

@@ -9,9 +9,12 @@
 pub mod api;
 mod enforce;
 mod hash;
+mod keep;
 mod ladder;
 mod load;
 mod numbers;
+mod objects;
+mod pins;
 mod recorder;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]
@@ -21,4 +24,5 @@ mod skel {
 mod tables;
 pub mod wire;
 
+pub use keep::{pinned, unpin};
 pub use load::{Control, Sensor, SensorError};

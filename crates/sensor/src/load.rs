@@ -5,8 +5,11 @@
 
 use crate::api::*;
 use crate::hash::{Key, op_number};
+use crate::keep::{Kept, Place};
 use crate::ladder::{Ladder, hook_statuses};
 use crate::numbers::{Missing, Numbers};
+use crate::objects::{Objects, Variables, map_id};
+use crate::pins;
 use crate::recorder::{self, Recorder};
 use crate::skel::{OpenPlimsollSkel, PlimsollSkel, PlimsollSkelBuilder, types};
 use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, compat_calls, dns_calls};
@@ -22,7 +25,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What failed when loading or talking to the kernel side.
@@ -77,7 +80,7 @@ pub enum SensorError {
 }
 
 /// Programs without which no event can be attributed.
-const ESSENTIAL: &[&str] = &[
+pub(crate) const ESSENTIAL: &[&str] = &[
     "on_exec",
     "on_fork",
     "on_exit",
@@ -95,6 +98,9 @@ const AWAKE_NS: u64 = 20_000_000;
 const AWAKE_LOOK: Duration = Duration::from_millis(1);
 /// Longest sleep: bounds how late an event is whose program saw us awake a moment too long.
 const ASLEEP_MAX: Duration = Duration::from_millis(50);
+
+/// Counters below are numbered by the kernel, above by user space (`DENSE_DYNAMIC` in `bpf/wire.h`).
+pub(crate) const DENSE_DYNAMIC: usize = 65_536;
 
 /// Boot clock now.
 pub(crate) fn boot_now() -> BootNs {
@@ -127,49 +133,62 @@ fn keep_message(_: PrintLevel, message: String) {
     }
 }
 
-/// The kernel side, loaded and attached. Dropping it detaches everything.
+/// The kernel side, loaded and attached. Dropping it detaches everything, unless it is pinned.
 pub struct Sensor {
     rings: [RingBuffer<'static>; 2],
     stream: RingBuffer<'static>,
-    inbox: Arc<Mutex<Inbox>>,
-    _links: Vec<Link>,
+    pub(crate) inbox: Arc<Mutex<Inbox>>,
+    pub(crate) links: Vec<(String, Link)>,
     hooks: Vec<HookStatus>,
     refused: Vec<String>,
     means: Vec<EnforceMeans>,
-    control: Control,
-    losses: Losses,
+    pub(crate) control: Control,
+    pub(crate) losses: Losses,
     last_tick: BootNs,
     awake_until: BootNs,
     ends: Vec<Event>,
     syscalls_used: bool,
-    misses: Vec<(MapFreeProgram, u64)>,
-    // last: everything above holds references into the kernel only through descriptors
-    skel: PlimsollSkel<'static>,
+    pub(crate) misses: Vec<(MapFreeProgram, u64)>,
+    programs: Vec<(String, MapFreeProgram)>,
+    variables: Variables,
+    pub(crate) kept: Kept,
+    // last: the rings hold descriptors of its maps
+    pub(crate) objects: Objects,
 }
 
 /// Descriptor of a loaded program, for its statistics.
-struct MapFreeProgram {
-    fd: std::os::fd::OwnedFd,
+pub(crate) struct MapFreeProgram {
+    pub(crate) fd: std::os::fd::OwnedFd,
+}
+
+impl MapFreeProgram {
+    pub(crate) fn recursion_misses(&self) -> u64 {
+        program_info(self).map_or(0, |i| i.recursion_misses)
+    }
 }
 
 #[derive(Default)]
-struct Inbox {
-    events: VecDeque<Event>,
-    numbers: Numbers,
+pub(crate) struct Inbox {
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) numbers: Numbers,
     /// When the reading began.
     now: BootNs,
     stream: Vec<Use>,
-    broken: u64,
+    pub(crate) broken: u64,
+    /// Where it is counted what was read, before the ring's consumer moves on.
+    pub(crate) read_for: Option<Arc<pins::Set>>,
 }
 
 /// What was reported of each loss counter so far.
 #[derive(Default)]
-struct Losses {
-    seen: HashMap<(u64, usize), u64>,
-    node: [u64; 5],
+pub(crate) struct Losses {
+    pub(crate) seen: HashMap<(u64, usize), u64>,
+    pub(crate) node: [u64; 5],
+    /// Recursion misses that no agent has told.
+    pub(crate) missed_before: u64,
     /// Told of containers before the node's counters had it (they are read at another moment).
     early: [u64; 5],
-    since: BootNs,
+    pub(crate) since: BootNs,
     broken: u64,
 }
 
@@ -185,15 +204,28 @@ impl Sensor {
         let _one = LOADING
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let key = Key::random().map_err(SensorError::Random)?;
         let mut ladder = Ladder::new(config);
+        let mut place = Place::look(config, &ladder);
+        if let Some(found) = place.found.take() {
+            match Self::take_over(config, place, found) {
+                Ok(sensor) => return Ok(sensor),
+                Err((back, why)) => {
+                    place = back;
+                    place.problem(format!("what was left could not be taken over: {why}"));
+                }
+            }
+        }
+        let key = Key::random().map_err(SensorError::Random)?;
         loop {
             let attached = match try_load(config, key, &ladder)? {
                 Ok(skel) => Self::attach(config, key, skel, &mut ladder)?,
                 Err(refused) => Err(refused),
             };
             match attached {
-                Ok(sensor) => return Ok(sensor),
+                Ok(mut sensor) => {
+                    sensor.keep(place, &ladder);
+                    return Ok(sensor);
+                }
                 Err((program, reason)) => {
                     if ESSENTIAL.contains(&program.as_str()) {
                         return Err(SensorError::Essential { program, reason });
@@ -211,7 +243,9 @@ impl Sensor {
         ladder: &mut Ladder,
     ) -> Result<Result<Sensor, Refused>, SensorError> {
         fill_handlers(&skel, ladder)?;
-        fill_tables(&mut skel, ladder);
+        if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
+            fill_tables(bss, ladder);
+        }
         let mut links = Vec::new();
         let mut misses = Vec::new();
         let v2 = v2_mount(config);
@@ -234,7 +268,7 @@ impl Sensor {
             };
             match link {
                 Ok(link) => {
-                    links.push(link);
+                    links.push((name, link));
                     if let Ok(fd) = program.as_fd().try_clone_to_owned() {
                         misses.push((MapFreeProgram { fd }, 0));
                     }
@@ -243,49 +277,58 @@ impl Sensor {
                 Err(e) => return Ok(Err((name, format!("attach: {e}")))),
             }
         }
-        let inbox = Arc::new(Mutex::new(Inbox::default()));
-        let ring = |map: &dyn MapCore,
-                    inbox: Arc<Mutex<Inbox>>|
-         -> libbpf_rs::Result<RingBuffer<'static>> {
-            let mut builder = RingBufferBuilder::new();
-            // the builder keeps only the map's descriptor, which lives as long as the skeleton
-            #[allow(unsafe_code)]
-            // SAFETY: `map` is a map of `skel`, which is stored in the same struct as the ring and
-            // dropped after it (fields are dropped in order; `skel` is the last one).
-            let map: &'static dyn MapCore = unsafe { std::mem::transmute(map) };
-            builder.add(map, move |bytes| {
-                let mut inbox = inbox
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let (decoded, now) = (wire::decode(bytes), inbox.now);
-                if let Some((cpu, ring, number)) = wire::number(bytes) {
-                    // of what cannot be decoded the time is not believed either
-                    let at = decoded.as_ref().map_or(now, |event| event.boot);
-                    inbox.numbers.note(cpu, ring, number, at, now);
-                }
-                match decoded {
-                    Ok(event) => inbox.events.push_back(event),
-                    Err(_) => inbox.broken += 1,
-                }
-                0
-            })?;
-            builder.build()
-        };
         let load_error = |e: libbpf_rs::Error| SensorError::Load {
             reason: e.to_string(),
         };
+        let objects = Objects::of(&skel).map_err(load_error)?;
+        let of_program = |p: libbpf_rs::ProgramMut<'_>| {
+            let fd = p.as_fd().try_clone_to_owned().ok()?;
+            Some((
+                p.name().to_string_lossy().into_owned(),
+                MapFreeProgram { fd },
+            ))
+        };
+        let programs = skel.object().progs_mut().filter_map(of_program).collect();
+        let sensor = Self::assemble(
+            config,
+            key,
+            ladder,
+            (objects, links),
+            misses,
+            programs,
+            true,
+        );
+        let mut sensor = sensor.map_err(load_error)?;
+        sensor.tick(boot_now());
+        Ok(Ok(sensor))
+    }
+
+    /// The reader of what runs. `fresh`: nothing has run with these maps yet.
+    pub(crate) fn assemble(
+        config: &SensorConfig,
+        key: Key,
+        ladder: &Ladder,
+        (objects, links): (Objects, Vec<(String, Link)>),
+        misses: Vec<(MapFreeProgram, u64)>,
+        programs: Vec<(String, MapFreeProgram)>,
+        fresh: bool,
+    ) -> libbpf_rs::Result<Sensor> {
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        if !fresh {
+            let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            inbox.numbers = Numbers::resumed();
+        }
         let rings = [
-            ring(&skel.maps.bulk_ring, Arc::clone(&inbox)).map_err(load_error)?,
-            ring(&skel.maps.alert_ring, Arc::clone(&inbox)).map_err(load_error)?,
+            event_ring(&objects, "bulk_ring", &inbox)?,
+            event_ring(&objects, "alert_ring", &inbox)?,
         ];
-        let stream = stream_ring(&skel.maps.stream_ring, Arc::clone(&inbox)).map_err(load_error)?;
-        let control = Control::new(&skel, key, config.recorder_bytes).map_err(load_error)?;
-        let now = boot_now();
-        let mut sensor = Sensor {
+        let stream = stream_ring(objects.get("stream_ring")?, Arc::clone(&inbox))?;
+        let control = Control::new(&objects, &programs, key, config.recorder_bytes, fresh)?;
+        Ok(Sensor {
             rings,
             stream,
             inbox,
-            _links: links,
+            links,
             hooks: hook_statuses(ladder),
             means: match config.enforcement {
                 true => crate::enforce::means(ladder),
@@ -298,7 +341,7 @@ impl Sensor {
                 .collect(),
             control,
             losses: Losses {
-                since: now,
+                since: boot_now(),
                 ..Default::default()
             },
             last_tick: BootNs(0),
@@ -306,10 +349,11 @@ impl Sensor {
             ends: Vec::new(),
             syscalls_used: config.syscalls_used,
             misses,
-            skel,
-        };
-        sensor.tick(now);
-        Ok(Ok(sensor))
+            programs,
+            variables: objects.variables()?,
+            kept: Kept::default(),
+            objects,
+        })
     }
 
     /// How each kind is observed, and what was refused.
@@ -326,14 +370,9 @@ impl Sensor {
     /// later; 0 before).
     pub fn program_costs(&self) -> Vec<(String, u32)> {
         let mut costs: Vec<(String, u32)> = self
-            .skel
-            .object()
-            .progs_mut()
-            .filter_map(|p| {
-                let fd = p.as_fd().try_clone_to_owned().ok()?;
-                let info = program_info(&MapFreeProgram { fd })?;
-                Some((p.name().to_string_lossy().into_owned(), info.verified_insns))
-            })
+            .programs
+            .iter()
+            .filter_map(|(name, p)| Some((name.clone(), program_info(p)?.verified_insns)))
             .collect();
         costs.sort();
         costs
@@ -342,6 +381,11 @@ impl Sensor {
     /// How each class of acts is prevented here; empty when that was not asked for.
     pub fn means(&self) -> Vec<EnforceMeans> {
         self.means.clone()
+    }
+
+    /// What happened while nobody read has not all been handed over yet.
+    pub fn is_behind(&self) -> bool {
+        self.kept.behind
     }
 
     /// A handle on the maps, for any thread.
@@ -359,12 +403,19 @@ impl Sensor {
         timeout: Duration,
         sink: &mut dyn FnMut(Signal),
     ) -> Result<usize, SensorError> {
+        let began = self.begin(sink);
+        if began > 0 {
+            return Ok(began);
+        }
         let now = boot_now();
         self.control.maps.recorder.note_time(now);
         self.inbox
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .now = now;
+        if let Some(set) = &self.kept.set {
+            set.page.set(pins::Word::Alive, now.0);
+        }
         if now.0.saturating_sub(self.last_tick.0) >= 1_000_000_000 {
             self.tick(now);
         }
@@ -397,16 +448,12 @@ impl Sensor {
     /// While events keep coming the programs need not wake us: we look every millisecond.
     fn stay_awake(&mut self, now: BootNs) {
         self.awake_until = BootNs(now.0 + AWAKE_NS);
-        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            // a little less than we do look, so that nobody relies on a look that has just ended
-            bss.reader_until_ns = self.awake_until.0 - AWAKE_NS / 4;
-        }
+        // a little less than we do look, so that nobody relies on a look that has just ended
+        self.variables.get().reader_until_ns = self.awake_until.0 - AWAKE_NS / 4;
     }
 
     fn fall_asleep(&mut self) {
-        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            bss.reader_until_ns = 0;
-        }
+        self.variables.get().reader_until_ns = 0;
     }
 
     /// What containers that stream did; at most a batch.
@@ -428,6 +475,7 @@ impl Sensor {
         self.rings[1].consume_raw();
         let mut alerts = self.take_read();
         let whole = self.rings[0].consume_raw_n(BULK_BATCH) < BULK_BATCH as i32;
+        self.kept.behind &= !whole;
         let mut bulk = self.take_read();
         // until when the bulk ring has been read: all of it, or up to its last event
         let read_until = match (whole, bulk.back()) {
@@ -440,9 +488,11 @@ impl Sensor {
                 self.ends.push(event);
                 continue;
             }
+            if event.boot < self.kept.not_before {
+                continue;
+            }
             handed += 1;
-            self.control.note_script(&event);
-            sink(Signal::Event(event));
+            self.hand_over(event, sink);
         }
         let over: Vec<Event> = self.ends.extract_if(.., |e| e.boot < read_until).collect();
         for event in over {
@@ -451,6 +501,21 @@ impl Sensor {
             sink(Signal::Event(event));
         }
         handed
+    }
+
+    pub(crate) fn hand_over(&mut self, event: Event, sink: &mut dyn FnMut(Signal)) {
+        self.control.note_script(&event);
+        sink(Signal::Event(event));
+    }
+
+    /// Everything that both rings hold now, of the time that is ours.
+    pub(crate) fn take_all(&mut self) -> Vec<Event> {
+        for ring in &self.rings {
+            ring.consume_raw();
+        }
+        let mut all: Vec<Event> = self.take_read().into();
+        all.retain(|e| e.boot >= self.kept.not_before);
+        all
     }
 
     fn take_read(&self) -> VecDeque<Event> {
@@ -501,12 +566,10 @@ impl Sensor {
     }
 
     /// Once a second: the wall clock for origins, the budgets of "system calls used", the DNS window.
-    fn tick(&mut self, now: BootNs) {
+    pub(crate) fn tick(&mut self, now: BootNs) {
         self.last_tick = now;
         self.control.maps.recorder.tick(now);
-        let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else {
-            return;
-        };
+        let bss = self.variables.get();
         bss.boot_to_wall_ns = clock(libc::CLOCK_REALTIME) - now.0 as i64;
         if self.syscalls_used {
             bss.used_budget.fill(0);
@@ -539,10 +602,16 @@ impl Sensor {
                 to: now,
             }));
         };
+        let mut told = self.losses.missed_before > 0;
+        if told {
+            let missed = std::mem::take(&mut self.losses.missed_before);
+            tell(Stage::Recursion, 0, missed);
+        }
         let cpu = self.control.cpu_totals();
         if cpu.lost != self.losses.node {
+            told = true;
             let mut by_container = std::mem::take(&mut self.losses.early);
-            let living = self.control.container_losses();
+            let living = container_losses(&self.control.maps.containers);
             let there: HashSet<u64> = living.iter().map(|(id, _)| *id).collect();
             self.losses.seen.retain(|(id, _), _| there.contains(id));
             for (id, lost) in living {
@@ -567,8 +636,9 @@ impl Sensor {
             self.losses.node = cpu.lost;
         }
         for (program, seen) in &mut self.misses {
-            let n = recursion_misses(program);
+            let n = program.recursion_misses();
             if n > *seen {
+                told = true;
                 tell(Stage::Recursion, 0, n - *seen);
                 *seen = n;
             }
@@ -594,6 +664,10 @@ impl Sensor {
                 to,
             }));
         }
+        if told {
+            self.note_told(now);
+        }
+        self.mark_told(now);
         handed
     }
 
@@ -607,7 +681,7 @@ impl Sensor {
     }
 }
 
-const STAGES: [Stage; 5] = [
+pub(crate) const STAGES: [Stage; 5] = [
     Stage::BulkRing,
     Stage::AlertRing,
     Stage::Recursion,
@@ -629,10 +703,6 @@ fn program_info(program: &MapFreeProgram) -> Option<libbpf_rs::libbpf_sys::bpf_p
         );
         (ret == 0).then_some(info)
     }
-}
-
-fn recursion_misses(program: &MapFreeProgram) -> u64 {
-    program_info(program).map_or(0, |i| i.recursion_misses)
 }
 
 type Refused = (String, String);
@@ -797,6 +867,39 @@ fn open(
     Ok(open)
 }
 
+/// A ring of events.
+pub(crate) fn event_ring(
+    objects: &Objects,
+    name: &str,
+    inbox: &Arc<Mutex<Inbox>>,
+) -> libbpf_rs::Result<RingBuffer<'static>> {
+    let inbox = Arc::clone(inbox);
+    let mut builder = RingBufferBuilder::new();
+    let map: &dyn MapCore = objects.get(name)?;
+    #[allow(unsafe_code)]
+    // SAFETY: the builder keeps only the map's descriptor, and `objects` is stored in the same
+    // struct as the ring and dropped after it (fields are dropped in order; it is the last one).
+    let map: &'static dyn MapCore = unsafe { std::mem::transmute(map) };
+    builder.add(map, move |bytes| {
+        let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let (decoded, now) = (wire::decode(bytes), inbox.now);
+        if let Some((cpu, ring, number)) = wire::number(bytes) {
+            // of what cannot be decoded the time is not believed either
+            let at = decoded.as_ref().map_or(now, |event| event.boot);
+            inbox.numbers.note(cpu, ring, number, at, now);
+        }
+        match decoded {
+            Ok(event) => inbox.events.push_back(event),
+            Err(_) => inbox.broken += 1,
+        }
+        if let Some(set) = &inbox.read_for {
+            set.page.add(pins::Word::Read, 1);
+        }
+        0
+    })?;
+    builder.build()
+}
+
 /// The ring of uses in full.
 fn stream_ring(
     map: &dyn MapCore,
@@ -804,8 +907,7 @@ fn stream_ring(
 ) -> libbpf_rs::Result<RingBuffer<'static>> {
     let mut builder = RingBufferBuilder::new();
     #[allow(unsafe_code)]
-    // SAFETY: `map` is a map of the skeleton that is stored in the same struct as the ring and
-    // dropped after it; the builder keeps only its descriptor.
+    // SAFETY: as in `event_ring`.
     let map: &'static dyn MapCore = unsafe { std::mem::transmute(map) };
     builder.add(map, move |bytes| {
         let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -925,15 +1027,12 @@ fn left(call: &Call, ladder: &Ladder) -> Left {
 }
 
 /// Which number is served by which handler, natively and in the 32-bit table.
-fn fill_tables(skel: &mut PlimsollSkel<'_>, ladder: &Ladder) {
+fn fill_tables(bss: &mut types::bss, ladder: &Ladder) {
     let missing: HashSet<u8> = HANDLER_PROGRAMS
         .iter()
         .filter(|(_, name)| !ladder.single_calls() && !ladder.wants(&format!("h_{name}")))
         .map(|(h, _)| *h as u8)
         .collect();
-    let Some(bss) = skel.maps.bss_data.as_deref_mut() else {
-        return;
-    };
     bss.uring_by_hooks = u32::from(
         ["file_open", "path_unlink", "path_rename"]
             .iter()
@@ -1035,13 +1134,14 @@ pub(crate) struct Maps {
     l2: MapHandle,
     watched_paths: MapHandle,
     cgroups: MapHandle,
-    containers: MapHandle,
+    pub(crate) containers: MapHandle,
     epochs: MapHandle,
     processes: MapHandle,
     mntns_roots: MapHandle,
     sweep: Mutex<Sweep>,
     scripts: MapHandle,
     dense: Dense,
+    dense_map: MapHandle,
     cpu_states: MapHandle,
     data: MapHandle,
     env_asked: MapHandle,
@@ -1049,9 +1149,13 @@ pub(crate) struct Maps {
     /// hashes of the entries of each set, to replace it
     sets: Mutex<HashMap<u32, HashMap<u64, u32>>>,
     watched: Mutex<HashSet<u64>>,
-    recorder: Recorder,
+    pub(crate) recorder: Recorder,
     pub(crate) enforcement: crate::enforce::Maps,
     all: Vec<u32>,
+    /// What this agent says to the next one, where the kernel side is pinned.
+    pub(crate) page: OnceLock<Arc<pins::Set>>,
+    /// Programs have run with these maps before.
+    pub(crate) inherited: bool,
 }
 
 /// The dense counters, mapped read-only.
@@ -1107,11 +1211,95 @@ impl Drop for Dense {
 }
 
 #[derive(Default, Clone, Copy)]
-struct CpuTotals {
+pub(crate) struct CpuTotals {
     emitted: [u64; 2],
-    lost: [u64; 5],
+    pub(crate) lost: [u64; 5],
     l1_hits: u64,
     l2_hits: u64,
+    /// Of one processor.
+    pub(crate) dense_used_most: u64,
+}
+
+/// Sums over processors.
+pub(crate) fn cpu_totals(map: &MapHandle) -> CpuTotals {
+    let mut total = CpuTotals::default();
+    let Ok(Some(cpus)) = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY) else {
+        return total;
+    };
+    for cpu in cpus {
+        // struct cpu_state: seq[2], emitted[2], lost[5], l1_hits, l2_hits, dense_used
+        for i in 0..2 {
+            total.emitted[i] += word(&cpu, 16 + 8 * i);
+        }
+        for i in 0..5 {
+            total.lost[i] += word(&cpu, 32 + 8 * i);
+        }
+        total.l1_hits += word(&cpu, 72);
+        total.l2_hits += word(&cpu, 80);
+        total.dense_used_most = total.dense_used_most.max(word(&cpu, 88));
+    }
+    total
+}
+
+/// Losses so far of containers that have any.
+pub(crate) fn container_losses(containers: &MapHandle) -> Vec<(u64, [u64; 5])> {
+    let mut out = Vec::new();
+    for key in containers.keys() {
+        let Ok(Some(bytes)) = containers.lookup(&key, MapFlags::ANY) else {
+            continue;
+        };
+        let mut c = types::container::default();
+        copy_into(&mut c, &bytes);
+        if c.lost.iter().any(|n| *n > 0) {
+            out.push((word(&key, 0), c.lost));
+        }
+    }
+    out
+}
+
+/// Deletes every entry.
+pub(crate) fn empty(map: &MapHandle) {
+    let keys: Vec<Vec<u8>> = map.keys().collect();
+    for key in keys {
+        let _ = map.delete(&key);
+    }
+}
+
+impl Maps {
+    /// Sets are numbered anew by each agent: no container has one, none holds anything.
+    pub(crate) fn forget_sets(&self) {
+        for id in self.containers.keys() {
+            let Ok(Some(bytes)) = self.containers.lookup(&id, MapFlags::ANY) else {
+                continue;
+            };
+            let mut c = types::container::default();
+            copy_into(&mut c, &bytes);
+            (c.set, c.dense_base, c.dense_len) = (0, 0, 0);
+            let _ = self.containers.update(&id, bytes_of(&c), MapFlags::EXIST);
+        }
+        empty(&self.l2);
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.extend(self.watched_paths.keys().map(|k| word(&k, 0)));
+    }
+
+    /// Counters of the blocks that user space gives out start at 0.
+    pub(crate) fn clear_blocks(&self) {
+        let len = self.dense.len * 8;
+        let Ok(counters) = recorder::Region::new(&self.dense_map, len, true) else {
+            return;
+        };
+        for at in (DENSE_DYNAMIC * 8..len).step_by(4) {
+            counters.set_word(at, 0);
+        }
+    }
+
+    /// What the kernel holds of a process.
+    pub(crate) fn process(&self, tgid: u32) -> Option<types::process> {
+        let found = self.processes.lookup(&tgid.to_ne_bytes(), MapFlags::ANY);
+        let mut p = types::process::default();
+        copy_into(&mut p, &found.ok()??);
+        Some(p)
+    }
 }
 
 pub(crate) fn bytes_of<T: Copy>(value: &T) -> &[u8] {
@@ -1129,54 +1317,46 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Control {
-    fn new(skel: &PlimsollSkel<'_>, key: Key, recorder_bytes: u32) -> libbpf_rs::Result<Self> {
-        let m = &skel.maps;
-        let recorder = [
-            MapHandle::try_from(&m.recorder_entries)?,
-            MapHandle::try_from(&m.bss)?,
-            MapHandle::try_from(&m.recorders)?,
-            MapHandle::try_from(&m.spare_chunks)?,
-            MapHandle::try_from(&m.reserved_chunks)?,
-            MapHandle::try_from(&m.streams)?,
-        ];
-        let recorder = Recorder::new(recorder, recorder_bytes)?;
-        let programs = skel
-            .object()
-            .progs_mut()
-            .filter_map(|p| p.as_fd().try_clone_to_owned().ok())
-            .map(|fd| MapFreeProgram { fd })
-            .collect();
-        let dense_map = MapHandle::try_from(&m.dense)?;
-        let dense = Dense::map(&dense_map)
+    fn new(
+        objects: &Objects,
+        programs: &[(String, MapFreeProgram)],
+        key: Key,
+        recorder_bytes: u32,
+        fresh: bool,
+    ) -> libbpf_rs::Result<Self> {
+        let recorder = Recorder::new(objects, recorder_bytes, fresh)?;
+        let descriptors = programs.iter().map(|(_, p)| p.fd.try_clone());
+        let programs = descriptors.filter_map(Result::ok);
+        let programs = programs.map(|fd| MapFreeProgram { fd }).collect();
+        let dense = Dense::map(objects.get("dense")?)
             .ok_or_else(|| libbpf_rs::Error::from_raw_os_error(libc::ENOMEM))?;
-        let all = skel
-            .object()
-            .maps()
-            .filter_map(|map| map.info().ok().map(|i| i.info.id))
-            .collect();
+        let all = objects.all().filter_map(|(_, map)| map_id(map).ok());
         Ok(Control {
             maps: Arc::new(Maps {
                 key,
-                l1: MapHandle::try_from(&m.l1)?,
-                l2: MapHandle::try_from(&m.l2)?,
-                watched_paths: MapHandle::try_from(&m.watched_paths)?,
-                cgroups: MapHandle::try_from(&m.cgroups)?,
-                containers: MapHandle::try_from(&m.containers)?,
-                epochs: MapHandle::try_from(&m.epochs)?,
-                processes: MapHandle::try_from(&m.processes)?,
-                mntns_roots: MapHandle::try_from(&m.mntns_roots)?,
+                l1: objects.map("l1")?,
+                l2: objects.map("l2")?,
+                watched_paths: objects.map("watched_paths")?,
+                cgroups: objects.map("cgroups")?,
+                containers: objects.map("containers")?,
+                epochs: objects.map("epochs")?,
+                processes: objects.map("processes")?,
+                mntns_roots: objects.map("mntns_roots")?,
                 sweep: Mutex::default(),
-                scripts: MapHandle::try_from(&m.scripts)?,
+                scripts: objects.map("scripts")?,
                 dense,
-                cpu_states: MapHandle::try_from(&m.cpu_states)?,
-                data: MapHandle::try_from(&m.data)?,
-                env_asked: MapHandle::try_from(&m.env_asked)?,
+                dense_map: objects.map("dense")?,
+                cpu_states: objects.map("cpu_states")?,
+                data: objects.map("data")?,
+                env_asked: objects.map("env_asked")?,
                 programs,
                 sets: Mutex::default(),
                 watched: Mutex::default(),
                 recorder,
-                enforcement: crate::enforce::Maps::new(skel)?,
-                all,
+                enforcement: crate::enforce::Maps::new(objects)?,
+                all: all.collect(),
+                page: OnceLock::new(),
+                inherited: !fresh,
             }),
         })
     }
@@ -1334,6 +1514,11 @@ impl Control {
     /// # Errors
     /// When a map is full.
     pub fn seed_process(&self, p: &SeedProcess) -> Result<(), SensorError> {
+        let followed = |k: &types::process| k.start_ns == p.key.start.0 && k.cgroup == p.cgroup_id;
+        if self.maps.inherited && self.maps.process(p.key.tgid).as_ref().is_some_and(followed) {
+            // the programs know it from its birth, and better
+            return Ok(());
+        }
         let program = self.maps.key.path(p.exe.as_bytes()).unwrap_or(0);
         let script = self.maps.key.script(&p.script);
         let interpreted = wire::is_interpreter(&p.exe) || !p.script.is_empty();
@@ -1601,26 +1786,7 @@ impl Control {
     }
 
     fn cpu_totals(&self) -> CpuTotals {
-        let mut total = CpuTotals::default();
-        let Ok(Some(cpus)) = self
-            .maps
-            .cpu_states
-            .lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)
-        else {
-            return total;
-        };
-        for cpu in cpus {
-            // struct cpu_state: seq[2], emitted[2], lost[5], l1_hits, l2_hits, dense_used
-            for i in 0..2 {
-                total.emitted[i] += word(&cpu, 16 + 8 * i);
-            }
-            for i in 0..5 {
-                total.lost[i] += word(&cpu, 32 + 8 * i);
-            }
-            total.l1_hits += word(&cpu, 72);
-            total.l2_hits += word(&cpu, 80);
-        }
-        total
+        cpu_totals(&self.maps.cpu_states)
     }
 
     /// Losses of one container (or one that ends) so far, by stage.
@@ -1634,21 +1800,6 @@ impl Control {
             copy_into(&mut c, &bytes);
         }
         c.lost
-    }
-
-    fn container_losses(&self) -> Vec<(u64, [u64; 5])> {
-        let mut out = Vec::new();
-        for key in self.maps.containers.keys() {
-            let Ok(Some(bytes)) = self.maps.containers.lookup(&key, MapFlags::ANY) else {
-                continue;
-            };
-            let mut c = types::container::default();
-            copy_into(&mut c, &bytes);
-            if c.lost.iter().any(|n| *n > 0) {
-                out.push((word(&key, 0), c.lost));
-            }
-        }
-        out
     }
 
     /// Counters since loading.

@@ -59,15 +59,32 @@ struct Lane {
 pub(crate) struct Numbers {
     lanes: HashMap<(u32, u8), Lane>,
     overdue: Vec<Missing>,
+    resumed: bool,
 }
 
 impl Numbers {
+    /// Of rings that somebody else has read before: the first record of each lane is where it begins.
+    pub(crate) fn resumed() -> Self {
+        Self {
+            resumed: true,
+            ..Self::default()
+        }
+    }
+
     /// A record has come; `now` is the reader's clock.
     pub(crate) fn note(&mut self, cpu: u32, ring: u8, number: u64, at: BootNs, now: BootNs) {
         if self.lanes.len() >= LANES_MAX && !self.lanes.contains_key(&(cpu, ring)) {
             return;
         }
-        let lane = self.lanes.entry((cpu, ring)).or_default();
+        let (before, at_before) = match self.resumed {
+            true => (number.saturating_sub(1), at),
+            false => (0, BootNs(0)),
+        };
+        let lane = self.lanes.entry((cpu, ring)).or_insert_with(|| Lane {
+            last: before,
+            at: at_before,
+            ..Lane::default()
+        });
         if number > lane.last {
             if number > lane.last + 1 {
                 let hole = Hole {
@@ -153,6 +170,16 @@ mod tests {
     use proptest::prelude::*;
 
     const LATER: BootNs = BootNs(100 * PATIENCE_NS);
+
+    #[test]
+    fn rings_that_somebody_has_read_before_begin_where_they_stand() {
+        let mut book = Numbers::resumed();
+        for n in [70, 71, 75] {
+            book.note(0, 0, n, BootNs(n), BootNs(1));
+        }
+        let missing = book.missing(LATER);
+        assert_eq!(missing.iter().map(|m| m.count).sum::<u64>(), 3);
+    }
 
     /// What is missing after these numbers of one processor and ring have come, in this order.
     fn after(numbers: &[u64]) -> u64 {

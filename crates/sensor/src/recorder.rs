@@ -5,12 +5,13 @@
 
 use crate::api::{Reading, RecorderState, Use};
 use crate::hash::Key;
+use crate::objects::Objects;
 use crate::skel::types;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use plimsoll_model::BootNs;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Entries in a chunk (`RECORDER_CHUNK`).
@@ -37,7 +38,7 @@ pub(crate) fn chunks(bytes: u32) -> (u32, u32) {
 }
 
 /// A mapping of an array map, or of a section of variables.
-struct Region {
+pub(crate) struct Region {
     at: *mut u8,
     len: usize,
 }
@@ -51,7 +52,7 @@ unsafe impl Sync for Region {}
 
 impl Region {
     #[allow(unsafe_code)]
-    fn new(map: &MapHandle, len: usize, write: bool) -> std::io::Result<Self> {
+    pub(crate) fn new(map: &MapHandle, len: usize, write: bool) -> std::io::Result<Self> {
         let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
         // SAFETY: maps `len` bytes of a map that allows it; the address is checked.
         let at = unsafe {
@@ -70,8 +71,13 @@ impl Region {
         Ok(Region { at: at.cast(), len })
     }
 
+    /// Its first byte.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.at
+    }
+
     #[allow(unsafe_code)]
-    fn word(&self, offset: usize) -> u32 {
+    pub(crate) fn word(&self, offset: usize) -> u32 {
         if !offset.is_multiple_of(4) || offset + 4 > self.len {
             return 0;
         }
@@ -79,8 +85,16 @@ impl Region {
         unsafe { self.at.add(offset).cast::<u32>().read_volatile() }
     }
 
+    /// Eight bytes at `offset`, which programs do not write.
     #[allow(unsafe_code)]
-    fn set_word(&self, offset: usize, value: u32) {
+    pub(crate) fn long(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
+        // SAFETY: within the mapping, aligned; the mapping lives as long as self.
+        unsafe { AtomicU64::from_ptr(self.at.add(offset).cast()) }
+    }
+
+    #[allow(unsafe_code)]
+    pub(crate) fn set_word(&self, offset: usize, value: u32) {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.len);
         // SAFETY: within the mapping, aligned; the kernel side reads it with plain loads.
         unsafe { AtomicU32::from_ptr(self.at.add(offset).cast()).store(value, Ordering::Relaxed) };
@@ -111,26 +125,25 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Fills the queues of free chunks.
-    pub(crate) fn new(
-        [entries, variables, recorders, spare, reserved, streams]: [MapHandle; 6],
-        bytes: u32,
-    ) -> libbpf_rs::Result<Self> {
+    /// Fills the queues of free chunks, unless programs have run with them already (`fresh`).
+    pub(crate) fn new(objects: &Objects, bytes: u32, fresh: bool) -> libbpf_rs::Result<Self> {
         let (all, held) = chunks(bytes);
+        let entries = objects.map("recorder_entries")?;
+        let variables = objects.map("bss")?;
         let len = (entries.max_entries() * ENTRY) as usize;
         let section = variables.value_size() as usize;
         let it = Recorder {
             entries: Region::new(&entries, len, false).map_err(libbpf_rs::Error::from)?,
             variables: Region::new(&variables, section, true).map_err(libbpf_rs::Error::from)?,
-            recorders,
-            spare,
-            reserved,
-            streams,
+            recorders: objects.map("recorders")?,
+            spare: objects.map("spare_chunks")?,
+            reserved: objects.map("reserved_chunks")?,
+            streams: objects.map("streams")?,
             chunks: all,
             leaving: Mutex::default(),
             streaming: Mutex::default(),
         };
-        for chunk in 0..all {
+        for chunk in 0..if fresh { all } else { 0 } {
             let queue = if chunk < held {
                 &it.reserved
             } else {
@@ -138,8 +151,24 @@ impl Recorder {
             };
             queue.update(&[], &chunk.to_ne_bytes(), MapFlags::ANY)?;
         }
-        it.set_quota(1);
+        it.set_quota(it.recorders.keys().count() as u64);
         Ok(it)
+    }
+
+    /// After a change of agents: nobody streams, and chunks of whoever has gone meanwhile come back.
+    pub(crate) fn take_over(&self, lives: impl Fn(u64) -> bool, now: BootNs) {
+        self.set_streaming(&HashSet::new());
+        // what the ring still holds of streams before carries other ids than those that follow
+        self.streaming().1 = (now.0 >> 20) as u32;
+        for key in self.streams.keys() {
+            let _ = self.streams.delete(&key);
+        }
+        for key in self.recorders.keys() {
+            let root = u64::from_ne_bytes(key.try_into().unwrap_or_default());
+            if !lives(root) {
+                self.leave(root, now, true);
+            }
+        }
     }
 
     /// Moves the epoch on.

@@ -190,6 +190,8 @@ impl<E: Evidence> Attributor<E> {
         now: BootNs,
         out: &mut Vec<Out>,
     ) {
+        let known = |c: &Container| c.unknown_because.is_empty() && !c.role.is_empty();
+        let resolved = before.as_ref().is_some_and(known);
         let mut c = before.unwrap_or_else(|| {
             let instance = Instance {
                 id: found.identity.id.clone(),
@@ -201,6 +203,8 @@ impl<E: Evidence> Attributor<E> {
         });
         c.state = ContainerState::Running;
         let mut life = Life::new(c, found.identity, now);
+        // what was known before is not asked again of a disk that may have forgotten it
+        life.resolved = resolved;
         life.init = Some(found.first);
         self.settle(life, now, out);
     }
@@ -289,6 +293,10 @@ impl<E: Evidence> Attributor<E> {
     ) {
         match classify(&path) {
             Some(identity) if identity.root == path => {
+                if self.containers.instance_of(id).is_some() {
+                    // found running already: the beginning of it was still in the rings
+                    return;
+                }
                 if self.is_second_place(id, &identity, out) {
                     return;
                 }

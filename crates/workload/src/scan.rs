@@ -78,6 +78,43 @@ pub struct Scan {
     pub truncated: bool,
 }
 
+impl Scan {
+    /// Puts in the exact keys of processes where somebody knows them.
+    pub fn refine(&mut self, exact: impl Fn(ProcessKey) -> ProcessKey) {
+        let processes = self.processes.iter_mut().map(|p| &mut p.key);
+        let first = self.containers.iter_mut().map(|c| &mut c.first);
+        processes.chain(first).for_each(|key| *key = exact(*key));
+    }
+
+    /// Containers of `remembered` in which nothing runs now, but whose last acts are still to be read:
+    /// they are there until their end is read, too. Returns their root cgroups.
+    pub fn still_to_end(&mut self, remembered: &[Container]) -> Vec<u64> {
+        let found = |c: &&Container| self.containers.iter().all(|f| f.cgroup_id != c.cgroup_id);
+        let ended: Vec<&Container> = remembered.iter().filter(found).collect();
+        let roots = ended.iter().map(|c| c.cgroup_id).collect();
+        for c in ended {
+            let root = c.cgroup_path.to_str_lossy().into_owned();
+            let unnamed = || CgroupIdentity {
+                runtime: c.runtime,
+                id: c.id().clone(),
+                root: root.clone(),
+                outer: None,
+                pod_uid: None,
+            };
+            let of_path = crate::cgroup::classify(&root);
+            self.containers.push(FoundContainer {
+                identity: of_path.filter(|i| i.id == *c.id()).unwrap_or_else(unnamed),
+                cgroup_id: c.cgroup_id,
+                first: ProcessKey {
+                    tgid: 0,
+                    start: c.instance.start,
+                },
+            });
+        }
+        roots
+    }
+}
+
 /// Reads `/proc` (given as `proc_root`). `judge` is asked once about every cgroup path that no
 /// pattern fits (see [`crate::Disk::judge_for_scan`]); pass `|_| Verdict::Undecided` to do without.
 pub fn scan_proc(

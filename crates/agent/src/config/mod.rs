@@ -40,6 +40,8 @@ pub struct Config {
     pub host: bool,
     /// The kernel side.
     pub rings: Rings,
+    /// Whether the kernel side goes on without an agent.
+    pub hooks: HooksConfig,
     /// The minutes before an alert.
     pub recorder: RecorderConfig,
     /// Room between the rings and the pipeline.
@@ -73,6 +75,17 @@ pub struct RecorderConfig {
     pub stream_seconds: u32,
     /// Uses that one stream keeps at most.
     pub stream_uses: u32,
+}
+
+/// What of the kernel side outlives an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HooksConfig {
+    /// Pinned for the next agent, so that a crash or an upgrade leaves no blind moment.
+    pub pin: bool,
+    /// On a bpffs; each agent has a directory of its own below.
+    pub directory: PathBuf,
+    /// SIGTERM leaves them for the next agent; else they are taken out, as with SIGINT.
+    pub keep_on_stop: bool,
 }
 
 /// Sizes on the kernel side.
@@ -193,6 +206,8 @@ pub struct Overrides {
     pub stdout: Option<Stdout>,
     /// `--rules`; empty: as the file says.
     pub rules: Vec<PathBuf>,
+    /// `--pins`; an empty path: they are not pinned.
+    pub pins: Option<PathBuf>,
 }
 
 /// Why there is no configuration.
@@ -232,6 +247,11 @@ impl Default for Config {
                 memory: 64 << 20,
                 stream_seconds: 120,
                 stream_uses: 50_000,
+            },
+            hooks: HooksConfig {
+                pin: true,
+                directory: "/sys/fs/bpf/plimsoll".into(),
+                keep_on_stop: true,
             },
             rings: Rings {
                 bulk_bytes: 16 << 20,
@@ -314,6 +334,10 @@ impl Config {
         self.host |= o.host;
         self.response.dry_run |= o.dry_run;
         self.alerts.stdout = o.stdout.unwrap_or(self.alerts.stdout);
+        if let Some(directory) = o.pins {
+            self.hooks.pin = !directory.as_os_str().is_empty();
+            self.hooks.directory = directory;
+        }
         if !o.rules.is_empty() {
             self.rules.paths = o.rules;
             self.rules.named = true;
@@ -321,6 +345,16 @@ impl Config {
         self
     }
 
+    /// Where this agent's kernel side is pinned: a place for each data directory.
+    pub fn hooks_dir(&self) -> PathBuf {
+        let dir = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
+        // FNV-1a: the same name from every build
+        let bytes = dir.as_os_str().as_encoded_bytes();
+        let name = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+            (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+        });
+        self.hooks.directory.join(format!("{name:016x}"))
+    }
     /// Where the journal lies.
     pub fn journal_dir(&self) -> PathBuf {
         plimsoll_api::storage::journal_dir(&self.data_dir)
@@ -364,6 +398,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "socket_group",
             "host",
             "rings",
+            "hooks",
             "recorder",
             "queues",
             "learning",
@@ -396,6 +431,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         })?,
         host: file.flag("host", default.host)?,
         rings: rings(&file, default.rings)?,
+        hooks: hooks(&file, default.hooks)?,
         recorder: recorder(&file, default.recorder)?,
         queues: queues(&file, default.queues)?,
         learning: learning(&file, default.learning)?,
@@ -437,6 +473,16 @@ fn rings(file: &Section<'_>, default: Rings) -> Result<Rings, Fault> {
             default.alert_quota_per_second.into(),
         )? as u32,
         syscalls_used: s.flag("syscalls_used", default.syscalls_used)?,
+    })
+}
+
+fn hooks(file: &Section<'_>, default: HooksConfig) -> Result<HooksConfig, Fault> {
+    let s = file.section("hooks", &["pin", "directory", "on_stop"])?;
+    let words = [("keep", true), ("remove", false)];
+    Ok(HooksConfig {
+        pin: s.flag("pin", default.pin)?,
+        directory: s.path("directory")?.unwrap_or(default.directory),
+        keep_on_stop: s.word("on_stop", &words, default.keep_on_stop)?,
     })
 }
 

@@ -233,6 +233,11 @@ impl Enforcement {
         self.held.release();
     }
 
+    /// An agent before let acts be prevented until then: the first [`Self::beat`] says so.
+    pub fn resume_after(&self, until: BootNs) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until.0;
+    }
+
     /// Tells the kernel to go on preventing. Returns since when it had not, when the word before was
     /// too long ago.
     ///

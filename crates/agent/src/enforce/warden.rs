@@ -36,6 +36,8 @@ pub struct Warden {
     policy: Option<PathBuf>,
     /// Set by SIGUSR1.
     off: Arc<AtomicBool>,
+    /// Nothing has been said to the kernel yet.
+    first: bool,
     /// The file's look when it was read last, and when it was seen last.
     done: Look,
     seen: Look,
@@ -53,6 +55,7 @@ impl Warden {
             enforcement,
             policy,
             off,
+            first: true,
             done: now,
             seen: now,
             looked: Instant::now(),
@@ -124,11 +127,15 @@ impl Warden {
         self.shared.ledger.record_urgent(&record, at, None);
     }
 
-    fn beat(&self) {
+    fn beat(&mut self) {
         let now = self.shared.clocks.boot();
+        let why = match std::mem::take(&mut self.first) {
+            true => "no agent was there",
+            false => "the agent was held up",
+        };
         match self.enforcement.beat(now) {
             Ok(None) => {}
-            Ok(Some(since)) => self.lapsed(since, now, "the agent was held up"),
+            Ok(Some(since)) => self.lapsed(since, now, why),
             Err(e) => self.lapsed(now, now, &format!("the kernel side refuses: {e}")),
         }
     }

@@ -467,6 +467,7 @@ impl Rig {
         let opened = daemon::open(config, hands.clone()).unwrap();
         let around = Surroundings {
             side: KernelSide {
+                pinning: Default::default(),
                 control: kernel.clone(),
                 hooks: Vec::new(),
                 means: means(),

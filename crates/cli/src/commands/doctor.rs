@@ -306,6 +306,24 @@ fn storage(dir: &Path) -> DoctorRow {
 }
 
 /// Kind by kind: as the running agent found them, else by trying.
+/// What agents that do not run any more left in the kernel.
+fn left(config: &Config) -> Option<DoctorRow> {
+    let sets = plimsoll_sensor::pinned(&config.hooks.directory);
+    let left = sets.iter().filter(|s| !s.in_use).count();
+    (left > 0).then(|| {
+        costs(
+            row(
+                "hook",
+                "left by agents before",
+                Fine,
+                format!("{left} sets in {}", config.hooks.directory.display()),
+            ),
+            "they go on recording until their rings are full, for an agent that takes them over",
+            "start the agent, or take them out with `plimsoll hooks remove --all`",
+        )
+    })
+}
+
 fn hooks(source: &mut Source, layout: Option<&Layout>) -> Result<Vec<DoctorRow>, Failure> {
     if let Some(agent) = source.agent() {
         remark("hooks as the running agent has them");
@@ -332,6 +350,7 @@ fn hooks(source: &mut Source, layout: Option<&Layout>) -> Result<Vec<DoctorRow>,
             let hooks = sensor.hooks().iter().map(doctor_row);
             hooks
                 .chain(sensor.means().iter().map(enforcement_row))
+                .chain(left(&source.config))
                 .collect()
         }
         Err(e) => {

@@ -10,6 +10,7 @@ pub(crate) mod enforcement;
 pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod gaps;
+pub(crate) mod hooks;
 pub(crate) mod lake;
 pub(crate) mod notify;
 pub(crate) mod plan;

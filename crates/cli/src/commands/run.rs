@@ -9,6 +9,7 @@ use plimsoll_agent::config::{Config, Overrides, Stdout};
 use plimsoll_agent::run::RunError;
 use plimsoll_api::describe::words;
 use std::error::Error as _;
+use std::path::PathBuf;
 
 pub(crate) fn run(global: &Global, args: &RunArgs) -> Result<Verdict, Failure> {
     let more = Overrides {
@@ -17,6 +18,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs) -> Result<Verdict, Failure> {
         dry_run: args.dry_run,
         stdout: global.json.then_some(Stdout::Json),
         rules: args.rules.clone(),
+        pins: args.pins.clone().map(off_is_none),
         ..Overrides::default()
     };
     let config = config(global, more)?;
@@ -27,6 +29,14 @@ pub(crate) fn run(global: &Global, args: &RunArgs) -> Result<Verdict, Failure> {
     }
     plimsoll_agent::run(&config, |_| announce(&config)).map_err(failure)?;
     Ok(Verdict::Fine)
+}
+
+/// `off` is no directory.
+fn off_is_none(pins: PathBuf) -> PathBuf {
+    match pins.as_os_str() == "off" {
+        true => PathBuf::new(),
+        false => pins,
+    }
 }
 
 fn announce(config: &Config) {
