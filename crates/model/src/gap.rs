@@ -68,7 +68,7 @@ pub enum Stage {
     Enforcement,
     /// An agent was killed with these events in its hands: the next one cannot tell which of them were
     /// recorded. The count is an upper bound.
-    #[n(21)]
+    #[n(25)]
     Handover,
 }
 
