@@ -6,6 +6,7 @@
 
 use crate::cgroup::{CgroupIdentity, Layout};
 use crate::facts::Verdict;
+use plimsoll_model::Container;
 use plimsoll_model::{BootNs, Entry, ProcessKey, Text};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
