@@ -534,12 +534,15 @@ impl Shared {
                 let count = uses.len() as u64;
                 let (from, to) = (uses.first().map(|u| u.at), uses.last().map(|u| u.at));
                 if self.jobs.try_send(Box::new(|p| p.streamed(uses))).is_err() {
-                    self.note(&KernelLoss {
-                        stage: Stage::Queue,
-                        cgroup_id: 0,
-                        count,
+                    // uses of known behaviour, each counted in the kernel: no event is missing
+                    self.ledger.note(Loss {
+                        stage: Stage::Records,
+                        instance: None,
+                        count: Some(count),
                         from: from.unwrap_or_default(),
                         to: to.unwrap_or_default(),
+                        reason: "the pipeline could not take all uses of a container that streams"
+                            .into(),
                     });
                 }
             }
@@ -822,7 +825,7 @@ fn run_pipeline(
             std::thread::sleep(BUSY_WAIT);
         }
         if !batch.is_empty() {
-            pipeline.events(&mut batch);
+            pipeline.events_between(&mut batch, |made| inbox.take_made(made));
         }
         // a few at a time: events go on between them
         for job in work.try_iter().take(8) {

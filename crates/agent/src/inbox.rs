@@ -13,6 +13,7 @@
 
 use plimsoll_model::{Event, EventKind, Glance};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -145,6 +146,8 @@ struct State {
 #[derive(Debug)]
 pub struct Inbox {
     bounds: Bounds,
+    /// Something may wait in the lane of node-level events.
+    made: AtomicBool,
     state: Mutex<State>,
     ready: Condvar,
 }
@@ -197,6 +200,7 @@ impl Inbox {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
+            made: AtomicBool::new(false),
             state: Mutex::default(),
             ready: Condvar::new(),
         }
@@ -244,6 +248,9 @@ impl Inbox {
         *held += 1;
         state_ref.fill.bytes += bytes;
         lane.queue(class).push_back(event);
+        if id == NODE {
+            self.made.store(true, Ordering::Release);
+        }
         match class {
             Class::Alert => state_ref.urgent.push_back(id),
             Class::Bulk | Class::Tree if !lane.listed => {
@@ -294,6 +301,18 @@ impl Inbox {
             && state.take_turn(batch, max - (batch.len() - before))
         {}
         batch.len() > before || !state.closed || !state.turns.is_empty()
+    }
+
+    /// Moves all node-level events to `batch`, if there are any: a new cgroup is looked up while there is
+    /// something to find, however long a batch of other events takes.
+    pub fn take_made(&self, batch: &mut Vec<Event>) {
+        if !self.made.load(Ordering::Relaxed) || !self.made.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        while state.turns.front() == Some(&NODE) {
+            state.take_turn(batch, usize::MAX);
+        }
     }
 
     /// Wakes whoever waits in [`Self::take`], without an event.
@@ -485,6 +504,28 @@ mod tests {
             .filter(|_| inbox.offer(event(9, file_read(&long))).is_ok())
             .count();
         assert!((10..16).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn new_cgroups_are_taken_between_the_events_of_a_batch() {
+        let inbox = Inbox::new(Bounds::default());
+        let mut batch = Vec::new();
+        inbox.offer(at(1, 9, false)).unwrap();
+        inbox.take_made(&mut batch);
+        assert!(batch.is_empty(), "what happened in one waits for its turn");
+        for id in 100..150 {
+            let made = EventKind::CgroupMkdir {
+                id,
+                parent: 1,
+                path: "/x".into(),
+            };
+            inbox.offer(event(0, made)).unwrap();
+        }
+        inbox.take_made(&mut batch);
+        assert_eq!(batch.len(), 50);
+        inbox.take_made(&mut batch);
+        assert_eq!(batch.len(), 50);
+        assert_eq!(drain(&inbox), [1]);
     }
 
     #[test]

@@ -328,13 +328,30 @@ impl Pipeline {
 
     /// Takes a batch of events.
     pub fn events(&mut self, batch: &mut Vec<Event>) {
+        self.events_between(batch, |_| ());
+    }
+
+    /// The same; before each event those that `made` hands over come first.
+    pub fn events_between(&mut self, batch: &mut Vec<Event>, made: impl Fn(&mut Vec<Event>)) {
         let (anchor, now) = self.now();
+        let mut first = Vec::new();
         for event in batch.drain(..) {
-            for out in self.parts.attribute.attribute(event, &anchor, now) {
-                self.take(out);
+            made(&mut first);
+            if !first.is_empty() {
+                let (anchor, now) = self.now();
+                for event in first.drain(..) {
+                    self.event(event, &anchor, now);
+                }
             }
+            self.event(event, &anchor, now);
         }
         self.flush();
+    }
+
+    fn event(&mut self, event: Event, anchor: &plimsoll_model::ClockAnchor, now: BootNs) {
+        for out in self.parts.attribute.attribute(event, anchor, now) {
+            self.take(out);
+        }
     }
 
     /// Takes what a runtime said.

@@ -2,7 +2,7 @@
 //! containers that have gone, and that no event is lost or told twice on the way.
 
 use plimsoll_model::event::Exec;
-use plimsoll_model::event::{Actor, ProcessInfo, Trust};
+use plimsoll_model::event::{Actor, ProcessInfo};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
     BootNs, ClockAnchor, Container, ContainerState, Digest, Entry, Event, EventKind, ImageRef,
