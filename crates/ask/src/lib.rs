@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod activity;
 mod after;
 mod baseline;
 mod collected;
@@ -110,7 +111,7 @@ pub fn ask(
     case.introduce(&directory, &mut sentences);
     match ask.question {
         Question::Q1 => who::instance(&about, &mut sentences),
-        Question::Q2 => tree::activity(&about, &mut sentences)?,
+        Question::Q2 => activity::activity(&about, &mut sentences)?,
         Question::Q3 => scope::before(&about, &mut sentences)?,
         Question::Q4 => who::changes(&about, &mut sentences)?,
         Question::Q5 => baseline::expectation(&about, &mut sentences)?,

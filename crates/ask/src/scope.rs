@@ -9,8 +9,9 @@ use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};
 use plimsoll_model::{
     AlertSource, Behaviour, BehaviourId, Drift, EventKind, Instance, Observation, Record, RecordId,
-    RecordKind, SockAddr, Stamp, Text, WallNs,
+    RecordKind, Risk, SockAddr, Stamp, Text, WallNs,
 };
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -19,9 +20,14 @@ const BEHAVIOURS_MAX: usize = 25;
 /// Instances listed by name.
 const NAMED_MAX: usize = 8;
 
+/// Behaviours of a container that are weighed for that.
+const WEIGHED_MAX: usize = 20_000;
+
 /// One behaviour and where it was found.
 struct Followed {
     behaviour: Behaviour,
+    /// Its place in the answer: the gravest first, of like ones the earliest.
+    place: usize,
     /// By instance: how often, first, last, records.
     found: BTreeMap<Instance, Occurrence>,
 }
@@ -35,7 +41,7 @@ struct Occurrence {
 
 /// Q3.
 pub(crate) fn before(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    let mut followed = behaviours(about, say)?;
+    let (mut followed, rest) = behaviours(about, say)?;
     if followed.is_empty() {
         let why = match &about.case.alert {
             Some(_) => "The alert comes from a rule, which names no behaviour",
@@ -46,26 +52,38 @@ pub(crate) fn before(about: &About<'_>, say: &mut Sentences) -> Result<(), AskEr
     }
     occurrences(about, &mut followed, say)?;
     let presence = presence(about, &followed, say)?;
-    for (id, f) in &followed {
+    let mut order: Vec<_> = followed.iter().collect();
+    order.sort_by_key(|(_, f)| f.place);
+    for (id, f) in order {
         one(about, id, f, &presence, say);
+    }
+    if let Some(rest) = rest {
+        say.inferred(rest, []);
     }
     Ok(())
 }
 
-/// The behaviours to follow: the alert's, or the container's drifts.
+/// The behaviours to follow: the alert's, or the gravest of the container's; what is left out, in words.
 fn behaviours(
     about: &About<'_>,
     say: &mut Sentences,
-) -> Result<BTreeMap<BehaviourId, Followed>, AskError> {
+) -> Result<(BTreeMap<BehaviourId, Followed>, Option<String>), AskError> {
     let mut followed = BTreeMap::new();
-    if let Some(b) = about.case.behaviour() {
+    let mut follow = |behaviour: Behaviour| {
+        let place = followed.len();
+        let found = BTreeMap::new();
         followed.insert(
-            b.id(),
+            behaviour.id(),
             Followed {
-                behaviour: b.clone(),
-                found: BTreeMap::new(),
+                behaviour,
+                place,
+                found,
             },
         );
+    };
+    if let Some(b) = about.case.behaviour() {
+        follow(b.clone());
+        return Ok((followed, None));
     }
     let Some(instance) = about
         .case
@@ -73,36 +91,63 @@ fn behaviours(
         .as_ref()
         .filter(|_| about.case.alert.is_none())
     else {
-        return Ok(followed);
+        return Ok((followed, None));
     };
-    let mut more = 0;
-    each_drift(
-        about,
-        &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance),
-        say,
-        |_, d| {
-            if d.instance != *instance {
-                return;
-            }
-            let id = d.behaviour.id();
-            if followed.contains_key(&id) {
-            } else if followed.len() < BEHAVIOURS_MAX {
-                followed.insert(
-                    id,
-                    Followed {
-                        behaviour: d.behaviour.clone(),
-                        found: BTreeMap::new(),
-                    },
-                );
-            } else {
-                more += 1;
-            }
-        },
-    )?;
-    if more > 0 {
-        say.tally().limits.push(format!("Only {BEHAVIOURS_MAX} behaviours of the container were followed; ask about an alert for others."));
+    let (gravest, more) = gravest(about, instance, say)?;
+    for weighed in gravest {
+        follow(weighed.behaviour);
     }
-    Ok(followed)
+    let rest = (more > 0).then(|| {
+        format!("Not looked for: {more} other new behaviours of this container, none of them graver than these; ask about an alert for one of them.")
+    });
+    Ok((followed, rest))
+}
+
+/// A behaviour outside the baseline, for its place among others.
+struct Weighed {
+    risk: Risk,
+    first: Stamp,
+    behaviour: Behaviour,
+    observation: Option<RecordId>,
+}
+
+/// The gravest behaviours of a container, and how many others there are. Those of low risk are among
+/// them only where there is nothing else.
+fn gravest(
+    about: &About<'_>,
+    instance: &Instance,
+    say: &mut Sentences,
+) -> Result<(Vec<Weighed>, usize), AskError> {
+    let (mut weighed, mut more) = (HashMap::new(), 0);
+    let filter = Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance);
+    each_drift(about, &filter, say, |_, d| {
+        if d.instance != *instance {
+            return;
+        }
+        let id = d.behaviour.id();
+        if weighed.len() < WEIGHED_MAX || weighed.contains_key(&id) {
+            weighed.entry(id).or_insert_with(|| Weighed {
+                risk: d.risk,
+                first: d.first,
+                behaviour: d.behaviour.clone(),
+                observation: d.observation.clone(),
+            });
+        } else {
+            more += 1;
+        }
+    })?;
+    let mut weighed: Vec<Weighed> = weighed.into_values().collect();
+    weighed.sort_by(|a, b| {
+        let key = |w: &Weighed| (Reverse(w.risk), w.first.boot);
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| a.behaviour.cmp(&b.behaviour))
+    });
+    let grave = weighed.partition_point(|w| w.risk > Risk::Low);
+    let kept = if grave > 0 { grave } else { weighed.len() }.min(BEHAVIOURS_MAX);
+    more += weighed.len() - kept;
+    weighed.truncate(kept);
+    Ok((weighed, more))
 }
 
 /// Drifts, wherever they stand.
@@ -265,6 +310,9 @@ fn workload_of(about: &About<'_>, instance: &Instance) -> bool {
     }
 }
 
+/// The behaviours that marks stand for, for people.
+type Names = HashMap<BehaviourId, Behaviour>;
+
 /// Marks by which the same thing is known elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Mark {
@@ -281,9 +329,9 @@ impl Mark {
         Mark::Behaviour(b.id(), b.object.clone())
     }
 
-    fn words(&self, followed: Option<&Behaviour>) -> String {
+    fn words(&self, names: &Names) -> String {
         match self {
-            Mark::Behaviour(id, object) => match followed {
+            Mark::Behaviour(id, object) => match names.get(id) {
                 Some(b) => format!("behaviour {}", crate::baseline::behaviour(b)),
                 None => format!("behaviour {id} on {}", describe::path(object)),
             },
@@ -326,8 +374,7 @@ struct Reach {
 
 /// Q13.
 pub(crate) fn fingerprint(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    let behaviour = about.case.behaviour().cloned();
-    let marks = marks(about, say)?;
+    let (marks, names) = marks(about, say)?;
     if marks.is_empty() {
         say.unknown("No fingerprint can be taken: neither a behaviour outside the baseline, nor a program, peer or name of it is recorded.");
         return Ok(());
@@ -387,7 +434,7 @@ pub(crate) fn fingerprint(about: &About<'_>, say: &mut Sentences) -> Result<(), 
     )?;
     total(about, &reach, say);
     for (mark, r) in &reach {
-        say_reach(about, mark, r, behaviour.as_ref(), say);
+        say_reach(about, mark, r, &names, say);
     }
     say.unknown(format!(
         "Other nodes are not known here: this is the journal of node {} alone.",
@@ -415,12 +462,17 @@ fn hit(
 }
 
 /// What the subject is known by: its behaviours, programs that are not from the image, peers and
-/// names. Of an alert only what its own records and its process show.
-fn marks(about: &About<'_>, say: &mut Sentences) -> Result<Vec<Mark>, AskError> {
-    const MARKS_MAX: usize = 30;
+/// names. Of an alert only what its own records and its process show, of a container what its gravest
+/// behaviours do.
+fn marks(about: &About<'_>, say: &mut Sentences) -> Result<(Vec<Mark>, Names), AskError> {
+    const MARKS_MAX: usize = 60;
     let mut marks = BTreeSet::new();
+    let mut names = Names::new();
     if let Some(case) = &about.case.alert {
-        marks.extend(case.drift().map(|d| Mark::of(&d.behaviour)));
+        if let Some(d) = case.drift() {
+            marks.insert(Mark::of(&d.behaviour));
+            names.insert(d.behaviour.id(), d.behaviour.clone());
+        }
         for id in case.all_evidence() {
             if let Some(seen) = about.records.get(id)?
                 && let Body::Record(Record::Observation(o)) = seen.body
@@ -429,20 +481,10 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<Vec<Mark>, AskError> 
             }
         }
     } else if let Some(instance) = &about.case.instance {
-        let mut found = Vec::new();
-        each_drift(
-            about,
-            &Filter::of(&[RecordKind::Drift, RecordKind::Alert]).about(instance),
-            say,
-            |_, d| {
-                if d.instance == *instance && found.len() < 1000 {
-                    found.push((Mark::of(&d.behaviour), d.observation.clone()));
-                }
-            },
-        )?;
-        for (mark, observation) in found {
-            marks.insert(mark);
-            if let Some(o) = observation
+        for weighed in gravest(about, instance, say)?.0 {
+            marks.insert(Mark::of(&weighed.behaviour));
+            names.insert(weighed.behaviour.id(), weighed.behaviour);
+            if let Some(o) = weighed.observation
                 && let Some(seen) = about.records.get(&o)?
                 && let Body::Record(Record::Observation(o)) = seen.body
             {
@@ -456,7 +498,7 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<Vec<Mark>, AskError> 
             marks.len()
         ));
     }
-    Ok(marks.into_iter().take(MARKS_MAX).collect())
+    Ok((marks.into_iter().take(MARKS_MAX).collect(), names))
 }
 
 /// The marks that one observation bears.
@@ -527,18 +569,11 @@ fn total(about: &About<'_>, reach: &BTreeMap<Mark, Reach>, say: &mut Sentences) 
     );
 }
 
-fn say_reach(
-    about: &About<'_>,
-    mark: &Mark,
-    r: &Reach,
-    behaviour: Option<&Behaviour>,
-    say: &mut Sentences,
-) {
-    let own = behaviour.filter(|b| *mark == Mark::of(b));
+fn say_reach(about: &About<'_>, mark: &Mark, r: &Reach, words: &Names, say: &mut Sentences) {
     let (Some(first), Some(last)) = (r.first, r.last) else {
         say.unknown(format!(
             "By {}: not found again {}.",
-            mark.words(own),
+            mark.words(words),
             about.interval.text()
         ));
         return;
@@ -561,7 +596,7 @@ fn say_reach(
     say.observed(
         format!(
             "By {}: {} ({}{more}), {}.",
-            mark.words(own),
+            mark.words(words),
             count(r.instances.len() as u64, "instance"),
             names.join(", "),
             between(first, last)

@@ -1,204 +1,15 @@
-//! Q2, what each process did; Q6, how it all started.
+//! Q6, how it all started.
 
 use crate::records::Filter;
-use crate::say::{Sentences, count};
+use crate::say::Sentences;
+use crate::subject::AlertCase;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};
 use plimsoll_model::{
-    Ancestor, BootNs, Entry, EventKind, Observation, ProcessKey, Record, RecordId, RecordKind,
+    Alert, Ancestor, Entry, EventKind, Observation, ProcessKey, Record, RecordId, RecordKind,
     Stamp, WallNs,
 };
-use std::collections::HashMap;
-
-/// Processes that one answer keeps apart.
-const PROCESSES_MAX: usize = 5_000;
-/// Processes that one answer describes.
-const PROCESSES_SHOWN: usize = 80;
-/// Acts listed for one process.
-const ACTS_SHOWN: usize = 12;
-
-/// What one process did in the interval.
-struct Acts {
-    lineage: Vec<Ancestor>,
-    cut: bool,
-    first: Stamp,
-    last: Stamp,
-    acts: Vec<(BootNs, String)>,
-    more: u64,
-    end: Option<String>,
-    evidence: Vec<RecordId>,
-}
-
-/// Q2.
-pub(crate) fn activity(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    act(about, say);
-    let (processes, dropped) = processes(about, say)?;
-    let own = about
-        .case
-        .alert
-        .as_ref()
-        .and_then(|a| a.drift())
-        .and_then(|d| d.lineage.first())
-        .map(|a| a.key);
-    let mut order: Vec<(&ProcessKey, &Acts)> = processes.iter().collect();
-    // the alert's process first, then in the order in which they were first seen
-    order.sort_by_key(|(key, acts)| (Some(**key) != own, acts.first.boot, key.tgid));
-    for (key, acts) in order.iter().take(PROCESSES_SHOWN) {
-        say.observed(sentence(key, acts, Some(**key) == own), &acts.evidence);
-    }
-    let rest = order.len().saturating_sub(PROCESSES_SHOWN) as u64 + dropped;
-    if rest > 0 {
-        say.observed(format!("{} more did something in the interval: narrow it with --around, or see `plimsoll events`.", count(rest, "process")), []);
-    }
-    let none = order.is_empty();
-    if crate::minutes::recorded(about, say)? {
-        return Ok(());
-    }
-    if none {
-        say.unknown(format!("No process activity is recorded {}. Known behaviour is counted in the kernel and not kept act by act, so that is not proof that nothing ran.", about.interval.text()));
-    } else {
-        known_activity(about, say)?;
-    }
-    Ok(())
-}
-
-/// The alert's own act.
-fn act(about: &About<'_>, say: &mut Sentences) {
-    let Some(case) = &about.case.alert else {
-        return;
-    };
-    let a = &case.alert;
-    let repeats = if a.count > 1 {
-        format!(
-            " It stands for {} such acts, the last at {}.",
-            a.count,
-            when(a.last.wall)
-        )
-    } else {
-        String::new()
-    };
-    say.observed(
-        format!(
-            "The alert, {} at {}: {}{repeats}",
-            a.priority.as_str(),
-            when(a.at.wall),
-            end_sentence(&a.output.to_string())
-        ),
-        case.all_evidence(),
-    );
-}
-
-fn end_sentence(text: &str) -> String {
-    let text = text.trim_end();
-    if text.ends_with(['.', '!', '?']) {
-        text.to_owned()
-    } else {
-        format!("{text}.")
-    }
-}
-
-fn processes(
-    about: &About<'_>,
-    say: &mut Sentences,
-) -> Result<(HashMap<ProcessKey, Acts>, u64), AskError> {
-    let mut found: HashMap<ProcessKey, Acts> = HashMap::new();
-    let mut dropped = 0;
-    about.observations(say.tally(), |id, o| {
-        let key = o.event.process.key;
-        if found.len() >= PROCESSES_MAX && !found.contains_key(&key) {
-            dropped += 1;
-            return;
-        }
-        found
-            .entry(key)
-            .or_insert_with(|| Acts::new(&o))
-            .add(about, id, &o);
-    })?;
-    Ok((found, dropped))
-}
-
-impl Acts {
-    fn new(o: &Observation) -> Self {
-        Self {
-            lineage: o.lineage.clone(),
-            cut: o.lineage_cut,
-            first: o.at,
-            last: o.at,
-            acts: Vec::new(),
-            more: 0,
-            end: None,
-            evidence: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, about: &About<'_>, id: RecordId, o: &Observation) {
-        if o.at.boot < self.first.boot {
-            self.first = o.at;
-        }
-        if o.at.boot >= self.last.boot {
-            self.last = o.at;
-            // the process may have become another program since
-            if !o.lineage.is_empty() {
-                self.lineage.clone_from(&o.lineage);
-            }
-        }
-        match &o.event.kind {
-            EventKind::Exit { .. } => {
-                self.end = Some(format!(
-                    "{} at {}",
-                    about.action(&o.event.kind),
-                    when(o.at.wall)
-                ))
-            }
-            EventKind::Fork { .. } => return,
-            kind if self.acts.len() < ACTS_SHOWN => {
-                let times = if o.count > 1 {
-                    format!(" ({} times)", o.count)
-                } else {
-                    String::new()
-                };
-                self.acts.push((o.at.boot, about.action(kind) + &times));
-            }
-            _ => self.more += 1,
-        }
-        self.evidence.push(id);
-    }
-}
-
-fn sentence(key: &ProcessKey, acts: &Acts, own: bool) -> String {
-    let who = chain(&acts.lineage, *key);
-    let entry = acts.lineage.first().map_or("", |a| entry_words(a.entry));
-    let uid = acts
-        .lineage
-        .first()
-        .map(|a| format!(", uid {}", a.uid))
-        .unwrap_or_default();
-    let started = started_at(*key, acts.first)
-        .map(|at| format!(", started {}", when(at)))
-        .unwrap_or_default();
-    let mut acts_in_order: Vec<&(BootNs, String)> = acts.acts.iter().collect();
-    acts_in_order.sort_by_key(|(boot, _)| *boot);
-    let mut did: Vec<String> = acts_in_order
-        .into_iter()
-        .map(|(_, text)| text.clone())
-        .collect();
-    if acts.more > 0 {
-        did.push(format!("{} more", acts.more));
-    }
-    did.extend(acts.end.clone());
-    let did = if did.is_empty() {
-        "only started other processes".to_owned()
-    } else {
-        did.join("; ")
-    };
-    let cut = if acts.cut {
-        " (older ancestors are not known)"
-    } else {
-        ""
-    };
-    let mark = if own { " [the alert's process]" } else { "" };
-    format!("{who}{mark}{cut}{entry}{uid}{started}: {did}.")
-}
+use std::collections::{BTreeSet, HashMap};
 
 /// `tini[1] › nginx[12] › sh[45]`, from the entry point down.
 pub(crate) fn chain(lineage: &[Ancestor], key: ProcessKey) -> String {
@@ -215,47 +26,10 @@ pub(crate) fn chain(lineage: &[Ancestor], key: ProcessKey) -> String {
     names.join(" › ")
 }
 
-fn entry_words(entry: Entry) -> &'static str {
-    match entry {
-        Entry::Init => "",
-        Entry::ExecSession => ", in a session entered with exec",
-        Entry::Host => ", come in from the host",
-        Entry::FoundRunning => ", found running when the agent started",
-    }
-}
-
 /// The wall time of a process's start, by the stamp of something that it did.
-fn started_at(key: ProcessKey, seen: Stamp) -> Option<WallNs> {
+pub(crate) fn started_at(key: ProcessKey, seen: Stamp) -> Option<WallNs> {
     let before = seen.boot.0.checked_sub(key.start.0)?;
     (key.start.0 > 0).then(|| WallNs(seen.wall.0.saturating_sub_unsigned(before)))
-}
-
-/// What was only counted, because the baseline knows it.
-fn known_activity(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    let Some(instance) = &about.case.instance else {
-        return Ok(());
-    };
-    let (mut acts, mut kinds, mut evidence) = (0, std::collections::BTreeSet::new(), Vec::new());
-    let filter = Filter::of(&[RecordKind::Presence]).about(instance);
-    about.visit(&filter, say.tally(), &mut |id, _, record| {
-        if let Record::Presence(p) = record
-            && p.instance == *instance
-            && about.interval.touches(p.from.wall, p.to.wall)
-        {
-            acts += p.counts.iter().map(|(_, n)| n).sum::<u64>();
-            if kinds.len() < 100_000 {
-                kinds.extend(p.counts.iter().map(|(id, _)| *id));
-            }
-            evidence.push(id);
-        }
-    })?;
-    if acts > 0 {
-        say.observed(
-            format!("Besides, it did what its baseline knows: {} at least {} in the time slots that touch the interval. Those acts are counted, not kept one by one.", count(kinds.len() as u64, "behaviour"), crate::say::times(acts)),
-            &evidence,
-        );
-    }
-    Ok(())
 }
 
 /// Q6.
@@ -291,36 +65,28 @@ struct Acting {
     evidence: Vec<RecordId>,
 }
 
-/// The alert's process; for a container, the last one that started in it.
+/// The alert's process; for a container that of its gravest alert, the first of several; for one
+/// without alerts the last process that started in it.
 fn acting(about: &About<'_>, say: &mut Sentences) -> Result<Option<Acting>, AskError> {
     if let Some(case) = &about.case.alert {
-        let shown: Vec<RecordId> = case.all_evidence().cloned().collect();
-        for id in &shown {
-            if let Some(seen) = about.records.get(id)?
-                && let crate::Body::Record(Record::Observation(o)) = seen.body
-            {
-                let evidence = shown.clone();
-                return Ok(Some(Acting {
-                    key: o.event.process.key,
-                    lineage: o.lineage,
-                    cut: o.lineage_cut,
-                    at: o.at,
-                    evidence,
-                }));
-            }
-        }
-        if let Some(d) = case.drift().filter(|d| !d.lineage.is_empty()) {
-            // the observation is gone, the drift kept its lineage; whether it was whole is not kept
-            let cut = d.lineage.len() >= 16;
-            return Ok(Some(Acting {
-                key: d.lineage[0].key,
-                lineage: d.lineage.clone(),
-                cut,
-                at: d.first,
-                evidence: shown,
-            }));
-        }
-        return Ok(None);
+        return of_alert(about, case);
+    }
+    if let Some((case, more)) = gravest(about, say)? {
+        let others = match more {
+            0 => String::new(),
+            n => format!(
+                ", the gravest of {} (ask about another with --alert)",
+                n + 1
+            ),
+        };
+        say.observed(
+            format!(
+                "This is about alert {}{others}: {}",
+                case.alert.id, case.alert.output
+            ),
+            case.all_evidence(),
+        );
+        return of_alert(about, &case);
     }
     let mut last: Option<Acting> = None;
     about.observations(say.tally(), |id, o| {
@@ -336,7 +102,70 @@ fn acting(about: &About<'_>, say: &mut Sentences) -> Result<Option<Acting>, AskE
             });
         }
     })?;
+    if last.is_some() {
+        say.inferred("No alert is recorded for this container: this is about the last program that started in it.", []);
+    }
     Ok(last)
+}
+
+fn of_alert(about: &About<'_>, case: &AlertCase) -> Result<Option<Acting>, AskError> {
+    let shown: Vec<RecordId> = case.all_evidence().cloned().collect();
+    for id in &shown {
+        if let Some(seen) = about.records.get(id)?
+            && let crate::Body::Record(Record::Observation(o)) = seen.body
+        {
+            let evidence = shown.clone();
+            return Ok(Some(Acting {
+                key: o.event.process.key,
+                lineage: o.lineage,
+                cut: o.lineage_cut,
+                at: o.at,
+                evidence,
+            }));
+        }
+    }
+    let Some(d) = case.drift().filter(|d| !d.lineage.is_empty()) else {
+        return Ok(None);
+    };
+    // the observation is gone, the drift kept its lineage; whether it was whole is not kept
+    let cut = d.lineage.len() >= 16;
+    Ok(Some(Acting {
+        key: d.lineage[0].key,
+        lineage: d.lineage.clone(),
+        cut,
+        at: d.first,
+        evidence: shown,
+    }))
+}
+
+/// The gravest alert of the container, the first of several, and how many others there are.
+fn gravest(about: &About<'_>, say: &mut Sentences) -> Result<Option<(AlertCase, usize)>, AskError> {
+    const ALERTS_MAX: usize = 100_000;
+    let Some(instance) = &about.case.instance else {
+        return Ok(None);
+    };
+    let mut found: Option<AlertCase> = None;
+    let mut ids = BTreeSet::new();
+    let filter = Filter::of(&[RecordKind::Alert]).about(instance);
+    about.visit(&filter, say.tally(), &mut |id, _, record| {
+        let Record::Alert(alert) = record else { return };
+        if alert.instance.as_ref() != Some(instance)
+            || !about.interval.touches(alert.at.wall, alert.last.wall)
+        {
+            return;
+        }
+        if ids.len() < ALERTS_MAX {
+            ids.insert(alert.id.clone());
+        }
+        let rank = |a: &Alert| (a.priority, a.at.boot);
+        if found.as_ref().is_none_or(|f| rank(&alert) < rank(&f.alert)) {
+            found = Some(AlertCase {
+                alert,
+                evidence: vec![id],
+            });
+        }
+    })?;
+    Ok(found.map(|case| (case, ids.len().saturating_sub(1))))
 }
 
 /// The last exec before the act of every process in the lineage.

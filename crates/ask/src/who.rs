@@ -3,13 +3,15 @@
 use crate::directory::{Known, same_workload};
 use crate::records::Filter;
 use crate::say::{Sentences, count, times};
+use crate::subject::between;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};
 use plimsoll_api::types::class_name;
 use plimsoll_model::{
     AlertSource, Container, ContainerState, Drift, Entry, EventKind, Observation, Record, RecordId,
-    RecordKind,
+    RecordKind, Risk,
 };
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Q1.
@@ -312,7 +314,6 @@ fn is_first_of_session(o: &Observation) -> bool {
 
 /// New behaviours of this instance in the period, other than the alert's own.
 fn drifts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
-    const CLASSES_SHOWN: usize = 5;
     const DRIFTS_MAX: usize = 1000;
     let Some(instance) = &about.case.instance else {
         return Ok(());
@@ -345,35 +346,69 @@ fn drifts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
             None => {}
         }
     })?;
-    for (class, list) in &by_class {
-        for (id, d) in list.iter().take(CLASSES_SHOWN) {
-            say.observed(
-                format!(
-                    "New behaviour ({}, risk {}): {} {} {} at {}, {}.",
-                    class.replace('_', " "),
-                    d.risk.as_str(),
-                    describe::path(&d.behaviour.program),
-                    d.behaviour.operation,
-                    describe::path(&d.behaviour.object),
-                    when(d.first.wall),
-                    times(d.count)
-                ),
-                [id],
-            );
-        }
-        if list.len() > CLASSES_SHOWN {
-            let rest = &list[CLASSES_SHOWN..];
-            say.observed(
-                format!(
-                    "New behaviour ({}): {} more.",
-                    class.replace('_', " "),
-                    rest.len()
-                ),
-                rest.iter().map(|(id, _)| id),
-            );
-        }
+    let mut classes: Vec<_> = by_class.into_iter().collect();
+    for (_, list) in &mut classes {
+        list.sort_by_key(|(_, d)| (Reverse(d.risk), d.first.boot));
+    }
+    // the gravest first: a person in a hurry reads the beginning
+    classes.sort_by_key(|(_, list)| list.first().map(|(_, d)| (Reverse(d.risk), d.first.boot)));
+    for (class, list) in &classes {
+        new_behaviour(&class.replace('_', " "), list, say);
     }
     Ok(())
+}
+
+/// Behaviours of one class, the gravest first: each in a sentence, but those of low risk in one.
+fn new_behaviour(class: &str, list: &[(RecordId, Drift)], say: &mut Sentences) {
+    const SHOWN: usize = 5;
+    let (grave, low): (Vec<_>, Vec<_>) = list.iter().partition(|(_, d)| d.risk > Risk::Low);
+    for (id, d) in grave.iter().take(SHOWN) {
+        say.observed(
+            format!(
+                "New behaviour ({class}, risk {}): {} {} {} at {}, {}.",
+                d.risk.as_str(),
+                describe::path(&d.behaviour.program),
+                d.behaviour.operation,
+                describe::path(&d.behaviour.object),
+                when(d.first.wall),
+                times(d.count)
+            ),
+            [id],
+        );
+    }
+    if grave.len() > SHOWN {
+        say.observed(
+            format!("New behaviour ({class}): {} more.", grave.len() - SHOWN),
+            grave[SHOWN..].iter().map(|(id, _)| id),
+        );
+    }
+    let (Some((_, first)), Some((_, last))) = (low.first(), low.last()) else {
+        return;
+    };
+    let shown: Vec<String> = low
+        .iter()
+        .take(SHOWN)
+        .map(|(_, d)| {
+            format!(
+                "{} {} {}",
+                describe::path(&d.behaviour.program),
+                d.behaviour.operation,
+                describe::path(&d.behaviour.object)
+            )
+        })
+        .collect();
+    let more = match low.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        n => format!("; {n} more"),
+    };
+    say.observed(
+        format!(
+            "New behaviour ({class}, risk low) {}: {}{more}.",
+            between(first.first.wall, last.first.wall),
+            shown.join("; ")
+        ),
+        low.iter().map(|(id, _)| id),
+    );
 }
 
 /// What people decided, and what changed about the agent.
