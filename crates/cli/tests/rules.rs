@@ -84,6 +84,88 @@ fn told(out: Output) -> (i32, String, String) {
     )
 }
 
+/// Files with one slip each: where `rules check` points, and what it says.
+#[test]
+fn check_says_what_was_expected_and_what_was_probably_meant() {
+    let place = Place::new();
+    let rule = |condition: &str| {
+        format!(
+            "- macro: spawned\n  condition: evt.type = execve\n- rule: r\n  desc: d\n  condition: {condition}\n  output: o\n  priority: INFO\n"
+        )
+    };
+    for (text, at, says) in [
+        (rule("spawnd"), "5:14", "did you mean 'spawned'?"),
+        (rule("proc.nmae = sh"), "5:14", "did you mean 'proc.name'?"),
+        (
+            rule("evt.type in (exceve)"),
+            "5:26",
+            "did you mean 'execve'?",
+        ),
+        (
+            rule("spawned AND proc.name = sh"),
+            "5:22",
+            "'AND' is written 'and'",
+        ),
+        (
+            rule("spawned and (proc.name = sh or\n    proc.name = x"),
+            "5:26",
+            "this '(' is not closed",
+        ),
+        (
+            rule("lower(proc.name) = sh"),
+            "5:14",
+            "there is no transformer 'lower'; there are tolower",
+        ),
+        (
+            "- rule: r\n\tdesc: d\n".to_owned(),
+            "2:1",
+            "a tab indents this line",
+        ),
+        (
+            rule("spawned").replace("  desc", "  priorty: x\n  desc"),
+            "4:3",
+            "it is passed over; did you mean 'priority'?",
+        ),
+    ] {
+        place.file("slip.yaml", &text);
+        let (_, out, _) = place.run(&["rules", "check", "slip.yaml"]);
+        let told = out.lines().find(|l| l.contains(says));
+        assert!(
+            told.is_some_and(|l| l.starts_with(&format!("slip.yaml:{at}: "))),
+            "{text}\n{out}"
+        );
+    }
+}
+
+#[test]
+fn rules_of_sources_that_are_not_received_are_listed_as_inactive_and_block_nothing() {
+    let place = Place::new();
+    let theirs = "- rule: Login from elsewhere\n  desc: d\n  condition: okta.evt.type = x\n  output: o %okta.user\n  priority: NOTICE\n  source: okta\n";
+    let skipped = "- rule: Of a later Falco\n  desc: d\n  condition: evt.type = execve and proc.aura = x\n  output: o\n  priority: NOTICE\n  skip-if-unknown-filter: true\n";
+    let path = place.file("theirs.yaml", &format!("{theirs}{skipped}"));
+    let (status, out, _) = place.run(&["rules", "check", "theirs.yaml"]);
+    assert_eq!(status, 0, "{out}");
+    assert!(out.contains("LOAD_UNKNOWN_SOURCE"), "{out}");
+    assert!(out.contains("1 file: 0 rules"), "{out}");
+    assert!(out.contains("2 more passed over"), "{out}");
+    let path = path.display().to_string();
+    let listed = place.json(&["rules", "list", "--rules", &path]);
+    let why = |name: &str| {
+        let rule = listed.iter().find(|r| r["rule"] == name).expect("listed");
+        assert_eq!(rule["state"], "inactive");
+        rule["reasons"][0].as_str().expect("a reason").to_owned()
+    };
+    assert_eq!(
+        why("Login from elsewhere"),
+        "needs source okta: not received here"
+    );
+    assert!(why("Of a later Falco").contains("proc.aura"));
+    let args = ["rules", "explain", "Login from elsewhere", "--rules", &path];
+    let (status, _, err) = place.run(&args);
+    assert_eq!(status, 1);
+    assert!(err.contains("needs source okta"), "{err}");
+}
+
 #[test]
 fn check_points_at_file_line_column_and_item() {
     let place = Place::new();

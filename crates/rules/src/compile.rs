@@ -18,11 +18,12 @@ use crate::judge::MatchMode;
 use crate::load::Text;
 use crate::load::{self, Exception, Findings, Items, MAX_LIST_ITEMS, OneOrMany, Refusal, RuleItem};
 use crate::matcher;
+use crate::meant::meant;
 use crate::output::{Output, OutputError};
 use crate::plan::Plans;
 use crate::report::{Code, LoadReport};
 use crate::syntax::{self, Check, Expr, Literal, Op, Right};
-use crate::{Rule, Ruleset, Source};
+use crate::{PassedOver, Rule, Ruleset, Source};
 
 /// Lists name lists at most this deep.
 const MAX_LIST_DEPTH: usize = 64;
@@ -77,6 +78,10 @@ impl AppendOutput {
             && self.rule.as_ref().is_none_or(|r| *r == rule.name)
     }
 }
+
+/// Names that are not known for which the one that was meant is looked for, and among how many.
+const MAX_GUESSES: u32 = 50;
+const MAX_GUESSED: usize = 2000;
 
 /// What a rule became.
 #[derive(Debug)]
@@ -140,6 +145,9 @@ struct Compiler<'a> {
     used_lists: FxHashSet<usize>,
     used_macros: FxHashSet<usize>,
     constants: usize,
+    passed_over: Vec<PassedOver>,
+    /// Names that are not known and for which another may still be looked for.
+    guesses: u32,
     /// Warnings of the condition that is being compiled.
     warnings: Vec<(usize, Code, String)>,
 }
@@ -159,6 +167,8 @@ impl<'a> Compiler<'a> {
             used_lists: FxHashSet::default(),
             used_macros: FxHashSet::default(),
             constants: 0,
+            passed_over: Vec::new(),
+            guesses: MAX_GUESSES,
             warnings: Vec::new(),
         }
     }
@@ -173,6 +183,8 @@ impl<'a> Compiler<'a> {
         let mut kinds = KindMemo::default();
         for item in &self.items.rules {
             let Some(source) = item.known_source else {
+                let why = format!("needs source {}: not received here", item.source);
+                self.pass_over(item, why);
                 continue;
             };
             match self.rule(item, source) {
@@ -194,6 +206,7 @@ impl<'a> Compiler<'a> {
         Some(Ruleset {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             rules,
+            passed_over: self.passed_over,
             graph: self.graph,
             compiled,
             plans,
@@ -201,6 +214,18 @@ impl<'a> Compiler<'a> {
             macro_names: self.macro_names,
             capabilities: self.options.capabilities.clone(),
         })
+    }
+
+    fn pass_over(&mut self, item: &RuleItem, why: String) {
+        self.passed_over.push(PassedOver {
+            name: item.name.clone(),
+            description: item.description.clone(),
+            priority: item.priority,
+            source: item.source.clone(),
+            tags: item.tags.clone(),
+            position: item.trail.position(),
+            why,
+        });
     }
 
     fn warn_unused(&mut self) {
@@ -214,6 +239,29 @@ impl<'a> Compiler<'a> {
             if !self.used_lists.contains(&i) {
                 let message = "no rule, macro or other list names this list";
                 self.findings.warn(Code::UnusedList, &item.trail, message);
+            }
+        }
+    }
+
+    // Names that were probably meant. Whoever writes names that are not known without end is told of
+    // the first ones.
+
+    fn meant_macro(&mut self, name: &str) -> String {
+        let names = self.items.macros.iter().map(|m| &*m.name);
+        Self::meant_of(&mut self.guesses, name, names)
+    }
+
+    fn meant_list(&mut self, name: &str) -> String {
+        let names = self.items.lists.iter().map(|l| &*l.name);
+        Self::meant_of(&mut self.guesses, name, names)
+    }
+
+    fn meant_of<'n>(guesses: &mut u32, name: &str, names: impl Iterator<Item = &'n str>) -> String {
+        match guesses.checked_sub(1) {
+            None => String::new(),
+            Some(left) => {
+                *guesses = left;
+                meant(name, names.take(MAX_GUESSED))
             }
         }
     }
@@ -268,7 +316,9 @@ impl<'a> Compiler<'a> {
                         }
                         None => {
                             let message = match found {
-                                None => format!("there is no macro '{name}'"),
+                                None => {
+                                    format!("there is no macro '{name}'{}", self.meant_macro(name))
+                                }
                                 Some(_) => format!("the macro '{name}' is defined after its use"),
                             };
                             self.findings.error(Refusal {
@@ -411,6 +461,7 @@ impl<'a> Compiler<'a> {
             Err((wrong, text)) => {
                 let trail = text.trail_at(wrong.at, "condition expression");
                 if wrong.unknown && item.skip_if_unknown_filter {
+                    self.pass_over(item, wrong.message.clone());
                     self.findings
                         .warn(Code::UnknownFilter, &trail, wrong.message);
                     return Ok(None);
@@ -431,6 +482,7 @@ impl<'a> Compiler<'a> {
             match found {
                 Ok(node) => parts.extend(node.map(|n| self.graph.add_node(Node::Not(n)))),
                 Err(wrong) if wrong.unknown && item.skip_if_unknown_filter => {
+                    self.pass_over(item, wrong.message.clone());
                     self.findings
                         .warn(Code::UnknownFilter, &exception.trail, wrong.message);
                     return Ok(None);
@@ -454,6 +506,7 @@ impl<'a> Compiler<'a> {
             Err(e) => {
                 let trail = item.output.trail_at(e.at(), "rule output expression");
                 if e.is_unknown_field() && item.skip_if_unknown_filter {
+                    self.pass_over(item, e.to_string());
                     self.findings
                         .warn(Code::UnknownFilter, &trail, e.to_string());
                     return Ok(None);
@@ -692,7 +745,7 @@ impl<'a> Compiler<'a> {
         if self.items.list(name).is_none() {
             return Err(Wrong::new(
                 check.right_at,
-                format!("there is no list '{name}'"),
+                format!("there is no list '{name}'{}", self.meant_list(name)),
             ));
         }
         let mut values = Vec::new();
@@ -832,7 +885,13 @@ impl<'a> Compiler<'a> {
             if is_kind && EventKind::from_name(text).is_none() {
                 return Err(Wrong {
                     unknown: true,
-                    ..Wrong::new(check.right_at, format!("unknown event type '{text}'"))
+                    ..Wrong::new(
+                        check.right_at,
+                        format!(
+                            "unknown event type '{text}'{}",
+                            meant(text, EventKind::all().map(EventKind::name))
+                        ),
+                    )
                 });
             }
             if unsafe_na && text == "<NA>" {
@@ -1083,9 +1142,16 @@ fn lower_operand(
             Ok(graph.add_operand(Operand::List(items), typed))
         }
         syntax::Operand::Field { name, arg, at } => {
-            let field = FieldRef::resolve(name, arg.as_deref()).map_err(|e| Wrong {
-                unknown: matches!(e, FieldError::Unknown { .. }),
-                ..Wrong::new(*at, e.to_string())
+            let field = FieldRef::resolve(name, arg.as_deref()).map_err(|e| {
+                let unknown = matches!(e, FieldError::Unknown { .. });
+                let near = match unknown {
+                    true => meant(name, Field::all().map(Field::name)),
+                    false => String::new(),
+                };
+                Wrong {
+                    unknown,
+                    ..Wrong::new(*at, format!("{e}{near}"))
+                }
             })?;
             if !field.field.belongs_to(source) {
                 let message = format!(

@@ -28,6 +28,7 @@ mod judge;
 mod kept;
 mod load;
 mod matcher;
+mod meant;
 mod output;
 mod plan;
 mod report;
@@ -212,10 +213,31 @@ fn is_technique(tag: &str) -> bool {
     digits(main, 4) && sub.is_none_or(|s| digits(s, 3))
 }
 
+/// A rule that was read and judges nothing: its source is none of ours, or it names what is not known
+/// and says `skip-if-unknown-filter`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassedOver {
+    /// Its name.
+    pub name: String,
+    /// What it is about.
+    pub description: String,
+    /// How urgent.
+    pub priority: Priority,
+    /// Which events it is for, as written.
+    pub source: String,
+    /// Its tags, sorted.
+    pub tags: BTreeSet<String>,
+    /// Where it was last defined.
+    pub position: Position,
+    /// e.g. `needs source okta: not received here`
+    pub why: String,
+}
+
 /// Rules that were loaded and compiled; immutable, to be shared between threads.
 pub struct Ruleset {
     id: u64,
     rules: Vec<Rule>,
+    passed_over: Vec<PassedOver>,
     graph: graph::Graph,
     compiled: Vec<compile::CompiledRule>,
     plans: plan::Plans,
@@ -236,6 +258,11 @@ impl Ruleset {
     /// All rules, in the order in which they were first defined.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Rules that were read and judge nothing, in the order in which they were first defined.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
     }
 
     /// One rule.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::fields::{ArgRule, Field, Shape};
+use crate::meant::meant;
 use crate::report::{Code, Context, FileReport, Finding, LoadReport, Location, Position};
 use crate::syntax;
 use crate::threshold::{Per, Threshold};
@@ -545,7 +546,8 @@ impl Reader<'_> {
                 let message = "YAML merges are not applied, as in Falco; the key is passed over";
                 self.findings.warn(Code::UnknownKey, &trail, message);
             } else if !known.contains(&name) {
-                let message = format!("key '{name}' is not known; it is passed over");
+                let near = meant(name, known.iter().copied());
+                let message = format!("key '{name}' is not known; it is passed over{near}");
                 self.findings.warn(Code::UnknownKey, &trail, message);
             }
         }

@@ -256,7 +256,12 @@ pub(crate) fn parse_condition(text: &str) -> Parsed<Expr> {
     let expr = parser.or()?;
     if parser.at != text.len() {
         let word = parser.next_word();
-        return Err(parser.error(format!("unexpected '{word}', expected 'and' or 'or'")));
+        let lower = word.to_ascii_lowercase();
+        let message = match word != lower && ["and", "or", "not"].contains(&&*lower) {
+            true => format!("'{word}' is written '{lower}'"),
+            false => format!("unexpected '{word}', expected 'and' or 'or'"),
+        };
+        return Err(parser.error(message));
     }
     Ok(expr)
 }
@@ -517,10 +522,18 @@ impl<'t> Parser<'t> {
 
     /// The rest of a group, behind its `(`.
     fn group(&mut self) -> Parsed<Expr> {
+        let open = self.at - 1;
         self.nested(|p| {
             p.blanks();
             let inner = p.or()?;
             p.blanks();
+            if p.rest().is_empty() {
+                return Err(SyntaxError {
+                    at: open,
+                    message: "this '(' is not closed; expected ')', 'and' or 'or' before the end"
+                        .to_owned(),
+                });
+            }
             if !p.eat(")") {
                 let word = p.next_word();
                 return Err(p.error(format!("expected ')', 'and' or 'or', found '{word}'")));
@@ -541,6 +554,12 @@ impl<'t> Parser<'t> {
         let len = identifier_len(self.rest());
         if len > 0 {
             let name = self.rest()[..len].to_owned();
+            if self.rest()[len..].starts_with('(') && !matches!(&*name, "and" | "or" | "not") {
+                return Err(self.error(format!(
+                    "there is no transformer '{name}'; there are {}",
+                    TRANSFORMERS.join(", ")
+                )));
+            }
             self.at += len;
             return Ok(Expr::Macro { name, at });
         }

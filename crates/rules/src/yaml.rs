@@ -146,12 +146,15 @@ impl Yaml {
             });
         }
         for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|e| YamlError {
-                mark: Mark {
+            let (event, span) = event.map_err(|e| {
+                let mark = Mark {
                     line: e.marker().line().saturating_sub(1) as u32,
                     column: e.marker().col() as u32,
-                },
-                message: e.info(),
+                };
+                tab_near(text, mark).unwrap_or_else(|| YamlError {
+                    mark,
+                    message: e.info(),
+                })
             })?;
             let mark = Mark {
                 line: span.start.line().saturating_sub(1) as u32,
@@ -309,6 +312,25 @@ impl Reader {
 ///
 /// A folded scalar's text differs from the file only in white space (and a quoted one in escapes),
 /// so the place is found by counting what is not white space.
+/// A line that a tab indents, where the parser has stopped or on the line behind: it names the text
+/// that it was in the middle of.
+fn tab_near(text: &str, stopped: Mark) -> Option<YamlError> {
+    let near = text.lines().enumerate().skip(stopped.line as usize).take(2);
+    for (line, content) in near {
+        let indent = content.len() - content.trim_start_matches([' ', '\t']).len();
+        if let Some(column) = content[..indent].find('\t') {
+            return Some(YamlError {
+                mark: Mark {
+                    line: line as u32,
+                    column: column as u32,
+                },
+                message: "a tab indents this line; YAML is indented with blanks".to_owned(),
+            });
+        }
+    }
+    None
+}
+
 pub(crate) fn locate(file: &SourceFile, scalar: Mark, text: &str, offset: usize) -> Mark {
     let wanted = text.as_bytes()[..offset.min(text.len())]
         .iter()

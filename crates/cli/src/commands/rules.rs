@@ -16,7 +16,8 @@ use plimsoll_agent::rules::{RuleSources, RuleText, RulesError};
 use plimsoll_api::describe::words;
 use plimsoll_api::{Item, Request};
 use plimsoll_rules::{
-    Code, Context, Explanation, FileReport, Finding, LoadReport, RuleId, RuleStatus,
+    Code, Context, Explanation, FileReport, Finding, LoadReport, PassedOver, Position, RuleId,
+    RuleStatus,
 };
 use std::path::PathBuf;
 
@@ -155,15 +156,37 @@ fn show(report: &LoadReport, loaded: Option<&Loaded>, out: &mut Out) -> Result<(
     let (errors, warnings) = (report.errors().count(), report.warnings().count());
     let files = report.files.len();
     out.line(&match loaded {
-        Some(l) => format!(
-            "{files} files: {} rules, {} of them judge events here; {warnings} warnings",
-            l.set.rules().len(),
-            l.active()
-        ),
-        None => {
-            format!("{files} files: {errors} errors, {warnings} warnings; nothing would be loaded")
+        Some(l) => {
+            let theirs = |p: &Position| !p.name.starts_with("builtin:");
+            let rules = l.set.rules().iter().filter(|r| theirs(&r.position));
+            let (all, judge) = rules.fold((0, 0), |(all, judge), r| {
+                (all + 1, judge + usize::from(r.status.is_active()))
+            });
+            let over = l.set.passed_over().iter().filter(|r| theirs(&r.position));
+            let over = match over.count() {
+                0 => String::new(),
+                n => format!(", {n} more passed over (`plimsoll rules list` says why)"),
+            };
+            let (files, warnings) = (counted(files, "file"), counted(warnings, "warning"));
+            format!(
+                "{files}: {}, {judge} of them judge events here{over}; {warnings}",
+                counted(all, "rule")
+            )
         }
+        None => format!(
+            "{}: {}, {}; nothing would be loaded",
+            counted(files, "file"),
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        ),
     })
+}
+
+fn counted(n: usize, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
 }
 
 /// `FILE:LINE:COLUMN: error LOAD_ERR_…: rule NAME: MESSAGE`, and the line itself.
@@ -238,10 +261,27 @@ fn list(global: &Global, files: &RuleFiles, out: &mut Out) -> Result<Verdict, Fa
             reasons.join("; ").into(),
         ]);
     }
+    for rule in loaded.set.passed_over() {
+        if out.json {
+            out.object(&passed_over(rule))?;
+            continue;
+        }
+        table.row([
+            rule.name.clone().into(),
+            Cell::styled(
+                rule.priority.as_str(),
+                model_priority(rule.priority.as_str()),
+            ),
+            rule.source.clone().into(),
+            String::new().into(),
+            Cell::styled("inactive", Style::Bad),
+            rule.why.clone().into(),
+        ]);
+    }
     if out.json {
         return Ok(Verdict::Fine);
     }
-    if loaded.set.rules().is_empty() {
+    if loaded.set.rules().is_empty() && loaded.set.passed_over().is_empty() {
         remark(
             "No rules are loaded: name files with --rules, or put them into /etc/plimsoll/rules.d.",
         );
@@ -249,6 +289,22 @@ fn list(global: &Global, files: &RuleFiles, out: &mut Out) -> Result<Verdict, Fa
     }
     table.print(out)?;
     Ok(Verdict::Fine)
+}
+
+fn passed_over(rule: &PassedOver) -> serde_json::Value {
+    serde_json::json!({
+        "rule": rule.name,
+        "description": rule.description.trim(),
+        "priority": rule.priority.as_str(),
+        "source": rule.source,
+        "techniques": [],
+        "tags": rule.tags,
+        "state": "inactive",
+        "reasons": [rule.why],
+        "file": rule.position.name,
+        "line": rule.position.line,
+        "threshold": null,
+    })
 }
 
 fn model_priority(name: &str) -> Style {
@@ -278,6 +334,10 @@ pub(crate) fn find(loaded: &Loaded, name: &str) -> Result<RuleId, Failure> {
         Some(RuleId(at as u32))
     };
     exact.or_else(other).ok_or_else(|| {
+        let mut over = loaded.set.passed_over().iter();
+        if let Some(rule) = over.find(|r| r.name.eq_ignore_ascii_case(name)) {
+            return Failure::Failed(format!("\"{}\" is passed over: {}", rule.name, rule.why));
+        }
         let word = name.to_ascii_lowercase();
         let near: Vec<&str> = rules
             .iter()
