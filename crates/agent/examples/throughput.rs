@@ -2,9 +2,10 @@
 //! inbox, attribution (one container, a lineage of three), baselines and journal are the real
 //! ones; the kernel is not there.
 //!
-//! `cargo run --release -p plimsoll-agent --example throughput [events] [DIR]`; with
-//! `PLIMSOLL_BENCH_RULES` a file or directory of Falco rules judges the events too, and says of each
-//! whether its repeats have to be emitted.
+//! `cargo run --release -p plimsoll-agent --example throughput [events]`. The same events are taken
+//! without rules, with our own, and with those of `PLIMSOLL_BENCH_RULES` (a file or directory in the Falco
+//! language) beside ours, turn by turn, so that a busy machine is busy for all of them; rules also say
+//! of each event whether its repeats have to be emitted.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -13,16 +14,46 @@ use common::*;
 use plimsoll_model::Stage;
 use std::time::Instant;
 
+/// Turns of each; the median counts.
+const ROUNDS: usize = 3;
+
 fn main() {
     let mut args = std::env::args().skip(1);
     let events: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(500_000);
-    let scratch = tempfile::tempdir().expect("a scratch directory");
-    let dir = args.next().map_or(scratch.path().to_owned(), Into::into);
-    let mut config = Rig::config(&dir);
-    config.rules.paths = std::env::var_os("PLIMSOLL_BENCH_RULES")
+    let theirs: Vec<std::path::PathBuf> = std::env::var_os("PLIMSOLL_BENCH_RULES")
         .into_iter()
         .map(Into::into)
         .collect();
+    let mut turns = vec![("without rules", false, Vec::new())];
+    turns.push(("our own rules", true, Vec::new()));
+    if !theirs.is_empty() {
+        turns.push(("our own rules and those named", true, theirs));
+    }
+    let mut cpu_us: Vec<Vec<f64>> = vec![Vec::new(); turns.len()];
+    for _ in 0..ROUNDS {
+        for ((what, own, rules), cpu_us) in turns.iter().zip(&mut cpu_us) {
+            cpu_us.push(turn(what, events, *own, rules));
+        }
+    }
+    let medians: Vec<f64> = cpu_us
+        .iter_mut()
+        .map(|rounds| {
+            rounds.sort_by(f64::total_cmp);
+            rounds[rounds.len() / 2]
+        })
+        .collect();
+    for ((what, ..), us) in turns.iter().zip(&medians) {
+        let ratio = us / medians[0];
+        println!("{what}: {us:.1} µs of CPU an event, {ratio:.2} x of that without rules");
+    }
+}
+
+/// Microseconds of processor time of an event, all threads.
+fn turn(what: &str, events: u64, own: bool, rules: &[std::path::PathBuf]) -> f64 {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let mut config = Rig::config(dir.path());
+    config.rules.builtin = own;
+    config.rules.paths = rules.to_vec();
     let attributor = plimsoll_workload::Attributor::new(Default::default(), Paper);
     let rig = Rig::start(&config, &Hands::new(), attributor);
     let at = rig.now();
@@ -56,10 +87,11 @@ fn main() {
         .filter_map(|g| g.count)
         .sum();
     println!(
-        "{events} events in {seconds:.2} s: {:.0}/s, {:.1} µs of CPU each (all threads), {} MiB resident, {lost} lost, {} records",
+        "{what}: {events} events in {seconds:.2} s: {:.0}/s, {:.1} µs of CPU each (all threads), {} MiB resident, {lost} lost, {} records",
         events as f64 / seconds,
         cpu as f64 * 1000.0 / events as f64,
         memory >> 20,
         records.len()
     );
+    cpu as f64 * 1000.0 / events as f64
 }
