@@ -5,8 +5,8 @@
  *
  * It does nothing else that would be an event, so that what was observed and what was lost can be
  * counted against it: its own start and end are among its lines. `acts novel RATE SECONDS DIRECTORY` makes
- * so many new files a second (0: as many as it can), and says how many acts that were, start and end
- * included, and how many files a second.
+ * and removes new files, so many acts a second (0: as many as it can), and says how many acts that were, start
+ * and end included, and how many a second.
  */
 #include "acts.h"
 
@@ -90,21 +90,22 @@ static double seconds_now(void)
 static void novel(long rate, long seconds, const char *dir)
 {
 	double from = seconds_now(), now = from;
-	long made = 0;
+	long acts = 0;
 	char name[256];
 
 	for (; now < from + seconds; now = seconds_now()) {
 		/* what is due by now, a hundred at most between two looks at the clock */
-		long due = rate ? (long)((now - from) * rate) - made : 100;
+		long due = rate ? (long)((now - from) * rate) - acts : 100;
 
 		if (due <= 0)
 			usleep(500);
-		for (long i = 0; i < due && i < 100; i++) {
-			snprintf(name, sizeof(name), "%s/%ld", dir, made++);
+		for (long i = 0; i < due && i < 100; i += 2, acts += 2) {
+			snprintf(name, sizeof(name), "%s/%ld", dir, acts);
 			close(must(open(name, O_CREAT | O_WRONLY | O_EXCL, 0600)));
+			must(unlink(name));
 		}
 	}
-	printf("%ld %.0f\n", made + 2, made / (now - from));
+	printf("%ld %.0f\n", acts + 2, acts / (now - from));
 }
 
 static void truth(char **n)
