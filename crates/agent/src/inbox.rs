@@ -195,6 +195,14 @@ fn lane_of(event: &Event) -> u64 {
     }
 }
 
+/// Puts an event where the boot clock has it: of two rings the later event may be read first, and then an
+/// exec must still come before what its program did. Looks back a little only.
+fn insert(queue: &mut VecDeque<Event>, event: Event) {
+    let later = |e: &&Event| e.boot > event.boot;
+    let back = queue.iter().rev().take(KEEP).take_while(later).count();
+    queue.insert(queue.len() - back, event);
+}
+
 impl Inbox {
     /// An empty queue.
     pub fn new(bounds: Bounds) -> Self {
@@ -247,7 +255,7 @@ impl Inbox {
         }
         *held += 1;
         state_ref.fill.bytes += bytes;
-        lane.queue(class).push_back(event);
+        insert(lane.queue(class), event);
         if id == NODE {
             self.made.store(true, Ordering::Release);
         }
@@ -504,6 +512,22 @@ mod tests {
             .filter(|_| inbox.offer(event(9, file_read(&long))).is_ok())
             .count();
         assert!((10..16).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn an_exec_that_was_read_late_still_comes_before_what_its_program_did() {
+        let inbox = Inbox::new(Bounds::default());
+        let mut fork = event(8, exec("/bin/next"));
+        fork.boot = BootNs(20);
+        let mut cat = event(8, exec("/bin/cat"));
+        cat.boot = BootNs(10);
+        inbox.offer(fork).unwrap();
+        inbox.offer(cat).unwrap();
+        inbox.offer(at(11, 8, true)).unwrap();
+        let mut batch = Vec::new();
+        inbox.take(&mut batch, 16, Duration::ZERO, true);
+        let taken: Vec<u64> = batch.iter().map(|e| e.boot.0).collect();
+        assert_eq!(taken, [10, 11]);
     }
 
     #[test]
