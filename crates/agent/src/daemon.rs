@@ -375,7 +375,13 @@ impl Agent {
             reader,
         )?;
         let _ = shared.response.set(responder.door());
-        resume_left_over(&shared, &around.scan, was_away);
+        let may_be_stopped = shared.enforcement.in_force().policy.enforces()
+            || inherited
+                .as_ref()
+                .is_some_and(|i| i.prevented_until.is_some());
+        if was_away && may_be_stopped {
+            resume_left_over(&shared, &around.scan);
+        }
         let mut scan = around.scan;
         if inherited.is_some() {
             let ended = scan.still_to_end(&past.remembered);
@@ -509,6 +515,10 @@ impl Shared {
                 // refused its exec is still the program that it was
                 if event.enforced != Some(Enforced::Denied) {
                     self.glances.look(&mut event);
+                }
+                if event.enforced == Some(Enforced::Held) && event.boot < self.started.boot {
+                    // stopped under the agent before, and continued when this one came
+                    event.enforced = None;
                 }
                 if event.enforced == Some(Enforced::Held) {
                     // whatever becomes of the event, its process does not wait for ever
@@ -731,10 +741,7 @@ fn handover_gaps(
 
 /// An agent that was killed may have left programs stopped at their exec: they go on, because nothing
 /// is prevented without an agent. Which of the stopped ones those were is not known any more.
-fn resume_left_over(shared: &Shared, scan: &Scan, was_down: bool) {
-    if !was_down || !shared.enforcement.in_force().policy.enforces() {
-        return;
-    }
+fn resume_left_over(shared: &Shared, scan: &Scan) {
     let in_containers = scan.processes.iter().filter(|p| p.cgroup_id != 0);
     let resumed = in_containers
         .filter(|p| held::resume_left_over(p.key))

@@ -8,7 +8,7 @@ use plimsoll_agent::daemon::check_clock;
 use plimsoll_agent::inbox::Bounds;
 use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;
-use plimsoll_sensor::api::{KnownObject, Loss, Reading, Signal, Use};
+use plimsoll_sensor::api::{Inherited, KnownObject, Loss, Reading, Signal, Use};
 use std::time::Duration;
 
 /// nginx (10) is started; then it starts a shell (11).
@@ -148,6 +148,44 @@ fn an_agent_that_was_killed_leaves_a_gap_too() {
     let gaps = gaps(&records, Stage::AgentDown);
     assert_eq!(gaps.len(), 2, "{gaps:?}");
     assert_eq!(gaps[0].reason, "the agent ended without saying so");
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_start_over_the_programs_of_the_one_before_is_no_blind_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    web_is_attacked(&rig);
+    let until = rig.now();
+    rig.agent.stop("test");
+    hands.pass(60 * SECOND);
+    let before = Inherited {
+        until,
+        orderly: false,
+        in_hand: 7,
+        prevented_until: None,
+        replaced: false,
+    };
+    let rig = Rig::start_after(&config, &hands, Town::new(&[web()]), before);
+    rig.settle();
+    let records = records(&config);
+    assert_eq!(gaps(&records, Stage::AgentDown), Vec::<&Gap>::new());
+    let [in_hand] = gaps(&records, Stage::Handover)[..] else {
+        panic!("one gap");
+    };
+    assert_eq!((in_hand.count, in_hand.to.boot), (Some(7), until));
+    let [sampled] = gaps(&records, Stage::Sampled)[..] else {
+        panic!("one gap");
+    };
+    assert_eq!(sampled.from.boot, until);
+    let start = records.iter().rev().find_map(|(_, r)| match r {
+        Record::Lifecycle(l) if l.what == "start" => Some(l.details.clone()),
+        _ => None,
+    });
+    let keys: Vec<String> = start.unwrap().into_iter().map(|(key, _)| key).collect();
+    assert!(keys.iter().any(|k| k == "watched_since"), "{keys:?}");
     rig.agent.stop("test");
 }
 

@@ -7,7 +7,7 @@ use common::*;
 use plimsoll_agent::config::Config;
 use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;
-use plimsoll_sensor::api::AllowedEntry;
+use plimsoll_sensor::api::{AllowedEntry, Inherited};
 use std::path::Path;
 use std::time::Duration;
 
@@ -327,6 +327,46 @@ fn an_agent_that_was_held_up_says_that_nothing_was_prevented() {
     };
     let length = gap.to.boot.0 - gap.from.boot.0;
     assert_eq!(length, 28 * SECOND, "one word holds two seconds");
+}
+
+#[test]
+fn the_time_without_an_agent_is_a_gap_of_enforcement() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_policy(dir.path(), ENFORCE);
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    let until = rig.now();
+    rig.agent.stop("test");
+    hands.pass(60 * SECOND);
+    let before = Inherited {
+        until,
+        orderly: true,
+        in_hand: 0,
+        prevented_until: Some(until),
+        replaced: false,
+    };
+    let rig = Rig::start_after(&config, &hands, Town::new(&[web()]), before);
+    until_it_may(&rig);
+    // what was stopped under the agent before goes on, and nobody decides about it any more
+    let mut e = event(until, 7, 4_000_020, 10, exec("/tmp/xmrig"));
+    e.enforced = Some(Enforced::Held);
+    rig.deliver(e);
+    assert_eq!(rig.agent.shared().enforcement.held().len(), 0);
+    rig.agent.stop("test");
+    let records = records(&config);
+    let found = gaps(&records, Stage::Enforcement);
+    let gap = found
+        .iter()
+        .find(|g| g.reason.contains("no agent was there"));
+    let gap = gap.unwrap_or_else(|| panic!("{found:?}"));
+    assert_eq!(gap.from.boot, until);
+    assert!(gap.to.boot.0 - until.0 >= 60 * SECOND);
+}
+
+fn until_it_may(rig: &Rig) {
+    until("the kernel may prevent", || {
+        rig.kernel.told(|t| t.until) > rig.now().0
+    });
 }
 
 #[test]

@@ -71,6 +71,21 @@ fn an_agent_that_was_killed_watched_until_its_last_clock() {
 }
 
 #[test]
+fn a_start_over_running_programs_was_watched_since_they_were_read_last() {
+    for stop in [Some(41.0), None] {
+        let (mut world, web) = watched();
+        clock(&mut world, 39.0);
+        if let Some(s) = stop {
+            world.agent("stop", s);
+        }
+        let since = at(40.0).wall.0.to_string();
+        world.start_with(60.0, vec![("watched_since".into(), since)]);
+        let a = covered(world, web, Question::Q16);
+        assert_eq!(lengths(&a.completeness.coverage), (100, 0, 0), "{stop:?}");
+    }
+}
+
+#[test]
 fn a_whole_interval_is_complete_and_says_so() {
     let (world, web) = watched();
     let a = covered(world, web, Question::Q2);

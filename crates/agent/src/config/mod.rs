@@ -249,7 +249,7 @@ impl Default for Config {
                 stream_uses: 50_000,
             },
             hooks: HooksConfig {
-                pin: true,
+                pin: false,
                 directory: "/sys/fs/bpf/plimsoll".into(),
                 keep_on_stop: true,
             },

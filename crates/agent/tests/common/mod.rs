@@ -463,11 +463,41 @@ impl Rig {
         town: impl Attribute + 'static,
         response: Beginning,
     ) -> Self {
+        Self::start_over(config, hands, town, response, Pinning::default())
+    }
+    /// Over programs that an agent before left.
+    pub(crate) fn start_after(
+        config: &Config,
+        hands: &Arc<Hands>,
+        town: impl Attribute + 'static,
+        before: Inherited,
+    ) -> Self {
+        let response = Beginning {
+            policy: None,
+            dry_run: false,
+            perform: Arc::new(|_, _| StepOutcome::Unavailable {
+                why: "no effects here".into(),
+            }),
+            launch: None,
+        };
+        let pinning = Pinning {
+            inherited: Some(before),
+            ..Pinning::default()
+        };
+        Self::start_over(config, hands, town, response, pinning)
+    }
+    fn start_over(
+        config: &Config,
+        hands: &Arc<Hands>,
+        town: impl Attribute + 'static,
+        response: Beginning,
+        pinning: Pinning,
+    ) -> Self {
         let kernel = Arc::new(FakeKernel::default());
         let opened = daemon::open(config, hands.clone()).unwrap();
         let around = Surroundings {
             side: KernelSide {
-                pinning: Default::default(),
+                pinning,
                 control: kernel.clone(),
                 hooks: Vec::new(),
                 means: means(),

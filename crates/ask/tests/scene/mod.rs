@@ -64,6 +64,16 @@ impl World {
         self.put(at(s), None, Record::Lifecycle(l));
     }
 
+    pub fn start_with(&mut self, s: f64, details: Vec<(String, String)>) {
+        let l = Lifecycle {
+            what: "start".into(),
+            at: at(s),
+            version: "0.1.0".into(),
+            details,
+        };
+        self.put(at(s), None, Record::Lifecycle(l));
+    }
+
     pub fn container(&mut self, c: &Container, s: f64) -> RecordId {
         self.put(at(s), Some(&c.instance), Record::Container(c.clone()))
     }
