@@ -361,7 +361,7 @@ impl Answers {
             baselines: counts(&summaries),
             alerts: Some(totals.alerts),
             drifts: Some(totals.drifts),
-            gaps_last_hour: None,
+            gaps_last_hour: Some(shared.ledger.gaps_last_hour()),
             last_record: Some(shared.ledger.last_wall().rfc3339()),
             queues,
             problems,

@@ -11,6 +11,7 @@
 
 use crate::clock::Clocks;
 use crate::gaps::{GapBook, Loss};
+use crate::last_hour::LastHour;
 use crate::latency::Latency;
 use plimsoll_api::storage;
 use plimsoll_evidence::{
@@ -94,6 +95,7 @@ pub struct Ledger {
     accepted: AtomicU64,
     last_wall: AtomicU64,
     latency: Arc<Latency>,
+    gaps_recorded: Mutex<LastHour>,
     listener: OnceLock<Arc<Listener>>,
 }
 
@@ -196,6 +198,7 @@ impl Ledger {
             accepted: AtomicU64::new(0),
             last_wall: AtomicU64::new(0),
             latency: Arc::default(),
+            gaps_recorded: Mutex::default(),
             listener: OnceLock::new(),
         })
     }
@@ -241,6 +244,9 @@ impl Ledger {
         }
         let kept = self.with(|w| w.submit(stored(record, at, about)).is_ok()) == Some(true)
             || (names_others(record) && self.submit_urgent(stored(record, at, about)));
+        if kept && matches!(record, Record::Gap(_)) {
+            self.gap_was_recorded();
+        }
         self.settle(kept, at, about, Records::of(record));
         kept
     }
@@ -347,6 +353,7 @@ impl Ledger {
         let record = Record::Gap(gap);
         let kept = self.submit_urgent(stored(&record, at, about.as_ref()));
         if kept {
+            self.gap_was_recorded();
             self.settle(true, at, about.as_ref(), Records::OURS);
         } else if let Record::Gap(gap) = record {
             self.note(Loss {
@@ -359,6 +366,23 @@ impl Ledger {
             });
         }
         kept
+    }
+
+    fn gap_was_recorded(&self) {
+        let mut hour = self
+            .gaps_recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        hour.note(self.clocks.boot());
+    }
+
+    /// Gaps that this agent recorded in the last hour.
+    pub fn gaps_last_hour(&self) -> u64 {
+        let mut hour = self
+            .gaps_recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        hour.count(self.clocks.boot())
     }
 
     /// Counts a loss, to be journalled with the next flush of gaps.

@@ -47,6 +47,7 @@ pub mod gaps;
 pub mod glance;
 pub mod inbox;
 pub mod kernel;
+mod last_hour;
 pub mod latency;
 pub mod ledger;
 pub mod machine;

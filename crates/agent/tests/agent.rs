@@ -123,6 +123,18 @@ fn agent_restart_leaves_a_gap_record() {
         panic!("{items:?}");
     };
     assert!(baseline.behaviours > 0, "{baseline:?}");
+    // and its status counts what it recorded
+    let gaps_counted = || {
+        let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+        let (items, _) = client.ask(&Request::Status {}).unwrap();
+        let [Item::Status(status)] = &items[..] else {
+            panic!("{items:?}");
+        };
+        status.gaps_last_hour
+    };
+    assert_eq!(gaps_counted(), Some(2));
+    hands.pass(61 * 60 * SECOND);
+    assert_eq!(gaps_counted(), Some(0));
     rig.agent.stop("test");
 }
 

@@ -12,7 +12,45 @@ use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
 use plimsoll_ask::Records as _;
-use plimsoll_model::{GapScope, Record, RecordKind};
+use plimsoll_model::{Gap, GapScope, Record, RecordKind};
+
+/// Gaps that follow each other and differ in their times and counts only.
+struct Row {
+    gap: Gap,
+    whose: String,
+    gaps: u64,
+}
+
+impl Row {
+    fn is_like(&self, gap: &Gap, whose: &str) -> bool {
+        self.gap.stage == gap.stage && self.gap.reason == gap.reason && self.whose == whose
+    }
+
+    fn take_in(&mut self, gap: &Gap) {
+        self.gaps += 1;
+        self.gap.from = self.gap.from.min(gap.from);
+        self.gap.to = self.gap.to.max(gap.to);
+        self.gap.count = self.gap.count.zip(gap.count).map(|(a, b)| a + b);
+    }
+
+    fn cells(&self) -> [Cell; 6] {
+        let gap = &self.gap;
+        let why = match self.gaps {
+            1 => gap.reason.clone(),
+            n => format!("{} ({n} gaps)", gap.reason),
+        };
+        [
+            describe::when(gap.from.wall).into(),
+            describe::when(gap.to.wall).into(),
+            Cell::styled(gap.stage.as_str(), Style::Warn),
+            self.whose.as_str().into(),
+            gap.count
+                .map_or("unknown".to_owned(), |n| n.to_string())
+                .into(),
+            why.into(),
+        ]
+    }
+}
 
 pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Verdict, Failure> {
     let mut source = Source::find(global)?;
@@ -20,7 +58,7 @@ pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Ve
     let containers = journal.containers()?;
     let select = resolve(&args.select, &containers, out)?;
     let node = journal.origin().to_string();
-    let mut table = Table::new(&["FROM", "TO", "STAGE", "WHOSE", "COUNT", "WHY"]);
+    let mut rows: Vec<Row> = Vec::new();
     // by its interval, not by the time of its record; and the node's own gaps concern everybody
     let wanted = Wanted {
         kinds: vec![RecordKind::Gap],
@@ -54,20 +92,22 @@ pub(crate) fn gaps(global: &Global, args: &GapsArgs, out: &mut Out) -> Result<Ve
                 (None, Some(i)) => i.id.short().to_owned(),
                 (None, None) => "node".to_owned(),
             };
-            table.row([
-                describe::when(gap.from.wall).into(),
-                describe::when(gap.to.wall).into(),
-                Cell::styled(gap.stage.as_str(), Style::Warn),
-                whose.into(),
-                gap.count
-                    .map_or("unknown".to_owned(), |n| n.to_string())
-                    .into(),
-                gap.reason.clone().into(),
-            ]);
+            match rows.last_mut() {
+                Some(row) if row.is_like(&gap, &whose) => row.take_in(&gap),
+                _ => rows.push(Row {
+                    gap,
+                    whose,
+                    gaps: 1,
+                }),
+            }
             Ok(())
         },
     )?;
-    if !table.is_empty() {
+    if !rows.is_empty() {
+        let mut table = Table::new(&["FROM", "TO", "STAGE", "WHOSE", "COUNT", "WHY"]);
+        for row in rows {
+            table.row(row.cells());
+        }
         table.print(out)?;
     }
     if read.shown > 0 {
