@@ -59,6 +59,7 @@ mod recover;
 mod retain;
 mod seal;
 mod store;
+mod thin;
 mod tiles;
 mod tlog;
 mod tombstone;

@@ -20,6 +20,7 @@ use crate::note::{self, PublicKey};
 use crate::paths::TORN_MARK;
 use crate::reader::Filter;
 use crate::record::{Record, RetentionClass};
+use crate::thin;
 use crate::tlog::{self, TlogPaths};
 
 /// Kind of the records that hold certificates of epoch keys; their payload is the signed note.
@@ -82,6 +83,8 @@ pub(crate) struct Sealer {
     trouble: Option<String>,
     /// Why the tiles of the last checkpoint are not written.
     tile_trouble: Option<String>,
+    /// Why old checkpoints were not made fewer.
+    thin_trouble: Option<String>,
     /// When sealing is tried again after it failed, boot clock.
     retry_boot_ns: u64,
 }
@@ -222,6 +225,7 @@ impl Journal {
             urgent: false,
             trouble: None,
             tile_trouble: None,
+            thin_trouble: None,
             retry_boot_ns: 0,
         };
         if begun || !over.is_empty() || sealer.last.is_none() {
@@ -344,7 +348,9 @@ impl Journal {
                 size: sealer.last.as_ref().map_or(0, |c| c.size),
                 wall_ns: sealer.last.as_ref().and_then(|c| c.wall_ns),
                 epoch: sealer.key.epoch,
-                trouble: sealer.trouble.clone().or(sealer.tile_trouble.clone()),
+                trouble: [&sealer.trouble, &sealer.tile_trouble, &sealer.thin_trouble]
+                    .into_iter()
+                    .find_map(Clone::clone),
             }),
             (None, Some(why)) => Some(SealStatus {
                 trouble: Some(why.clone()),
@@ -416,6 +422,8 @@ impl Journal {
             .keys
             .erase(over.epoch)
             .map_err(|e| format!("cannot erase the key of epoch {}: {e}", over.epoch))?;
+        // what fails here costs room only, and is tried again with the next key
+        sealer.thin_trouble = thin::thin(&*sealer.disk, &sealer.paths, wall_ns).err();
         closed
     }
 }

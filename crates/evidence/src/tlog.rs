@@ -97,7 +97,7 @@ pub(crate) fn read_last(disk: &dyn Disk, paths: &TlogPaths) -> Result<Found, Rea
     Ok(found)
 }
 
-fn history_files(
+pub(crate) fn history_files(
     disk: &dyn Disk,
     paths: &TlogPaths,
     foreign: &mut Vec<PathBuf>,

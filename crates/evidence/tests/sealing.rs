@@ -340,3 +340,86 @@ fn a_full_disk_stops_sealing_and_not_the_alerts() {
         checkpoints(&bench.reader()).last().unwrap().root
     );
 }
+
+/// Bytes and files of the history.
+fn history(bench: &Bench) -> (usize, usize) {
+    let files = bench.disk.paths();
+    let of_history = files.iter().filter(|p| p.starts_with("/j/tlog/history"));
+    let lengths: Vec<usize> = of_history.map(|p| bench.disk.bytes(p).len()).collect();
+    (lengths.len(), lengths.iter().sum())
+}
+
+#[test]
+fn checkpoints_of_months_are_few_and_any_two_of_them_still_prove_each_other() {
+    let bench = bench(4096);
+    let mut journal = sealed(&bench);
+    let mut n = 0;
+    // one each minute for ten days; some 14,400
+    for _ in 0..10 * 24 * 60 {
+        bench.clock.advance_ms(60_000);
+        journal.append(observation(n)).unwrap();
+        journal.sync().unwrap();
+        journal.tick();
+        n += 1;
+    }
+    let (files, bytes) = history(&bench);
+    let all = checkpoints(&journal.reader());
+    assert!(files < 24 + 2 + 12, "{files} files");
+    assert!(all.len() < 24 * 62 + 10 * 150, "{} checkpoints", all.len());
+    assert!(bytes < all.len() * 400, "{bytes} bytes");
+    assert!(
+        all.len() > 24 * 60 + 8 * 130,
+        "{}: too few are left",
+        all.len()
+    );
+    let reader = journal.reader();
+    for pair in all.windows(2).step_by(97) {
+        let proof = reader.consistency_proof(&pair[0], &pair[1]).unwrap();
+        let (a, b) = (&pair[0], &pair[1]);
+        assert!(is_consistent(a.size, b.size, &proof, &a.root, &b.root));
+    }
+    drop(journal);
+    let options = plimsoll_evidence::VerifyOptions {
+        key: Some(root_key(&bench)),
+        ..Default::default()
+    };
+    let disk = std::sync::Arc::new(bench.disk.clone());
+    let report = plimsoll_evidence::verify_on(disk, DIR, &options).unwrap();
+    assert!(report.is_whole(), "{:#?}", report.problems);
+}
+
+#[test]
+fn a_crash_while_checkpoints_are_made_fewer_loses_none_that_stays() {
+    let bench = bench(4096);
+    let mut journal = sealed(&bench);
+    for n in 0..26 * 12 {
+        bench.clock.advance_ms(300_000);
+        journal.append(observation(n)).unwrap();
+        journal.sync().unwrap();
+        journal.tick();
+    }
+    drop(journal);
+    // as if the removal of what was put together had not reached the disk
+    let files = || -> Vec<_> {
+        let all = bench.disk.paths().into_iter();
+        all.filter(|p| p.starts_with("/j/tlog/history")).collect()
+    };
+    let first = bench.disk.bytes(&files()[0]);
+    let second = files()[1].clone();
+    let again = [first, bench.disk.bytes(&second)].concat();
+    bench.disk.put(&files()[0], again);
+    let mut journal = sealed(&bench);
+    for n in 0..30 {
+        bench.clock.advance_ms(300_000);
+        journal.append(observation(n)).unwrap();
+        journal.sync().unwrap();
+        journal.tick();
+    }
+    let all = checkpoints(&journal.reader());
+    assert!(all.windows(2).all(|w| w[0].size <= w[1].size));
+    drop(journal);
+    let options = plimsoll_evidence::VerifyOptions::default();
+    let disk = std::sync::Arc::new(bench.disk.clone());
+    let report = plimsoll_evidence::verify_on(disk, DIR, &options).unwrap();
+    assert!(report.is_whole(), "{:#?}", report.problems);
+}
