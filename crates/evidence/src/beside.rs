@@ -77,7 +77,8 @@ fn names(reader: &Reader, dir: &Path) -> Result<BTreeSet<(String, std::path::Pat
     }
 }
 
-/// An absent file is no fault here: what it held is missed elsewhere.
+/// A file that is absent or ends within its header is no fault here: what it held is missed elsewhere, and
+/// after a power cut it may never have held anything (its name was durable before its first commit was).
 fn check_header(
     reader: &Reader,
     path: &Path,
@@ -89,6 +90,9 @@ fn check_header(
     let Ok(Some(bytes)) = disk::read_small(&**disk, path, FILE_HEADER_BYTES) else {
         return;
     };
+    if bytes.len() < FILE_HEADER_BYTES {
+        return;
+    }
     let what = match FileHeader::decode(magic, &bytes) {
         Ok(header) if header.store != meta.store => "belongs to another store",
         Ok(header)
@@ -131,9 +135,9 @@ pub(crate) fn check_tiles(reader: &Reader, walk: &Walk, report: &mut VerifyRepor
         .collect();
     if altered.is_empty() {
         for leaf in walk.differs.iter().filter(|leaf| **leaf < signed) {
-            let (dir, number) = (reader.tlog().1, leaf / TILE_HASHES as u64);
+            let ((disk, dir), number) = (reader.tlog(), leaf / TILE_HASHES as u64);
             let what = "a tile differs from the records, which are as signed; it may be deleted, all in it follows from the records";
-            let path = tiles::tile_path(dir, 0, number);
+            let path = tiles::stored_at(&**disk, dir, 0, number);
             let known =
                 |p: &Problem| p.fault == Fault::DamagedTile && p.path.as_deref() == Some(&path);
             if !report.problems.iter().any(known) {
@@ -164,9 +168,8 @@ fn check_tile(reader: &Reader, level: u32, number: u64, right: &[Hash], report: 
         && stored[..] != right[..stored.len()]
     {
         let what = "a tile differs from the records; it may be deleted, all in it follows from the records";
-        report.add(
-            Problem::new(Fault::DamagedTile, what).in_file(&tiles::tile_path(dir, level, number)),
-        );
+        let path = tiles::stored_at(&**disk, dir, level, number);
+        report.add(Problem::new(Fault::DamagedTile, what).in_file(&path));
     }
 }
 

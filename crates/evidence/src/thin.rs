@@ -10,9 +10,10 @@
 //! verification can name is ten minutes long instead of some seconds.
 //!
 //! Crash safety: the file that holds what stays is durable before another is removed; what a crash leaves
-//! twice is found to be the same and is dropped the next time. Only whole, signed notes are touched: a
-//! file with anything else in it is left as it is, for `verify` to name.
+//! twice is found to be the same and is dropped the next time. A file with anything but whole checkpoints in
+//! it is left as it is, for `verify` to name.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
@@ -37,64 +38,84 @@ struct Kept {
     bytes: Vec<u8>,
 }
 
-/// Makes what is older than a day fewer; how many notes went.
+/// The file that is being filled.
+struct Filling {
+    target: PathBuf,
+    held: Vec<Kept>,
+    /// Other files that went into it.
+    merged: Vec<PathBuf>,
+    changed: bool,
+}
+
+impl Filling {
+    fn at(target: &Path) -> Self {
+        Self {
+            target: target.to_path_buf(),
+            held: Vec::new(),
+            merged: Vec::new(),
+            changed: false,
+        }
+    }
+
+    fn take(&mut self, path: PathBuf, notes: Vec<Kept>) {
+        let before = self.held.len() + notes.len();
+        for note in spaced(notes).0 {
+            // what a crash left twice
+            if self.held.last().is_none_or(|last| note.size > last.size) {
+                self.held.push(note);
+            }
+        }
+        self.changed |= self.held.len() != before || path != self.target;
+        if path != self.target {
+            self.merged.push(path);
+        }
+    }
+
+    fn write(self, disk: &dyn Disk) -> Result<(), String> {
+        if !self.changed {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = self.held.into_iter().flat_map(|k| k.bytes).collect();
+        disk::replace(disk, &self.target, &bytes).map_err(failed("write", &self.target))?;
+        for path in self.merged {
+            disk.remove(&path).map_err(failed("remove", &path))?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> String {
+    let what = format!("cannot {doing} {}", path.display());
+    move |e| format!("{what}: {e}")
+}
+
+/// Makes what is older than a day fewer.
 ///
 /// # Errors
 /// When the disk refuses, in words.
-pub(crate) fn thin(disk: &dyn Disk, paths: &TlogPaths, now_wall_ns: i64) -> Result<u64, String> {
-    let failed = |doing: &str, path: &PathBuf| {
-        let what = format!("cannot {doing} {}", path.display());
-        move |e: std::io::Error| format!("{what}: {e}")
-    };
-    let mut gone = 0;
-    // the file that is being filled: where it is, what it holds, which others went into it
-    let mut into: Option<(PathBuf, Vec<Kept>, Vec<PathBuf>, bool)> = None;
-    let mut done = Vec::new();
+pub(crate) fn thin(disk: &dyn Disk, paths: &TlogPaths, now_wall_ns: i64) -> Result<(), String> {
+    let mut filling: Option<Filling> = None;
+    let mut full = Vec::new();
     for path in old_files(disk, paths, now_wall_ns)? {
         let Some(notes) = read(disk, &path)? else {
-            done.extend(into.take());
+            full.extend(filling.take());
             continue;
         };
-        if notes
-            .last()
-            .is_none_or(|n| n.wall_ns > now_wall_ns - KEEP_ALL_NS)
-        {
+        let is_young = |n: &Kept| n.wall_ns > now_wall_ns - KEEP_ALL_NS;
+        if notes.last().is_none_or(is_young) {
             break;
         }
-        let before = notes.len();
-        let (target, held, merged, changed) =
-            into.get_or_insert_with(|| (path.clone(), Vec::new(), Vec::new(), false));
-        for note in spaced(notes).0 {
-            match held.last() {
-                Some(last) if note.size <= last.size => {}
-                _ => held.push(note),
-            }
-        }
-        let now_held = held.len();
-        *changed |= *target != path || now_held != before;
-        if *target != path {
-            merged.push(path);
-        }
-        gone += before as u64;
-        if now_held >= FILE_NOTES {
-            done.extend(into.take());
+        let into = filling.get_or_insert_with(|| Filling::at(&path));
+        into.take(path, notes);
+        if into.held.len() >= FILE_NOTES {
+            full.extend(filling.take());
         }
     }
-    done.extend(into);
-    for (target, held, merged, changed) in done {
-        gone -= (held.len() as u64).min(gone);
-        if !changed {
-            continue;
-        }
-        let bytes: Vec<u8> = held.into_iter().flat_map(|k| k.bytes).collect();
-        disk::replace(disk, &target, &bytes).map_err(failed("write", &target))?;
-        for path in merged {
-            disk.remove(&path).map_err(failed("remove", &path))?;
-        }
+    for into in full.into_iter().chain(filling) {
+        into.write(disk)?;
     }
-    disk.sync_dir(&paths.history)
-        .map_err(failed("sync", &paths.history))?;
-    Ok(gone)
+    let dir = &paths.history;
+    disk.sync_dir(dir).map_err(failed("sync", dir))
 }
 
 /// Files of the history that may hold old checkpoints, oldest first: from behind the last full one on,

@@ -248,6 +248,20 @@ pub(crate) fn read_tile(
     })
 }
 
+/// The file that holds a tile: the whole one, else the widest edge.
+pub(crate) fn stored_at(disk: &dyn Disk, dir: &Path, level: u32, number: u64) -> PathBuf {
+    let whole = tile_path(dir, level, number);
+    if disk.open(&whole, disk::OpenMode::Read).is_ok() {
+        return whole;
+    }
+    let edge = disk::with_suffix(&whole, ".p");
+    let widths = disk.list(&edge).unwrap_or_default().into_iter();
+    let widest = widths
+        .filter_map(|item| item.name.parse::<usize>().ok())
+        .max();
+    widest.map_or(whole, |w| edge.join(w.to_string()))
+}
+
 /// Which source of a hash is asked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefer {

@@ -272,19 +272,27 @@ fn key_chain(
         kinds: vec![EPOCH_KEY_KIND],
         ..Filter::default()
     };
+    let mut leaves = Vec::new();
     for entry in reader.scan(logged)?.flatten() {
-        certificates.extend(entry.payload.bytes().and_then(Certificate::parse));
+        let certificate = entry.payload.bytes().and_then(Certificate::parse);
+        leaves.extend(certificate.as_ref().map(|c| (c.note.bytes(), entry.leaf.0)));
+        certificates.extend(certificate);
     }
     certificates.sort_by_key(|certificate| certificate.epoch);
     let chain = KeyChain::follow(certificates, options.key.as_ref());
     for (certificate, why) in &chain.unlinked {
-        report.add(Problem::new(
-            Fault::BadKey,
-            format!(
-                "the certificate of epoch {} is not believed: {why}",
-                certificate.epoch
-            ),
-        ));
+        let text = format!(
+            "the certificate of epoch {} is not believed: {why}",
+            certificate.epoch
+        );
+        let mut problem = Problem::new(Fault::BadKey, text);
+        let note = certificate.note.bytes();
+        if let Some(file) = found.certificates.iter().find(|c| c.bytes == note) {
+            problem = problem.in_file(&file.path);
+        } else if let Some((_, leaf)) = leaves.iter().find(|(logged, _)| *logged == note) {
+            problem = problem.at(*leaf);
+        }
+        report.add(problem);
     }
     for (path, at, bytes) in &found.torn {
         let text = format!("{bytes} bytes at {at} are no whole note: unfinished or altered");

@@ -405,3 +405,267 @@ fn store_of_another_node() -> Bench {
     drop(Journal::open(DIR, options).unwrap());
     bench
 }
+
+/// Faults that say what lies in a file of this name, beside those of single records.
+fn region(path: &Path) -> &'static [Fault] {
+    let name = path.to_str().unwrap();
+    let ends = |e: &str| name.ends_with(e);
+    match () {
+        () if ends(".leaf") => &[Fault::DamagedRecord, Fault::DamagedFile],
+        () if ends(".pay") => &[Fault::DamagedPayload, Fault::DamagedFile],
+        () if ends(".pruned") => &[Fault::DamagedFile, Fault::BadTombstone],
+        () if name.contains("/tlog/tile/") => &[Fault::DamagedTile],
+        () if ends("/tlog/keys") => &[Fault::BadKey],
+        () if ends(".notes") || ends("/tlog/checkpoint") => &[Fault::BadCheckpoint],
+        () => &[Fault::DamagedFile],
+    }
+}
+
+/// The record whose payload frame a byte of a payload file lies in.
+fn payload_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let mut frame = 96;
+    while frame + 32 <= bytes.len() {
+        let leaf = u64::from_le_bytes(bytes[frame..frame + 8].try_into().unwrap());
+        let len = u32::from_le_bytes(bytes[frame + 8..frame + 12].try_into().unwrap());
+        let end = frame + 32 + len as usize;
+        if (frame..end).contains(&at) {
+            return Some(leaf);
+        }
+        frame = end;
+    }
+    None
+}
+
+#[test]
+fn what_was_flipped_is_named_by_its_region_its_file_or_its_record() {
+    let bench = store();
+    let options = options(&bench.disk);
+    let seed = std::env::var("PLIMSOLL_SEED").ok();
+    let seed = seed.and_then(|s| s.parse().ok()).unwrap_or(5);
+    println!("seed {seed}");
+    let mut dice = Dice::new(seed);
+    let mut regions = std::collections::BTreeSet::new();
+    let below = |p: &PathBuf| p.starts_with(DIR) && !p.ends_with("LOCK");
+    for path in bench.disk.paths().into_iter().filter(below) {
+        let whole = bench.disk.bytes(&path);
+        let most = match path.ends_with("emergency.seg") {
+            true => 96,
+            false => whole.len(),
+        };
+        for _ in 0..24 {
+            let at = dice.below(most);
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << dice.below(8);
+            bench.disk.put(&path, bytes);
+            let Ok(report) = verify_on(Arc::new(bench.disk.clone()), DIR, &options) else {
+                continue; // journal.meta: the error names it, as shown above
+            };
+            let expected = region(&path);
+            let is_it = |p: &plimsoll_evidence::Problem| expected.contains(&p.fault);
+            let named = report.problems.iter().find(|p| is_it(p));
+            let named = named
+                .unwrap_or_else(|| panic!("{} byte {at}: {:#?}", path.display(), report.problems));
+            let record = match path.extension().and_then(|e| e.to_str()) {
+                Some("pay") => payload_at(&whole, at),
+                _ => None,
+            };
+            match record {
+                Some(leaf) => assert_eq!(named.leaf, Some(leaf), "{}: {at}", path.display()),
+                None => assert!(
+                    named.path.as_deref() == Some(&*path) || named.leaf.is_some(),
+                    "{}: {at}: {named:?}",
+                    path.display()
+                ),
+            }
+            regions.insert(expected[0]);
+        }
+        bench.disk.put(&path, whole);
+    }
+    assert_eq!(regions.len(), 6, "{regions:?}");
+}
+
+/// The 96 bytes of a frame, put at a place with its checksum mended.
+fn put_frame(bytes: &mut [u8], first: u64, at: u64, frame: &[u8]) {
+    let place = 96 + 96 * usize::try_from(at - first).unwrap();
+    let store: [u8; 16] = bytes[40..56].try_into().unwrap();
+    bytes[place..place + 92].copy_from_slice(&frame[..92]);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&store), &at.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &bytes[place..place + 92]);
+    bytes[place + 92..place + 96].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A forger who rearranges the frames of the second segment (leaves 8 to 15), checksums mended.
+fn rearranged(order: &[u64]) -> (Bench, VerifyReport) {
+    let bench = store();
+    let path = segment(&bench.disk, 1);
+    let whole = bench.disk.bytes(&path);
+    let mut bytes = whole[..96 + 96 * order.len()].to_vec();
+    for (at, from) in (8..).zip(order) {
+        let place = 96 + 96 * usize::try_from(from - 8).unwrap();
+        put_frame(&mut bytes, 8, at, &whole[place..place + 96]);
+    }
+    bench.disk.put(&path, bytes);
+    let report = check(&bench.disk, &options(&bench.disk));
+    (bench, report)
+}
+
+/// The record that the report begins with.
+fn first_leaf(report: &VerifyReport) -> Option<u64> {
+    report.problems.first().and_then(|p| p.leaf)
+}
+
+#[test]
+fn a_record_taken_out_with_every_checksum_mended_is_named() {
+    let (_, report) = rearranged(&[8, 9, 10, 12, 13, 14, 15]);
+    assert_eq!(first_leaf(&report), Some(11), "{:#?}", report.problems);
+    let missing = report
+        .problems
+        .iter()
+        .any(|p| p.fault == Fault::MissingRecords && p.leaf == Some(15));
+    assert!(missing, "{:#?}", report.problems);
+}
+
+#[test]
+fn records_that_changed_places_are_named() {
+    let (_, report) = rearranged(&[8, 9, 11, 10, 12, 13, 14, 15]);
+    assert_eq!(first_leaf(&report), Some(10), "{:#?}", report.problems);
+    let covers =
+        |p: &plimsoll_evidence::Problem| p.leaf <= Some(11) && p.last.or(p.leaf) >= Some(11);
+    assert!(report.problems.iter().any(covers), "{:#?}", report.problems);
+}
+
+#[test]
+fn a_record_put_in_twice_is_named() {
+    let (_, report) = rearranged(&[8, 9, 9, 11, 12, 13, 14, 15]);
+    assert_eq!(first_leaf(&report), Some(10), "{:#?}", report.problems);
+}
+
+#[test]
+fn segments_that_changed_places_with_their_headers_mended_are_named() {
+    let bench = store();
+    let paths = [segment(&bench.disk, 2), segment(&bench.disk, 3)];
+    let [a, b] = [0, 1].map(|i| bench.disk.bytes(&paths[i]));
+    for (path, from, first) in [(&paths[0], &b, 16u64), (&paths[1], &a, 24)] {
+        let mut bytes = from.clone();
+        bytes[16..24].copy_from_slice(&first.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
+        bytes[92..96].copy_from_slice(&crc);
+        for (at, frame) in (first..).zip(from[96..].chunks_exact(96)) {
+            put_frame(&mut bytes, first, at, frame);
+        }
+        bench.disk.put(path, bytes);
+    }
+    let report = check(&bench.disk, &options(&bench.disk));
+    assert_eq!(first_leaf(&report), Some(16), "{:#?}", report.problems);
+    assert!(
+        report.problems.iter().any(|p| p.leaf == Some(24)),
+        "{:#?}",
+        report.problems
+    );
+}
+
+#[test]
+fn a_segment_cut_at_any_byte_says_which_record_is_the_first_that_is_gone() {
+    let bench = store();
+    let options = options(&bench.disk);
+    let path = segment(&bench.disk, 1);
+    let whole = bench.disk.bytes(&path);
+    for cut in (96..whole.len()).step_by(5) {
+        bench.disk.put(&path, whole[..cut].to_vec());
+        let report = check(&bench.disk, &options);
+        let gone = 8 + (cut as u64 - 96) / 96;
+        assert_eq!(
+            first_leaf(&report),
+            Some(gone),
+            "cut at {cut}: {:#?}",
+            report.problems
+        );
+    }
+}
+
+#[test]
+fn contents_that_changed_places_with_their_frames_mended_are_named() {
+    let bench = store();
+    let path = bench.disk.path_ending("00000000000000000024.03.pay");
+    let mut bytes = bench.disk.bytes(&path);
+    let frames: Vec<(usize, usize)> = {
+        let mut all = Vec::new();
+        let mut at = 96;
+        while at + 32 <= bytes.len() {
+            let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+            all.push((at, 32 + len));
+            at += 32 + len;
+        }
+        all
+    };
+    let [(a, n), (b, m)] = frames[..2] else {
+        panic!("two frames")
+    };
+    assert_eq!(n, m, "observations are of one length");
+    let leaf = u64::from_le_bytes(bytes[a..a + 8].try_into().unwrap());
+    // salts and contents change places, numbers stay, checksums are mended
+    let (one, two) = (bytes[a + 16..a + n].to_vec(), bytes[b + 16..b + m].to_vec());
+    for (at, content) in [(a, two), (b, one)] {
+        bytes[at + 16..at + n].copy_from_slice(&content);
+        let crc = crc32c::crc32c(&bytes[40..56]);
+        let crc = crc32c::crc32c_append(crc, &bytes[at..at + 12]);
+        let crc = crc32c::crc32c_append(crc, &content);
+        bytes[at + 12..at + 16].copy_from_slice(&crc.to_le_bytes());
+    }
+    bench.disk.put(&path, bytes);
+    let report = check(&bench.disk, &options(&bench.disk));
+    let first = &report.problems[0];
+    assert_eq!(
+        (first.fault, first.leaf),
+        (Fault::DamagedPayload, Some(leaf)),
+        "{:#?}",
+        report.problems
+    );
+    assert_eq!(report.problems.len(), 2, "{:#?}", report.problems);
+}
+
+#[test]
+fn a_flipped_byte_in_the_public_key_is_no_key_or_another_ones() {
+    let bench = store();
+    let text = bench.disk.bytes(Path::new("/k/root.pub"));
+    for at in 0..text.len() {
+        let mut bytes = text.clone();
+        bytes[at] ^= 1;
+        let key = std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|t| PublicKey::parse(t).ok());
+        let Some(key) = key.filter(|k| *k != root_key(&bench.disk)) else {
+            continue; // refused, or only a blank at its end
+        };
+        let given = VerifyOptions {
+            key: Some(key),
+            ..VerifyOptions::default()
+        };
+        let report = check(&bench.disk, &given);
+        assert!(
+            report.problems.iter().any(|p| p.fault == Fault::BadKey),
+            "byte {at}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_power_loss_left_empty_is_no_damage_and_one_that_was_emptied_is() {
+    let bench = store();
+    let options = options(&bench.disk);
+    let end = check(&bench.disk, &options).records;
+    let next = segment(&bench.disk, 4).with_file_name(format!("{end:020}.leaf"));
+    for left in [&b""[..], b"PLIMLEAF"] {
+        bench.disk.put(&next, left.to_vec());
+        let report = check(&bench.disk, &options);
+        assert!(report.is_whole(), "{:#?}", report.problems);
+    }
+    bench.disk.delete(&next);
+    for emptied in ["00000000000000000024.leaf", "00000000000000000024.01.pay"] {
+        let path = bench.disk.path_ending(emptied);
+        let whole = bench.disk.bytes(&path);
+        bench.disk.put(&path, Vec::new());
+        assert!(!check(&bench.disk, &options).is_whole(), "{emptied}");
+        bench.disk.put(&path, whole);
+    }
+}
