@@ -296,7 +296,11 @@ fn key_chain(
     }
     for (path, at, bytes) in &found.torn {
         let text = format!("{bytes} bytes at {at} are no whole note: unfinished or altered");
-        report.add(Problem::new(Fault::BadCheckpoint, text).in_file(path));
+        let fault = match path.ends_with("tlog/keys") {
+            true => Fault::BadKey,
+            false => Fault::BadCheckpoint,
+        };
+        report.add(Problem::new(fault, text).in_file(path));
     }
     for path in &found.foreign {
         report.add(Problem::new(Fault::DamagedFile, "is not a file of a journal").in_file(path));
