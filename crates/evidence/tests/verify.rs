@@ -529,9 +529,6 @@ fn a_record_taken_out_with_every_checksum_mended_is_named() {
 fn records_that_changed_places_are_named() {
     let (_, report) = rearranged(&[8, 9, 11, 10, 12, 13, 14, 15]);
     assert_eq!(first_leaf(&report), Some(10), "{:#?}", report.problems);
-    let covers =
-        |p: &plimsoll_evidence::Problem| p.leaf <= Some(11) && p.last.or(p.leaf) >= Some(11);
-    assert!(report.problems.iter().any(covers), "{:#?}", report.problems);
 }
 
 #[test]
