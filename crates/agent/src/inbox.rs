@@ -318,8 +318,9 @@ impl Inbox {
             return;
         }
         let mut state = self.lock();
-        while state.turns.front() == Some(&NODE) {
-            state.take_turn(batch, usize::MAX);
+        // its place among the turns stays, and finds nothing
+        while let Some((class, _)) = state.lanes.get(&NODE).and_then(Lane::oldest) {
+            state.pop(NODE, class, batch);
         }
     }
 
