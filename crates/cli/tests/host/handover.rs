@@ -68,6 +68,14 @@ fn gaps(agent: &Agent, stage: &str) -> Vec<serde_json::Value> {
     all.into_iter().filter(|g| g["stage"] == stage).collect()
 }
 
+/// What is pinned where the configuration says.
+fn sets(agent: &Agent) -> Vec<serde_json::Value> {
+    let config = agent.dir.path().join("config.yaml");
+    let config = config.to_str().expect("a path of ours");
+    let listed = agent.plimsoll(&["hooks", "list", "--config", config]);
+    listed.unwrap_or_default()
+}
+
 fn wait_for_acts(agent: &Agent, name: &str, more: usize) -> u64 {
     let before = done(agent, name).len();
     agent.wait_until("the container has worked on", || {
@@ -135,14 +143,14 @@ fn an_upgrade_to_other_programs_leaves_no_blind_moment() {
     let sent = Command::new("kill").args(["-TERM", &pid]).status();
     assert!(sent.expect("kill is there").success());
     agent.child.wait().expect("it ends");
-    let left = agent.plimsoll(&["hooks", "list"]).unwrap_or_default();
+    let left = sets(&agent);
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(
         (&left[0]["in_use"], &left[0]["broken"]),
         (&false.into(), &"".into())
     );
     wait_for_acts(&agent, name, 40);
-    config(agent.dir.path(), "rings:\n  bulk_bytes: 8 MiB\n");
+    config(agent.dir.path(), "rings:\n  bulk_bytes: 8MiB\n");
     agent.child = crate::spawn(agent.dir.path());
     agent.wait_until("the next one answers", || agent.answers());
     let last = wait_for_acts(&agent, name, 40);
@@ -165,6 +173,6 @@ fn an_upgrade_to_other_programs_leaves_no_blind_moment() {
     assert_eq!(missing, Vec::<u64>::new(), "100 % of {last}");
     assert!(twice.len() <= 1, "{twice:?}");
     assert_eq!(gaps(&agent, "agent_down"), Vec::<serde_json::Value>::new());
-    let sets = agent.plimsoll(&["hooks", "list"]).unwrap_or_default();
+    let sets = sets(&agent);
     assert_eq!(sets.len(), 1, "the old ones are out: {sets:?}");
 }
