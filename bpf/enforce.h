@@ -10,7 +10,7 @@
 #ifndef PLIMSOLL_ENFORCE_H
 #define PLIMSOLL_ENFORCE_H
 
-#include "dict.h"
+#include "block.h"
 
 enum enforce_flags {
 	ENFORCE_PROGRAM = 1,
@@ -131,12 +131,20 @@ static __always_inline __u32 judge_exec(struct scratch *s, struct process *next,
  * Sends the record of an exec and carries its verdict out, before the task returns to its new
  * program. Signals of the kernel reach the first process of a pid namespace too. The stop is pending
  * before the record is out, so that an agent's "continue" always comes behind it; without a record it
- * is taken back, because nobody would ever decide.
+ * is taken back, because nobody would ever decide. What is blocked (block.h) is killed with or without
+ * a record: a person or a policy has said so of this very program.
  */
-static __always_inline void deliver_exec(struct scratch *s)
+static __always_inline void deliver_exec(struct scratch *s, int blocked)
 {
 	__u32 verdict = enforcement ? s->e.enforced : ENFORCED_NOT;
 
+	if (blocked) {
+		s->e.enforced = ENFORCED_KILLED;
+		if (bpf_send_signal(SIG_KILL))
+			s->e.enforced = ENFORCED_NOT;
+		submit(SLOT_EXEC, 1);
+		return;
+	}
 	if (verdict == ENFORCED_HELD && bpf_send_signal(SIG_STOP))
 		s->e.enforced = ENFORCED_NOT;
 	if (submit(SLOT_EXEC, 1)) {

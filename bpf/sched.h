@@ -325,7 +325,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	next.mntns = c->mntns;
 	if (bpf_map_update_elem(&processes, &tgid, &next, BPF_ANY))
 		lose(c, STAGE_KERNEL_MAP);
-	deliver_exec(s);
+	deliver_exec(s, is_blocked(next.program, next.exe_ino, next.exe_dev, next.cgroup));
 	return 0;
 }
 

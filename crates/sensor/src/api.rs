@@ -362,6 +362,33 @@ pub struct WatchedPath {
     pub ops: Vec<FileOp>,
 }
 
+/// A file, as the kernel names it (which is not always what `stat` says, on overlays for example).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProgramFile {
+    /// Device of its file system, in the kernel's encoding.
+    pub dev: u32,
+    /// Inode.
+    pub ino: u64,
+}
+
+/// What must not run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Blocked {
+    /// Whatever lies at this path, in the container's eyes.
+    Path(Text),
+    /// This file, whatever it is called by now.
+    File(ProgramFile),
+}
+
+/// A program that must not run, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Block {
+    /// Which.
+    pub what: Blocked,
+    /// Root cgroup of the container; 0: in every container.
+    pub cgroup_id: u64,
+}
+
 /// Counters of the kernel side since it was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {

@@ -7,6 +7,7 @@
 //! Left out: containers and their names (`workload`), judging (`baseline`), keeping (`evidence`).
 
 pub mod api;
+mod block;
 mod enforce;
 mod hash;
 mod keep;

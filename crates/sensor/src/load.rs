@@ -63,6 +63,9 @@ pub enum SensorError {
         /// The kernel's error.
         source: libbpf_rs::Error,
     },
+    /// A path cannot be looked for.
+    #[error("{0}")]
+    Path(&'static str),
     /// The hierarchy does not exist.
     #[error("read cgroup hierarchy {hierarchy}: {source}")]
     Hierarchy {
@@ -1151,6 +1154,7 @@ pub(crate) struct Maps {
     watched: Mutex<HashSet<u64>>,
     pub(crate) recorder: Recorder,
     pub(crate) enforcement: crate::enforce::Maps,
+    pub(crate) blocks: crate::block::Maps,
     all: Vec<u32>,
     /// What this agent says to the next one, where the kernel side is pinned.
     pub(crate) page: OnceLock<Arc<pins::Set>>,
@@ -1354,6 +1358,7 @@ impl Control {
                 watched: Mutex::default(),
                 recorder,
                 enforcement: crate::enforce::Maps::new(objects)?,
+                blocks: crate::block::Maps::new(objects)?,
                 all: all.collect(),
                 page: OnceLock::new(),
                 inherited: !fresh,
@@ -1695,6 +1700,17 @@ impl Control {
             &0u32.to_ne_bytes(),
             &value,
         )
+    }
+
+    /// What the kernel side holds about a process.
+    pub(crate) fn process(&self, tgid: u32) -> Option<types::process> {
+        let found = self
+            .maps
+            .processes
+            .lookup(&tgid.to_ne_bytes(), MapFlags::ANY);
+        let mut p = types::process::default();
+        copy_into(&mut p, &found.ok().flatten()?);
+        Some(p)
     }
 
     /// Every first-level entry becomes a miss.

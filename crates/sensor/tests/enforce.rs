@@ -2,7 +2,7 @@
 //! programs in a cgroup of their own, and the near misses that must run. Needs root
 //! (`PLIMSOLL_HOST_TESTS=1`, set by `scripts/test`); left out, and said so there, without.
 
-use plimsoll_model::{Enforced, Event, EventKind, Origin, Text};
+use plimsoll_model::{BootNs, Enforced, Event, EventKind, Origin, Text};
 use plimsoll_sensor::Sensor;
 use plimsoll_sensor::api::*;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -45,11 +45,15 @@ struct Cell {
 
 impl Cell {
     fn new(name: &str) -> Option<Self> {
+        Self::with(name, true)
+    }
+
+    fn with(name: &str, enforcement: bool) -> Option<Self> {
         if std::env::var("PLIMSOLL_HOST_TESTS").is_ok_and(|v| v == "1") {
             let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
             let (hierarchy, mount) = hierarchy();
             let mut config = SensorConfig::new(hierarchy);
-            config.enforcement = true;
+            config.enforcement = enforcement;
             let dir = std::env::temp_dir()
                 .join(format!("plimsoll-enforce-{}-{name}", std::process::id()));
             std::fs::create_dir_all(&dir).expect("a directory");
@@ -358,4 +362,93 @@ fn the_first_process_of_a_pid_namespace_is_stopped_and_killed_like_any_other() {
         "{execs:?}"
     );
     assert!(!exists(&marker));
+}
+
+// ---- programs that are forbidden as an answer to an alert ----
+
+fn copy(cell: &Cell, of: &str, name: &str) -> String {
+    let to = cell.marker(name);
+    std::fs::copy(of, &to).expect("copy a program");
+    to
+}
+
+/// Runs a program to its end in a container that is there; whether it was killed.
+fn is_killed(cell: &mut Cell, (cgroup, id): &(PathBuf, u64), argv: &[&str]) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    let mut child = cell.start(cgroup, argv);
+    let mut ended = None;
+    cell.read(*id, |_| {
+        ended = ended.or_else(|| child.try_wait().expect("wait"));
+        ended.is_some()
+    });
+    ended.and_then(|s| s.signal()) == Some(9)
+}
+
+#[test]
+fn a_blocked_program_is_killed_under_any_name_and_a_neighbour_is_not() {
+    let Some(mut cell) = Cell::with("block", false) else {
+        return;
+    };
+    let here = cell.held(None);
+    let control = cell.sensor.control();
+    let path = copy(&cell, "/bin/true", "one");
+    let by_path = Block {
+        what: Blocked::Path(Text::from(path.clone())),
+        cgroup_id: here.1,
+    };
+    assert!(!is_killed(&mut cell, &here, &[&path]));
+    control.block(&by_path, BootNs(FOR_EVER)).expect("block");
+    assert!(is_killed(&mut cell, &here, &[&path]));
+    assert!(!is_killed(&mut cell, &here, &["/bin/true"]), "another path");
+    assert_eq!(control.blocked(&by_path), Some((BootNs(FOR_EVER), 1)));
+    // its time is over, and what it has counted stays
+    control.block(&by_path, BootNs(1)).expect("block");
+    assert!(!is_killed(&mut cell, &here, &[&path]));
+    assert_eq!(control.blocked(&by_path), Some((BootNs(1), 1)));
+    assert!(control.unblock(&by_path).expect("unblock"));
+    assert!(!control.unblock(&by_path).expect("again"));
+
+    // the file that a process runs, renamed
+    let sleep = copy(&cell, "/bin/sleep", "two");
+    let mut child = cell.start(&here.0, &[&sleep, "60"]);
+    let pid = child.id();
+    cell.read(here.1, |events| {
+        let is =
+            |k: &EventKind| matches!(k, EventKind::Exec(x) if x.exe.as_bytes() == sleep.as_bytes());
+        let mut all = events.iter();
+        all.any(|e| e.process.key.tgid == pid && is(&e.kind))
+    });
+    assert_eq!(control.container_of(pid), Some(here.1));
+    let file = control.program_of(pid).expect("it runs");
+    let by_file = Block {
+        what: Blocked::File(file),
+        cgroup_id: 0,
+    };
+    control.block(&by_file, BootNs(FOR_EVER)).expect("block");
+    let renamed = cell.marker("three");
+    std::fs::rename(&sleep, &renamed).expect("rename");
+    assert!(is_killed(&mut cell, &here, &[&renamed, "0"]));
+    let copied = copy(&cell, &renamed, "four");
+    assert!(
+        !is_killed(&mut cell, &here, &[&copied, "0"]),
+        "a copy is another file"
+    );
+    assert!(
+        child.try_wait().expect("look").is_none(),
+        "what runs goes on"
+    );
+    child.kill().expect("end our own");
+    child.wait().expect("it ends");
+
+    // another container is not meant by a block of one
+    control.unblock(&by_file).expect("unblock");
+    control.block(&by_path, BootNs(FOR_EVER)).expect("block");
+    let there = cell.held(None);
+    assert!(!is_killed(&mut cell, &there, &[&path]));
+    let everywhere = Block {
+        cgroup_id: 0,
+        ..by_path
+    };
+    control.block(&everywhere, BootNs(FOR_EVER)).expect("block");
+    assert!(is_killed(&mut cell, &there, &[&path]));
 }
