@@ -13,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What one capture may use.
@@ -33,6 +33,8 @@ pub(super) struct Limits {
 const RESERVE: u64 = 256 << 10;
 /// After so many bytes the room is looked at again.
 const LOOK_AGAIN: u64 = 16 << 20;
+/// After so many bytes the disk is asked to take them.
+const WRITE_BACK: u64 = 32 << 20;
 /// Things that are missing, and characters of each.
 const GAPS_MAX: (usize, usize) = (4096, 1000);
 /// Bytes of the list of artefacts.
@@ -120,7 +122,12 @@ impl Bundle {
             .mode(0o600)
             .open(&part)?;
         let hash = Arc::new(Mutex::new(Sha256::new()));
-        let hashed = Hashed(file.try_clone()?, Arc::clone(&hash));
+        let hashed = Hashed {
+            file: file.try_clone()?,
+            hash: Arc::clone(&hash),
+            behind: 0,
+            write_back: write_back(&part)?,
+        };
         let out = io::BufWriter::with_capacity(1 << 20, hashed);
         let sink: Sink = if recipients.is_empty() {
             Box::new(out)
@@ -332,19 +339,46 @@ fn remove_if_full(part: &Path, why: &io::Error) {
 }
 
 /// Hashes what reaches the file, so that the journal can name it.
-struct Hashed(File, Arc<Mutex<Sha256>>);
+struct Hashed {
+    file: File,
+    hash: Arc<Mutex<Sha256>>,
+    /// Bytes since the disk was last asked to take them.
+    behind: u64,
+    write_back: mpsc::SyncSender<()>,
+}
 
 impl Write for Hashed {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.0.write(buf)?;
-        if let Ok(mut hash) = self.1.lock() {
+        let n = self.file.write(buf)?;
+        if let Ok(mut hash) = self.hash.lock() {
             hash.update(&buf[..n]);
+        }
+        self.behind += n as u64;
+        if self.behind >= WRITE_BACK {
+            self.behind = 0;
+            // one that is busy comes to these bytes too
+            let _ = self.write_back.try_send(());
         }
         Ok(n)
     }
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
+}
+
+/// Has the disk work while we read and hash: the sync at the end would otherwise wait for everything.
+/// By a descriptor of its own, so that an error is still told to that last sync, which alone counts.
+fn write_back(path: &Path) -> io::Result<mpsc::SyncSender<()>> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let (ask, asked) = mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("capture-write".into())
+        .spawn(move || {
+            while asked.recv().is_ok() {
+                let _ = file.sync_data();
+            }
+        })?;
+    Ok(ask)
 }
 
 /// Gives exactly so many bytes and hashes them.
