@@ -191,6 +191,7 @@ fn target(id: &str) -> Target {
     Target {
         container: Arc::new(container),
         process: None,
+        program: None,
         plan: "P-bench".to_owned(),
     }
 }

@@ -3,10 +3,10 @@
 //! Two real implementations exist: [`plimsoll_sensor`] on a live kernel, and [`Recorded`] signals
 //! for tests, replays and benches. Nothing here decides anything.
 
-use plimsoll_model::ProcessKey;
+use plimsoll_model::{BootNs, ProcessKey};
 use plimsoll_sensor::api::{
-    AllowedEntry, Enforce, EnforceMeans, HookStatus, KernelCounters, Known, Pinning, Reading,
-    RecorderState, SeedProcess, Signal, Watch, WatchedPath,
+    AllowedEntry, Block, Enforce, EnforceMeans, HookStatus, KernelCounters, Known, Pinning,
+    ProgramFile, Reading, RecorderState, SeedProcess, Signal, Watch, WatchedPath,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -136,6 +136,32 @@ pub trait Kernel: Send + Sync {
     /// Of the first `read` events, at most this many are not recorded yet: whoever comes after a crash
     /// has to say so.
     fn note_in_hand(&self, _read: u64, _held: u64) {}
+    /// Forbids a program until a moment of the boot clock.
+    ///
+    /// # Errors
+    /// When the map is full or gone, or this kernel side forbids nothing.
+    fn block(&self, _block: &Block, _until: BootNs) -> Result<(), KernelError> {
+        Err("this kernel side forbids no programs".into())
+    }
+    /// Lets a program run again; `false`: it was not forbidden.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    fn unblock(&self, _block: &Block) -> Result<bool, KernelError> {
+        Ok(false)
+    }
+    /// Until when a program is forbidden, and how many of its runs were stopped; `None`: it is not.
+    fn blocked(&self, _block: &Block) -> Option<(BootNs, u64)> {
+        None
+    }
+    /// Root cgroup of the container to which a process belongs, wherever it has moved itself since.
+    fn container_of(&self, _tgid: u32) -> Option<u64> {
+        None
+    }
+    /// The file that a watched process executes, as the kernel names it.
+    fn program_of(&self, _tgid: u32) -> Option<ProgramFile> {
+        None
+    }
     /// Dense counters, cumulative.
     fn counts(&self, first: u32, len: u32) -> Vec<u64>;
     /// Counters of the kernel side.
@@ -237,6 +263,21 @@ impl Kernel for plimsoll_sensor::Control {
     }
     fn enforce_until(&self, boot_ns: u64) -> Result<(), KernelError> {
         Ok(plimsoll_sensor::Control::enforce_until(self, boot_ns)?)
+    }
+    fn block(&self, block: &Block, until: BootNs) -> Result<(), KernelError> {
+        Ok(plimsoll_sensor::Control::block(self, block, until)?)
+    }
+    fn unblock(&self, block: &Block) -> Result<bool, KernelError> {
+        Ok(plimsoll_sensor::Control::unblock(self, block)?)
+    }
+    fn blocked(&self, block: &Block) -> Option<(BootNs, u64)> {
+        plimsoll_sensor::Control::blocked(self, block)
+    }
+    fn container_of(&self, tgid: u32) -> Option<u64> {
+        plimsoll_sensor::Control::container_of(self, tgid)
+    }
+    fn program_of(&self, tgid: u32) -> Option<ProgramFile> {
+        plimsoll_sensor::Control::program_of(self, tgid)
     }
     fn counts(&self, first: u32, len: u32) -> Vec<u64> {
         plimsoll_sensor::Control::counts(self, first, len)

@@ -6,10 +6,10 @@ use crate::config::Config;
 use crate::daemon::{self, Agent, StartError, Surroundings};
 use crate::enforce::{InForce, PolicyFileError};
 use crate::files;
-use crate::kernel::{KernelError, KernelSide};
+use crate::kernel::{Kernel, KernelError, KernelSide};
 use crate::output;
-use crate::respond::act::{self, Machine};
-use crate::respond::{Beginning, capture, reload, sender};
+use crate::respond::act::{self, KernelWord, Machine};
+use crate::respond::{Beginning, block, capture, reload, sender};
 use plimsoll_sensor::api::{Hierarchy, Pins, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
@@ -111,8 +111,9 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     let inherited = pinning.inherited.is_some();
     let reader = &mut sensor;
     let watched = move || -> Result<(), RunError> {
+        let control: Arc<dyn Kernel> = Arc::new(reader.control());
         let side = KernelSide {
-            control: Arc::new(reader.control()),
+            control: control.clone(),
             hooks: reader.hooks().to_vec(),
             means: reader.means(),
             pinning: reader.pinning(),
@@ -136,7 +137,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
                 Ok(Box::new(move |question| confirmer.ask(question)))
             }),
             sinks,
-            response: response(config)?,
+            response: response(config, &control)?,
             reload_rules,
             enforcement,
             enforcement_off,
@@ -220,7 +221,7 @@ fn confirmer_config(config: &Config) -> ConfirmerConfig {
     }
 }
 
-fn response(config: &Config) -> Result<Beginning, RunError> {
+fn response(config: &Config, kernel: &Arc<dyn Kernel>) -> Result<Beginning, RunError> {
     let policy = match &config.response.policy {
         None => None,
         Some(path) => Some((
@@ -243,6 +244,8 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
         docker_sockets: config.runtimes.docker_sockets.clone(),
         captures_dir: config.data_dir.join("captures"),
         freezes_dir: config.data_dir.join("freezes"),
+        blocks_dir: config.data_dir.join("blocks"),
+        kernel: KernelWord::of(kernel.clone()),
         node_network: None,
         program: sender::THIS_PROGRAM.into(),
         recipients: config.response.recipients.clone(),
@@ -252,6 +255,7 @@ fn response(config: &Config) -> Result<Beginning, RunError> {
             false => capture::Masks::default(),
         },
     };
+    block::restore(&machine.blocks_dir, kernel.as_ref());
     Ok(Beginning {
         policy,
         dry_run: config.response.dry_run,

@@ -28,6 +28,19 @@ policies:
     steps: [notify, snapshot, capture, isolate, kill-tree, remove]
 "#;
 
+/// Every step that has an effector, so that a crash may come between any two of its records.
+const EVERYTHING: &str = r#"
+version: 1
+guards: {at_most: {containers: 10}, rate: {plans: 100}}
+policies:
+  - name: shell
+    match: {rule: ["*shell*", "*Shell*"]}
+    dry_run: false
+    steps:
+      [notify, snapshot, capture, memory, freeze, thaw, isolate, pause, kill-tree,
+       block-program: {path: /tmp/x}, block-address: {address: 192.0.2.1}, stop, remove]
+"#;
+
 /// What effects saw when they were asked for.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Action>>>);
@@ -417,7 +430,7 @@ fn a_kill_at_any_journal_write_keeps_the_order_and_repeats_nothing_dangerous() {
         &config,
         &hands,
         Town::new(&[web()]),
-        beginning(POLICY, effects(&config, &log, true)),
+        beginning(EVERYTHING, effects(&config, &log, true)),
     );
     attack(&rig);
     pass_until(&hands, "the plan has ended", || state(&config) == "ended");
@@ -437,7 +450,7 @@ fn a_kill_at_any_journal_write_keeps_the_order_and_repeats_nothing_dangerous() {
             &config,
             &hands,
             Town::new(&[web()]),
-            beginning(POLICY, effects(&config, &log, true)),
+            beginning(EVERYTHING, effects(&config, &log, true)),
         );
         let before = &all[..keep];
         let alerted = before
@@ -455,11 +468,15 @@ fn a_kill_at_any_journal_write_keeps_the_order_and_repeats_nothing_dangerous() {
             let begun = |kind| {
                 before.iter().any(|(_, r)| matches!(r, Record::Step(s) if s.kind == kind && s.phase == StepPhase::Began))
             };
-            for (kind, action) in [
-                (StepKind::KillTree, Action::KillTree),
-                (StepKind::Remove, Action::Remove),
-            ] {
-                let here = log.all().iter().filter(|a| **a == action).count();
+            let is_stop = |a: &Action| matches!(a, Action::Stop { .. });
+            let done = log.all();
+            let count = |action: Action| done.iter().filter(|a| **a == action).count();
+            let which = [
+                (StepKind::KillTree, count(Action::KillTree)),
+                (StepKind::Stop, done.iter().filter(|a| is_stop(a)).count()),
+                (StepKind::Remove, count(Action::Remove)),
+            ];
+            for (kind, here) in which {
                 assert_eq!(
                     here,
                     usize::from(!begun(kind)),
@@ -526,7 +543,7 @@ fn alerts_are_told_once_more_after_the_sender_died_and_the_plan_after_them() {
     let config = Rig::config(dir.path());
     let (hands, log) = (Hands::new(), Log::default());
     let heard = Arc::<Mutex<Vec<String>>>::default();
-    let mut begin = beginning(POLICY, effects(&config, &log, true));
+    let mut begin = beginning(EVERYTHING, effects(&config, &log, true));
     begin.launch = Some(sender(heard.clone(), |n| {
         (n > 1).then_some(TryResult::Delivered)
     }));

@@ -5,12 +5,14 @@
 //! engine). A step that this build or this machine cannot do says so as its outcome and is never
 //! reported as done. Left out: order, guards and approvals (`plimsoll_respond`).
 
+use super::block::{self, Wanted};
 use super::capture::{self, Keep};
 use super::docker::{self, Is, Known};
 use super::place::Place;
 use super::{freeze, kill, net};
+use crate::kernel::Kernel;
 use plimsoll_model::response::{Step, StepKind, StepOutcome};
-use plimsoll_model::{Container, ProcessKey};
+use plimsoll_model::{Container, ProcessKey, Text};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub struct Target {
     pub container: Arc<Container>,
     /// The process that gave cause, where it is known.
     pub process: Option<ProcessKey>,
+    /// The program that gave cause, as the container sees it, where it is known.
+    pub program: Option<Text>,
     /// The plan, for names of bundles and blocks.
     pub plan: String,
 }
@@ -60,11 +64,8 @@ pub enum Action {
     Pause,
     /// Kills the process that gave cause, and its descendants.
     KillTree,
-    /// Forbids a program on this node.
-    BlockProgram {
-        /// Its path; `None`: the program of the process that gave cause.
-        path: Option<String>,
-    },
+    /// Forbids a program.
+    BlockProgram(Wanted),
     /// Forbids an address on this node.
     BlockAddress {
         /// Addresses and prefix lengths.
@@ -110,11 +111,47 @@ pub struct Machine {
     pub program: PathBuf,
     /// Keys to which captures are encrypted (age recipients).
     pub recipients: Vec<String>,
+    /// Where is kept which programs are forbidden, and until when.
+    pub blocks_dir: PathBuf,
+    /// The kernel side, where one runs.
+    pub kernel: KernelWord,
     /// What captures may fill.
     pub captures_room: capture::Room,
     /// How secrets in environments, arguments and labels are masked in captures.
     pub masks: capture::Masks,
 }
+
+/// The kernel side's word, where one runs: whose a process is, what it runs, what must not run.
+#[derive(Clone, Default)]
+pub struct KernelWord(Option<Arc<dyn Kernel>>);
+
+impl KernelWord {
+    /// Of this kernel side.
+    pub fn of(kernel: Arc<dyn Kernel>) -> Self {
+        Self(Some(kernel))
+    }
+    pub(super) fn get(&self) -> Option<&dyn Kernel> {
+        self.0.as_deref()
+    }
+}
+
+impl std::fmt::Debug for KernelWord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "loaded" } else { "none" })
+    }
+}
+
+impl PartialEq for KernelWord {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+}
+
+/// How long a program is forbidden unless the policy says otherwise, milliseconds.
+const BLOCK_MS: u64 = 86_400_000;
 
 /// The action of a planned step; its parameters were checked when the policy was loaded.
 pub fn action_of(step: &Step) -> Action {
@@ -145,9 +182,7 @@ pub fn action_of(step: &Step) -> Action {
         },
         StepKind::Pause => Action::Pause,
         StepKind::KillTree => Action::KillTree,
-        StepKind::BlockProgram => Action::BlockProgram {
-            path: get("path").map(str::to_owned),
-        },
+        StepKind::BlockProgram => Action::BlockProgram(program(&step.parameters)),
         StepKind::BlockAddress => Action::BlockAddress {
             addresses: prefixes("address"),
         },
@@ -170,9 +205,23 @@ fn prefixes(list: &str) -> Vec<(IpAddr, u8)> {
         .collect()
 }
 
+/// Which program a step is about.
+fn program(parameters: &[(String, String)]) -> Wanted {
+    let get = |key: &str| {
+        let found = parameters.iter().find(|(k, _)| k == key);
+        found.map(|(_, v)| v.as_str())
+    };
+    let lasts = get("for").and_then(plimsoll_respond::parse_ms);
+    Wanted {
+        path: get("path").map(str::to_owned),
+        node: get("scope") == Some("node"),
+        lasts: Duration::from_millis(lasts.unwrap_or(BLOCK_MS)),
+    }
+}
+
 /// Acts, and looks whether that had its effect. May take as long as its action says.
 pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutcome {
-    if interferes(action) && is_own(target) {
+    if interferes(action) && is_own(machine, target) {
         // guards ask for the id; this asks the kernel
         let why = "it is the agent's own container".to_owned();
         return StepOutcome::Refused { why };
@@ -194,7 +243,7 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
         Action::Remove => {
             if freeze::holds(machine, &target.container) == Some(true) {
                 // queued first: nothing of it runs again
-                kill::queue_all(target);
+                kill::queue_all(machine, target);
                 let_go(machine, target);
             }
             through_runtime(machine, target, Known::remove)
@@ -224,26 +273,22 @@ pub fn perform(machine: &Machine, target: &Target, action: &Action) -> StepOutco
             kind: StepKind::Freeze,
             ..
         } => freeze::thaw(machine, target),
-        Action::Isolate { allow } => net::isolate(target, allow),
+        Action::Isolate { allow } => net::isolate(machine, target, allow),
         Action::Undo {
             kind: StepKind::Isolate,
             ..
-        } => net::restore(target),
+        } => net::restore(machine, target),
         Action::BlockAddress { addresses } => net::block(machine, target, addresses),
         Action::Undo {
             kind: StepKind::BlockAddress,
             notes,
         } => net::unblock(machine, target, &blocked(notes)),
-        Action::BlockProgram { .. }
-        | Action::Undo {
+        Action::BlockProgram(wanted) => block::block(machine, target, wanted),
+        Action::Undo {
             kind: StepKind::BlockProgram,
-            ..
-        } => unavailable(
-            "not available here: programs are forbidden by enforcement, before they run, and not as an answer to an alert".to_owned(),
-        ),
-        Action::Undo { kind, .. } => {
-            unavailable(format!("{} cannot be taken back", kind.as_str()))
-        }
+            notes,
+        } => block::unblock(machine, target, &program(notes)),
+        Action::Undo { kind, .. } => unavailable(format!("{} cannot be taken back", kind.as_str())),
     }
 }
 
@@ -263,14 +308,16 @@ fn interferes(action: &Action) -> bool {
             | Action::Isolate { .. }
             | Action::Pause
             | Action::KillTree
+            | Action::BlockProgram(_)
             | Action::Stop { .. }
             | Action::Remove
     )
 }
 
 /// Whether this process runs in the container.
-fn is_own(target: &Target) -> bool {
-    Place::of(&target.container).is_ok_and(|place| place.holds(std::process::id()))
+fn is_own(machine: &Machine, target: &Target) -> bool {
+    Place::with(&target.container, &machine.kernel)
+        .is_ok_and(|place| place.owns(std::process::id()))
 }
 
 /// The addresses of a step that is looked at or taken back.
@@ -312,7 +359,10 @@ fn look(
         StepKind::Remove => Is::Unknown,
         StepKind::Freeze => return found(freeze::holds(machine, &target.container)),
         StepKind::Thaw => return found(freeze::holds(machine, &target.container).map(|h| !h)),
-        StepKind::Isolate => return found(net::holds(target)),
+        StepKind::Isolate => return found(net::holds(machine, target)),
+        StepKind::BlockProgram => {
+            return found(block::holds(machine, target, &program(notes)));
+        }
         StepKind::BlockAddress => return found(net::blocks(machine, target, &blocked(notes))),
         _ => return cannot_tell(),
     };

@@ -692,6 +692,7 @@ impl Engine {
             .container
             .clone()
             .or_else(|| self.container_of(&live.found.alert))
+            .or_else(|| stand_in(&step, &live.found.alert))
         else {
             let why = "the container is not known".to_owned();
             let gone = News::Acted(id.clone(), deed, StepOutcome::Unavailable { why });
@@ -703,6 +704,7 @@ impl Engine {
         let target = Target {
             container,
             process: process.map(|(tgid, start)| ProcessKey { tgid, start }),
+            program: program_of(&live.found.alert),
             plan: plan.id,
         };
         self.acting += 1;
@@ -935,6 +937,21 @@ impl Engine {
             }
         }
     }
+}
+
+/// What is forbidden on the node can be taken back when the container is long gone.
+fn stand_in(step: &Step, alert: &Alert) -> Option<Arc<Container>> {
+    let of_node = matches!(step.kind, StepKind::BlockProgram | StepKind::BlockAddress);
+    let instance = alert.instance.clone().filter(|_| of_node)?;
+    let mut container = Container::new(instance, Runtime::Oci, alert.at);
+    container.state = ContainerState::Gone;
+    Some(Arc::new(container))
+}
+
+/// The program that gave cause, where the alert names it.
+fn program_of(alert: &Alert) -> Option<Text> {
+    let found = alert.fields.iter().find(|(k, _)| k == "proc.exepath");
+    found.map(|(_, path)| path.clone())
 }
 
 fn told(message: &Message) -> Told {

@@ -44,7 +44,7 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
     let Some(root) = target.process else {
         return failed("the acting process is not known".to_owned());
     };
-    let place = match Place::of(&target.container) {
+    let place = match Place::with(&target.container, &machine.kernel) {
         Ok(place) => place,
         Err(why) => return StepOutcome::Unavailable { why },
     };
@@ -91,12 +91,12 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
 
 /// Sends the end to every process of the container, which the frozen ones meet when they are
 /// thawed.
-pub(super) fn queue_all(target: &Target) {
-    let Ok(place) = Place::of(&target.container) else {
+pub(super) fn queue_all(machine: &Machine, target: &Target) {
+    let Ok(place) = Place::with(&target.container, &machine.kernel) else {
         return;
     };
     for victim in place
-        .members()
+        .owned()
         .into_iter()
         .filter_map(|pid| open(&place, pid))
     {
@@ -192,13 +192,13 @@ fn open(place: &Place, pid: u32) -> Option<Victim> {
     // after opening: the number cannot change hands while the descriptor's process lives, and
     // when it has ended, the signal reaches nobody
     let start_ticks = stat(pid)?.start_ticks;
-    place.holds(pid).then_some(Victim { fd, start_ticks })
+    place.owns(pid).then_some(Victim { fd, start_ticks })
 }
 
 /// The process with which the container began: of those whose parent is outside, the eldest. (Not
 /// "number 1 in its pid namespace": a container may have none of its own, or make further ones.)
 fn first_process(place: &Place) -> Option<u32> {
-    let members = place.members();
+    let members = place.owned();
     let began = |pid: &u32| Some((stat(*pid)?, *pid));
     let outside = |(s, _): &(super::place::Stat, u32)| members.binary_search(&s.parent).is_err();
     let begun = members.iter().filter_map(began).filter(outside);

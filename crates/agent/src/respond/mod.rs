@@ -5,6 +5,7 @@
 //! | [`act`] | the boundary: an action in, an outcome out |
 //! | [`docker`], [`kill`] | effects through a runtime's socket; on one process tree |
 //! | [`freeze`] | stops every process for a bounded time, with a watchdog outside the agent |
+//! | [`block`] | forbids a program in a container or on the node, for a time |
 //! | `net` | cuts a container's network, forbids addresses: rules in network namespaces |
 //! | `place` | which processes are the container's |
 //! | [`engine`] | the thread: journal first, apply then, act last |
@@ -16,6 +17,7 @@
 //! never holds the journal up (what found no room is read back from the journal).
 
 pub mod act;
+pub mod block;
 pub mod capture;
 pub mod docker;
 pub mod engine;

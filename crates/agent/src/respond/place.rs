@@ -1,9 +1,11 @@
 //! Where a container is on this machine: its cgroup, its processes, what they are told apart by.
 //!
 //! Promises: a process counts as the container's when the kernel says that its cgroup is the
-//! container's or below it (never by a name that a process chose); it is told from a later one
-//! with its number by its start. Nothing is executed. Bound: [`PROCESSES_MAX`].
+//! container's or below it (never by a name that a process chose), or when our kernel side has
+//! followed it from there to wherever it has moved itself ([`Place::owns`]); it is told from a later
+//! one with its number by its start. Nothing is executed. Bound: [`PROCESSES_MAX`].
 
+use super::act::KernelWord;
 use plimsoll_model::Container;
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_workload::Layout;
@@ -19,6 +21,8 @@ pub(super) struct Place {
     pub(super) layout: Layout,
     path: String,
     second: bool,
+    cgroup_id: u64,
+    kernel: KernelWord,
 }
 
 /// What `/proc/PID/stat` says of a process.
@@ -44,6 +48,17 @@ impl Place {
             layout,
             path,
             second: container.cgroup_id & IN_SECOND_HIERARCHY != 0,
+            cgroup_id: container.cgroup_id,
+            kernel: KernelWord::default(),
+        })
+    }
+
+    /// Of a container, with what the kernel side knows of its processes.
+    pub(super) fn with(container: &Container, kernel: &KernelWord) -> Result<Self, String> {
+        let kernel = kernel.clone();
+        Ok(Self {
+            kernel,
+            ..Self::of(container)?
         })
     }
 
@@ -52,7 +67,13 @@ impl Place {
         &self.path
     }
 
-    /// Whether the process is the container's now.
+    /// Whether the process is the container's, though it has moved itself to another cgroup.
+    pub(super) fn owns(&self, pid: u32) -> bool {
+        let followed = || self.kernel.get().and_then(|k| k.container_of(pid));
+        self.holds(pid) || followed().is_some_and(|root| root == self.cgroup_id)
+    }
+
+    /// Whether the process is in the container's cgroup now.
     pub(super) fn holds(&self, pid: u32) -> bool {
         self.path_of(pid).is_some_and(|p| is_below(&p, &self.path))
     }
@@ -67,9 +88,18 @@ impl Place {
         path.map(str::to_owned)
     }
 
-    /// Its processes, lowest number first.
+    /// Its processes, lowest number first, wherever they have moved themselves.
+    pub(super) fn owned(&self) -> Vec<u32> {
+        self.those(|pid| self.owns(pid))
+    }
+
+    /// The processes in its cgroup, lowest number first.
     pub(super) fn members(&self) -> Vec<u32> {
-        let mut all: Vec<u32> = pids().filter(|pid| self.holds(*pid)).collect();
+        self.those(|pid| self.holds(pid))
+    }
+
+    fn those(&self, is: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut all: Vec<u32> = pids().filter(|pid| is(*pid)).collect();
         all.sort_unstable();
         all.truncate(PROCESSES_MAX);
         all

@@ -111,6 +111,7 @@ pub(crate) fn target(id: &str, pid: u32, process: Option<ProcessKey>) -> Target 
     Target {
         container: Arc::new(container),
         process,
+        program: None,
         plan: "P-1".to_owned(),
     }
 }

@@ -27,6 +27,12 @@ fn parameters(kind: StepKind) -> &'static [Parameter] {
     fn path(t: &str) -> bool {
         t.starts_with('/')
     }
+    fn scope(t: &str) -> bool {
+        t == "container" || t == "node"
+    }
+    fn days(t: &str) -> bool {
+        parse_ms(t).is_some_and(|ms| ms > 0 && ms <= 30 * 86_400_000)
+    }
     fn any(t: &str) -> bool {
         !t.is_empty()
     }
@@ -39,7 +45,11 @@ fn parameters(kind: StepKind) -> &'static [Parameter] {
         StepKind::Memory => &[("all", "true or false", flag)],
         StepKind::Freeze => &[("budget", LENGTH, length)],
         StepKind::Isolate => &[("allow", PREFIXES, prefixes)],
-        StepKind::BlockProgram => &[("path", "an absolute path", path)],
+        StepKind::BlockProgram => &[
+            ("path", "an absolute path", path),
+            ("scope", "container or node", scope),
+            ("for", "a length of time up to 30d", days),
+        ],
         StepKind::BlockAddress => &[("address", PREFIXES, prefixes)],
         StepKind::Stop => &[("grace", LENGTH, length)],
         StepKind::QuarantineLabel | StepKind::Scale => &[("value", "a text", any)],
@@ -163,6 +173,12 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
 
 /// Some steps mean nothing without a parameter.
 fn needed(node: &Node, path: &str, step: Step) -> Result<Step> {
+    let has = |key: &str| step.parameters.iter().any(|(k, _)| k == key);
+    let everywhere = step.parameters.contains(&("scope".into(), "node".into()));
+    if step.kind == StepKind::BlockProgram && everywhere && !has("path") {
+        let path = format!("{path}.block-program");
+        return Err(expected(node, &path, "path: PROGRAM beside scope: node"));
+    }
     if step.kind == StepKind::BlockAddress && step.parameters.is_empty() {
         let path = format!("{path}.block-address");
         return Err(expected(node, &path, "address: ADDRESS[/LENGTH]"));
@@ -199,8 +215,13 @@ fn words(step: &Step) -> String {
         StepKind::Pause => "stops every process until it is undone".into(),
         StepKind::KillTree => "kills the acting process and its descendants".into(),
         StepKind::BlockProgram => format!(
-            "forbids {} on this node",
-            get("path").unwrap_or("the acting program")
+            "kills each start of {} in {} for {}",
+            get("path").unwrap_or("the acting program"),
+            match get("scope") {
+                Some("node") => "every container of this node",
+                _ => "the container",
+            },
+            get("for").unwrap_or("24h")
         ),
         StepKind::BlockAddress => format!(
             "forbids {} on this node",

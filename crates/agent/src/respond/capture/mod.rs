@@ -125,7 +125,7 @@ fn write(
     end: Instant,
 ) -> io::Result<Option<Sealed>> {
     let c = &target.container;
-    let mut all = sweep::processes(c.id().as_str());
+    let mut all = sweep::processes(target, &machine.kernel);
     let full = matches!(keep, Keep::Full { .. });
     let described = match full {
         true => runtime::ask(&machine.docker_sockets, c.id()),

@@ -5,7 +5,8 @@
 //! [`super::patience::PATIENCE`] and noted. Links that the kernel resolves (`/proc/PID/exe`, `fd/N`) are opened, names
 //! inside the container never. Bounds: [`PROCESSES_MAX`], [`FDS_MAX`], [`TEXT_MAX`], [`FILE_MAX`].
 
-use super::super::place;
+use super::super::act::{KernelWord, Target};
+use super::super::place::{self, Place};
 use super::bundle::{Bundle, Origin};
 use super::identity;
 use super::masks::Masks;
@@ -60,18 +61,24 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     place::stat(pid).map(|s| s.parent)
 }
 
-/// Processes whose cgroup names the container.
-pub(super) fn processes(container: &str) -> Vec<Process> {
-    let dir = fs::read_dir("/proc").into_iter().flatten().flatten();
-    dir.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| {
-            // conmon, which Podman and CRI-O put beside the container, is not in it
-            fs::read_to_string(format!("/proc/{pid}/cgroup"))
-                .is_ok_and(|c| c.contains(container) && !c.contains("conmon"))
-        })
-        .filter_map(Process::now)
-        .take(PROCESSES_MAX + 1)
-        .collect()
+/// Its processes, one more than [`PROCESSES_MAX`] at most: by the kernel's word where the agent knows
+/// its place, so that those that moved themselves are there and a cgroup that only carries its name
+/// is not; else those whose cgroup names it.
+pub(super) fn processes(target: &Target, kernel: &KernelWord) -> Vec<Process> {
+    let owned = Place::with(&target.container, kernel).map(|p| p.owned());
+    let mut all = owned.unwrap_or_default();
+    if all.is_empty() {
+        let id = target.container.id().as_str();
+        all = place::pids().filter(|pid| is_named(*pid, id)).collect();
+    }
+    let all = all.into_iter().filter_map(Process::now);
+    all.take(PROCESSES_MAX + 1).collect()
+}
+
+/// conmon, which Podman and CRI-O put beside the container, is not in it.
+fn is_named(pid: u32, container: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    text.is_ok_and(|c| c.contains(container) && !c.contains("conmon"))
 }
 
 /// Perishable first: what a process is, then what it holds open.

@@ -491,6 +491,51 @@ fn a_number_that_was_given_to_another_process_gives_nothing() {
     assert_eq!(gaps(&manifest).matches("has ended").count(), 3);
 }
 
+/// In a process of its own only: nobody but root reads what this holds.
+#[test]
+fn helper_that_does_not_let_itself_be_read() {
+    if std::env::var_os("PLIMSOLL_TEST_UNREADABLE").is_none() {
+        return;
+    }
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).expect("PR_SET_DUMPABLE");
+    let marker = ["unreadable", "marker", "5320"].join("-");
+    eprintln!("ready");
+    std::thread::sleep(Duration::from_secs(600));
+    drop(marker);
+}
+
+#[test]
+fn a_process_that_does_not_let_itself_be_read_is_read_by_root() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: reading such a process needs root");
+        return;
+    }
+    let name = "respond::capture::tests::helper_that_does_not_let_itself_be_read";
+    let mut helper = Command::new(std::env::current_exe().expect("this program"));
+    helper.args(["--exact", name, "--nocapture"]);
+    helper.env("PLIMSOLL_TEST_UNREADABLE", "1");
+    let helper = helper.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut helper = helper.stderr(Stdio::piped()).spawn().expect("start it");
+    let mut said = String::new();
+    let out = helper.stderr.as_mut().expect("its words");
+    io::BufReader::new(out).read_line(&mut said).expect("ready");
+    let p = Process::now(helper.id()).expect("it runs");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
+    sweep::sweep(&mut b, &[p], None).expect("sweep");
+    sweep::memory(&mut b, p).expect("memory");
+    let sealed = b.seal(json!({})).expect("seal");
+    let _ = helper.kill();
+    let _ = helper.wait();
+    let (files, manifest) = members(&dir.path().join(sealed.name));
+    let marker = b"unreadable-marker-5320";
+    let holds = |bytes: &Vec<u8>| bytes.windows(marker.len()).any(|w| w == marker);
+    let mut memory = files.iter().filter(|(name, _)| name.contains("/memory/"));
+    assert!(memory.any(|(_, bytes)| holds(bytes)), "{}", gaps(&manifest));
+    assert!(files.keys().any(|n| n.ends_with("/links")));
+}
+
 #[test]
 fn a_container_that_dies_meanwhile_gives_a_bundle_that_verifies_and_says_so() {
     let dir = tempfile::tempdir().expect("a directory");

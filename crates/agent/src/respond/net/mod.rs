@@ -34,12 +34,12 @@ const SPACES_MAX: usize = 64;
 const SHARED_LOOKS: u32 = 4;
 
 /// Cuts the container off, but for `allow`.
-pub(super) fn isolate(target: &Target, allow: &[Prefix]) -> StepOutcome {
+pub(super) fn isolate(machine: &Machine, target: &Target, allow: &[Prefix]) -> StepOutcome {
     let began = Instant::now();
     if allow.len() > ADDRESSES_MAX {
         return refused(format!("more than {ADDRESSES_MAX} allowed addresses"));
     }
-    let spaces = match alone(target) {
+    let spaces = match alone(machine, target) {
         Ok(spaces) => spaces,
         Err(outcome) => return outcome,
     };
@@ -63,8 +63,8 @@ pub(super) fn isolate(target: &Target, allow: &[Prefix]) -> StepOutcome {
 }
 
 /// Gives it back what [`isolate`] has cut.
-pub(super) fn restore(target: &Target) -> StepOutcome {
-    let place = match Place::of(&target.container) {
+pub(super) fn restore(machine: &Machine, target: &Target) -> StepOutcome {
+    let place = match Place::with(&target.container, &machine.kernel) {
         Ok(place) => place,
         Err(why) => return StepOutcome::Unavailable { why },
     };
@@ -88,8 +88,8 @@ pub(super) fn restore(target: &Target) -> StepOutcome {
 }
 
 /// Whether the cut of this plan holds; `None`: that cannot be told.
-pub(super) fn holds(target: &Target) -> Option<bool> {
-    let spaces = spaces(&Place::of(&target.container).ok()?);
+pub(super) fn holds(machine: &Machine, target: &Target) -> Option<bool> {
+    let spaces = spaces(&Place::with(&target.container, &machine.kernel).ok()?);
     let table = rules::table_name(&target.plan);
     let mut all = !spaces.is_empty();
     for space in &spaces {
@@ -163,7 +163,7 @@ impl Space {
     fn of(pid: u32, place: &Place) -> Option<Self> {
         let start = place::stat(pid)?.start_ticks;
         let file = File::open(format!("/proc/{pid}/ns/net")).ok()?;
-        let same = place::stat(pid)?.start_ticks == start && place.holds(pid);
+        let same = place::stat(pid)?.start_ticks == start && place.owns(pid);
         let inode = file.metadata().ok()?.ino();
         same.then_some(Self { file, inode, pid })
     }
@@ -196,7 +196,7 @@ impl Space {
 
 fn spaces(place: &Place) -> Vec<Space> {
     let mut all: Vec<Space> = Vec::new();
-    for pid in place.members() {
+    for pid in place.owned() {
         if let Some(space) = Space::of(pid, place)
             && all.iter().all(|s| s.inode != space.inode)
             && all.len() < SPACES_MAX
@@ -208,9 +208,9 @@ fn spaces(place: &Place) -> Vec<Space> {
 }
 
 /// The container's namespaces, when they are its alone.
-fn alone(target: &Target) -> Result<Vec<Space>, StepOutcome> {
+fn alone(machine: &Machine, target: &Target) -> Result<Vec<Space>, StepOutcome> {
     let unavailable = |why: String| StepOutcome::Unavailable { why };
-    let place = Place::of(&target.container).map_err(unavailable)?;
+    let place = Place::with(&target.container, &machine.kernel).map_err(unavailable)?;
     for look in 1.. {
         let spaces = spaces(&place);
         if spaces.is_empty() {
@@ -250,7 +250,7 @@ fn sharer(spaces: &[Space], place: &Place) -> Option<u32> {
     place::pids().find(|&pid| {
         let inode = fs::metadata(format!("/proc/{pid}/ns/net")).map(|m| m.ino());
         inode.is_ok_and(|i| spaces.iter().any(|s| s.inode == i))
-            && !place.holds(pid)
+            && !place.owns(pid)
             && !is_of_pod(pid, place)
     })
 }
