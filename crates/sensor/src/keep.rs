@@ -116,7 +116,7 @@ impl Sensor {
         config: &SensorConfig,
         mut place: Place,
         found: pins::Found,
-    ) -> Result<Sensor, (Place, String)> {
+    ) -> Result<Sensor, Box<(Place, String)>> {
         match Self::over(config, &place.abi, found) {
             Ok(mut sensor) => {
                 if let Some(set) = &sensor.kept.set {
@@ -126,7 +126,7 @@ impl Sensor {
                 sensor.kept.problems = place.problems;
                 Ok(sensor)
             }
-            Err(why) => Err((place, why)),
+            Err(why) => Err(Box::new((place, why))),
         }
     }
 

@@ -212,7 +212,8 @@ impl Sensor {
         if let Some(found) = place.found.take() {
             match Self::take_over(config, place, found) {
                 Ok(sensor) => return Ok(sensor),
-                Err((back, why)) => {
+                Err(refused) => {
+                    let (back, why) = *refused;
                     place = back;
                     place.problem(format!("what was left could not be taken over: {why}"));
                 }
