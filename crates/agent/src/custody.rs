@@ -91,7 +91,7 @@ pub fn act(
             let note = shared.ledger.checkpoint(PATIENCE).map_err(failed)?;
             String::from_utf8(note).map_err(failed)
         }
-        EvidenceAct::Access { action, subject } if action == "evidence.read" => {
+        EvidenceAct::Access { action, subject } if is_reading(&action) => {
             // Read often and by many: it goes with the next commit, nobody waits for the disk.
             let decision = crate::answers::decision(&action, subject, reason, peer, at);
             match shared.ledger.record(&Record::Decision(decision), at, None) {
@@ -159,6 +159,17 @@ pub fn act(
             Ok(written)
         }
     }
+}
+
+/// What a reading command says it does: nothing leaves the machine, and nothing is changed.
+fn is_reading(action: &str) -> bool {
+    [
+        "evidence.read",
+        "evidence.query",
+        "evidence.verify",
+        "evidence.replay",
+    ]
+    .contains(&action)
 }
 
 /// Digests of what lies there, read by the agent itself: nobody can have another file named.

@@ -71,11 +71,13 @@ impl EvidenceAct {
 
     /// What is out of bounds, if anything.
     pub fn fault(&self) -> Option<&'static str> {
-        const ACTIONS: [&str; 4] = [
+        const ACTIONS: [&str; 6] = [
             "evidence.read",
             "evidence.bundle",
             "evidence.export",
             "evidence.query",
+            "evidence.verify",
+            "evidence.replay",
         ];
         let long = |text: &str| text.is_empty() || text.len() > SUBJECT_BYTES_MAX;
         match self {

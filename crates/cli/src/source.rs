@@ -110,6 +110,21 @@ impl Source {
         Ok(journal)
     }
 
+    /// Custody of a reading that opens its store by itself, wherever that is: written down when it is the
+    /// running agent's.
+    pub(crate) fn note_reading(global: &Global, journal: &std::path::Path, action: &str) {
+        let same = |ours: &std::path::Path| {
+            let (a, b) = (std::fs::canonicalize(ours), std::fs::canonicalize(journal));
+            matches!((a, b), (Ok(a), Ok(b)) if a == b)
+        };
+        if let Ok(config) = config(global, Overrides::default())
+            && same(&config.journal_dir())
+            && let Ok(mut source) = Self::find(global)
+        {
+            source.write_down(action);
+        }
+    }
+
     /// Custody: who read what becomes a record. `PLIMSOLL_REASON` says why.
     fn write_down(&mut self, action: &str) {
         let Some(client) = &mut self.client else {

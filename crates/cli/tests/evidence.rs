@@ -265,6 +265,76 @@ fn a_receiver_gets_the_checkpoint_as_it_was_signed() {
     assert!(served.join().unwrap().ends_with(&note));
 }
 
+/// Ends with the test, however that ends.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn anchoring_outlives_a_receiver_that_is_down_and_a_journal_that_is_away() {
+    use std::io::{Read as _, Write as _};
+    let (dir, _) = attacked(|_| {});
+    let (there, away) = (dir.path().join("journal"), dir.path().join("away"));
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::write(dir.path().join("config.yaml"), "version: 1\n").unwrap();
+    std::fs::rename(&there, &away).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/anchor", listener.local_addr().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    command.env_clear().arg("--data-dir").arg(dir.path());
+    command.arg("--socket").arg(dir.path().join("agent.sock"));
+    command.arg("--config").arg(dir.path().join("config.yaml"));
+    command.args([
+        "evidence",
+        "anchor",
+        "--every",
+        "1",
+        "--webhook",
+        &url,
+        "--to",
+    ]);
+    let child = command.arg(&elsewhere).stdout(std::process::Stdio::null());
+    let mut child = Child(child.stderr(std::process::Stdio::piped()).spawn().unwrap());
+    let mut said = std::io::BufReader::new(child.0.stderr.take().unwrap());
+    let mut until = |what: &str| {
+        let mut line = String::new();
+        while !line.contains(what) {
+            line.clear();
+            let n = std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+            assert!(n > 0, "it ended before it said {what:?}");
+        }
+    };
+    until("not anchored:");
+    std::fs::rename(&away, &there).unwrap();
+    // once it hangs up, once it is out of order, then it takes the note
+    drop(listener.accept().unwrap());
+    until("not anchored in http");
+    let kept = std::fs::read_dir(elsewhere.join("plimsoll_node1")).unwrap();
+    let kept: Vec<_> = kept.map(|e| e.unwrap().file_name()).collect();
+    assert!(
+        kept.iter()
+            .any(|n| n.to_string_lossy().ends_with(".checkpoint")),
+        "{kept:?}"
+    );
+    let note = std::fs::read_to_string(there.join("tlog/checkpoint")).unwrap();
+    for answer in ["503 Service Unavailable", "204 No Content"] {
+        let (mut peer, _) = listener.accept().unwrap();
+        let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&all).ends_with(&note) {
+            let n = peer.read(&mut buffer).unwrap();
+            assert!(n > 0, "{}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&buffer[..n]);
+        }
+        let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        peer.write_all(answer.as_bytes()).unwrap();
+    }
+}
+
 #[test]
 fn an_export_opens_in_each_form_is_private_and_overwrites_nothing() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -5,6 +5,8 @@
 mod capture;
 #[path = "host/completeness.rs"]
 mod completeness;
+#[path = "host/custody.rs"]
+mod custody;
 #[path = "host/effects.rs"]
 mod effects;
 #[path = "host/enforcement.rs"]

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::journal::{Journal, Wanted};
 use crate::out::{Out, Style};
 use crate::replay::{Outcome, Replay};
+use crate::source::Source;
 use plimsoll_api::describe;
 use plimsoll_ask::{Body, Records as _};
 use plimsoll_evidence::Bundle;
@@ -22,6 +23,7 @@ pub(crate) fn replay(
     out: &mut Out,
 ) -> Result<Verdict, Failure> {
     let target = target(global, args.target.as_deref())?;
+    Source::note_reading(global, &target, "evidence.replay");
     let (origin, outcome) = if target.is_file() {
         bundle(&target)?
     } else {

@@ -33,16 +33,21 @@ pub(super) fn anchor(
             "say where to: --to DIR or --webhook URL".to_owned(),
         ));
     }
-    loop {
+    let Some(seconds) = args.every else {
         let failed = once(global, args, out)?;
+        return Ok(if failed {
+            Verdict::Found
+        } else {
+            Verdict::Fine
+        });
+    };
+    loop {
+        // An agent that is being restarted or a journal that is being recovered is no reason to leave the log
+        // unanchored from then on; each checkpoint covers all before it, so nothing has to be caught up.
+        if let Err(e) = once(global, args, out) {
+            remark(&format!("not anchored: {}", describe::words(&e.in_full())));
+        }
         out.flush()?;
-        let Some(seconds) = args.every else {
-            return Ok(if failed {
-                Verdict::Found
-            } else {
-                Verdict::Fine
-            });
-        };
         std::thread::sleep(Duration::from_secs(seconds));
     }
 }
@@ -76,7 +81,14 @@ fn once(global: &Global, args: &AnchorArgs, out: &mut Out) -> Result<bool, Failu
         .map(|url| (url.clone(), to_receiver(url, &note)));
     for (target, done) in directories.chain(receivers).collect::<Vec<_>>() {
         match done {
-            Ok(()) => taken(&mut source, &checkpoint, &target, out)?,
+            // that it is kept elsewhere holds without the record, and the other targets matter, too
+            Ok(()) => {
+                if let Err(e) = taken(&mut source, &checkpoint, &target, out) {
+                    failed = true;
+                    let why = describe::words(&e.in_full());
+                    remark(&format!("the anchor is not recorded in the log: {why}"));
+                }
+            }
             Err(why) => {
                 failed = true;
                 remark(&format!(

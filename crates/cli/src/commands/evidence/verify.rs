@@ -6,7 +6,7 @@ use crate::args::Global;
 use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::out::{Out, Style};
-use crate::source::config;
+use crate::source::{Source, config};
 use plimsoll_agent::config::Overrides;
 use plimsoll_api::{describe, storage};
 use plimsoll_evidence::note::PublicKey;
@@ -28,6 +28,7 @@ pub(crate) fn verify(
     out: &mut Out,
 ) -> Result<Verdict, Failure> {
     let target = target(global, args.target.as_deref())?;
+    Source::note_reading(global, &target, "evidence.verify");
     let options = VerifyOptions {
         key: args.key.as_deref().map(key).transpose()?,
         kept: args.checkpoint.as_deref().map(read).transpose()?,
