@@ -17,10 +17,11 @@ pub fn lake_dir(data_dir: &Path) -> PathBuf {
 }
 
 /// Tables of the query lake: directories of its files.
-pub const LAKE_TABLES: [&str; 11] = [
+pub const LAKE_TABLES: [&str; 12] = [
     "alerts",
     "drift",
     "behaviours",
+    "fingerprints",
     "processes",
     "files",
     "connections",

@@ -210,8 +210,8 @@ Examples:
     Ask(AskArgs),
     /// Ask the evidence anything, in SQL
     #[command(after_help = "\
-Tables: alerts, drift, behaviours, processes, files, connections, dns, containers, gaps, actions,
-access; `describe TABLE` lists columns. docs/guide/query.md has them all, with queries to start from.
+Tables: alerts, drift, behaviours, fingerprints, processes, files, connections, dns, containers, gaps,
+actions, access; `describe TABLE` lists columns. docs/guide/query.md has them all, with queries to start from.
 A statement only reads. What it read, and that somebody did, becomes a record.
 
 Examples:

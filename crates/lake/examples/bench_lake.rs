@@ -1,13 +1,18 @@
 //! Size and speed of the lake on generated observations: `scripts/bench lake`, or
 //! `cargo run --release -p plimsoll-lake --example bench_lake -- [MILLIONS]`.
 //!
-//! 500 containers of 20 images over 30 days. An image has 3000 behaviours, used by their rank (a few
-//! very often, most rarely); one act in 200 is new, as temporary names are. Every observation is a
-//! file's, so it is a row of `behaviours` and one of `files`. The journal is generated as it is
-//! read: what is measured is the lake. Beside it, where `sqlite3` is installed, the same rows of
-//! `behaviours` in SQLite with an index on the behaviour.
+//! 500 containers of 20 images over 30 days, each with up to eight working processes. An image has
+//! 3000 behaviours, used by their rank (a few very often, most rarely); one act in 200 is new, as
+//! temporary names are. Every observation is a file's, so it is a row of `behaviours` and one of
+//! `files`. The journal is generated as it is read: what is measured is the lake, not the journal's
+//! disk. Times within a day are not shared out as people's days are, so that more observations are
+//! more of the same: what is printed for 100 million is measured only when that many are asked for.
+//! Beside it, where `sqlite3` is installed and the observations are not more than ten million, the
+//! same rows of `behaviours` in SQLite with an index on the behaviour.
 
-use plimsoll_lake::{Body, Coder, Entry, Journal, JournalError, Lake, Limits, SPAN_LEAVES};
+use plimsoll_lake::{
+    Body, Coder, Entry, Journal, JournalError, Lake, Limits, MERGED_SPANS, SPAN_LEAVES,
+};
 use plimsoll_model::event::*;
 use plimsoll_model::*;
 use std::io::Write as _;
@@ -74,9 +79,11 @@ impl Generated {
     fn observation(&self, leaf: u64) -> Observation {
         let n = random(leaf / 7) % CONTAINERS;
         let image = n % IMAGES;
+        // workers live for a while
+        let worker = n * 8 + random(leaf ^ 0x77) % (1 + n % 8) + leaf / 100_000 * 4096;
         let key = ProcessKey {
-            tgid: 1000 + (random(n + leaf / 100_000) % 30_000) as u32,
-            start: BootNs(random(n + leaf / 100_000)),
+            tgid: 1000 + (random(worker) % 30_000) as u32,
+            start: BootNs(random(worker)),
         };
         let exe = Text::from(format!("/usr/sbin/server-{image}"));
         Observation {
@@ -198,7 +205,10 @@ fn main() {
         took.as_secs_f64(),
         n / took.as_secs_f64()
     );
+    println!("building: peak {:.0} MiB", peak_mib());
     sizes(&lake, &journal);
+    whole(&lake, &journal, dir.path());
+    peak_mib();
     questions(&lake, &journal, dir.path());
     sqlite(&journal);
 }
@@ -219,24 +229,65 @@ fn sizes(lake: &Lake, journal: &Generated) {
                 .len()
         })
         .sum();
+    let (long, short) = (bytes("behaviours"), bytes("fingerprints"));
     println!(
-        "behaviours {:.1} bytes a row, files {:.1} bytes a row, in {} spans; journal payload {:.0} bytes a record",
-        bytes("behaviours") as f64 / n,
+        "a behaviour observation: {:.1} bytes (rows {:.1}, what they name {:.1}); bound 12. Beside: the same in files {:.1}, journal payload {:.0} bytes a record; {} spans of files, {} of them merged twice",
+        (long + short) as f64 / n,
+        long as f64 / n,
+        short as f64 / n,
         bytes("files") as f64 / n,
+        payload as f64 / sample as f64,
         lake.contents().seals.len(),
-        payload as f64 / sample as f64
+        lake.contents()
+            .seals
+            .iter()
+            .filter(|s| s.end - s.first == SPAN_LEAVES * MERGED_SPANS[1])
+            .count(),
     );
 }
 
-/// The statement of Q3 and Q13 and the one about a container, for several subjects each.
-fn questions(lake: &Lake, journal: &Arc<Generated>, spill: &std::path::Path) {
-    let limits = Limits {
+/// Every observation is in both tables, whatever files became of it: a number from files that lost
+/// rows is none.
+fn whole(lake: &Lake, journal: &Arc<Generated>, spill: &std::path::Path) {
+    use plimsoll_lake::arrow::array::AsArray as _;
+    use plimsoll_lake::arrow::datatypes::UInt64Type;
+    for table in ["behaviours", "fingerprints"] {
+        let mut sum = 0;
+        let sql = format!("select sum(count) from {table}");
+        lake.query(journal.clone(), &sql, &limits(spill), &mut |_, rows| {
+            if let Some(rows) = rows.filter(|r| r.num_rows() > 0) {
+                sum += rows.column(0).as_primitive::<UInt64Type>().value(0);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{sql}: {e}"));
+        assert_eq!(sum, journal.leaves, "{table}");
+    }
+}
+
+fn limits(spill: &std::path::Path) -> Limits {
+    Limits {
         time: Duration::from_secs(600),
         memory_bytes: 512 << 20,
         spill_bytes: 4 << 30,
         spill_dir: spill.to_path_buf(),
         threads: 2,
-    };
+    }
+}
+
+/// Most memory that this process had since the last call, MiB.
+fn peak_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    // resets the mark
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    kib.unwrap_or(f64::NAN) / 1024.0
+}
+
+/// The statement of Q3 and Q13 and the one about a container, for several subjects each.
+fn questions(lake: &Lake, journal: &Arc<Generated>, spill: &std::path::Path) {
+    let limits = limits(spill);
     let time = |name: &str, statements: Vec<String>| {
         let mut took: Vec<Duration> = Vec::new();
         let mut rows = 0;
@@ -248,19 +299,21 @@ fn questions(lake: &Lake, journal: &Arc<Generated>, spill: &std::path::Path) {
             rows += looked.rows;
             took.push(begun.elapsed());
         }
+        let cold = took[0].as_secs_f64() * 1e3;
         took.sort();
         let ms = |at: usize| took[at.min(took.len() - 1)].as_secs_f64() * 1e3;
         println!(
-            "{name}: median {:.0} ms, p95 {:.0} ms of {} statements, {rows} rows",
+            "{name}: median {:.0} ms, p95 {:.0} ms, the first {cold:.0} ms of {} statements, {rows} rows, peak {:.0} MiB",
             ms(took.len() / 2),
             ms(took.len() * 95 / 100),
-            took.len()
+            took.len(),
+            peak_mib()
         );
     };
     let step = journal.leaves / 20;
     let first = |n: u64| {
         format!(
-            "select min(time), max(time), count(distinct container), sum(count) from behaviours where behaviour = '{}'",
+            "select min(time), max(last), sum(count) from fingerprints where behaviour = '{}'",
             id(journal, n * step)
         )
     };
@@ -270,13 +323,23 @@ fn questions(lake: &Lake, journal: &Arc<Generated>, spill: &std::path::Path) {
     );
     let absent = |n: u64| {
         format!(
-            "select min(time) from behaviours where behaviour = '{:032x}'",
+            "select min(time) from fingerprints where behaviour = '{:032x}'",
             u128::from(random(n)) << 64
         )
     };
     time(
         "first occurrence of one that never was",
         (0..20).map(absent).collect(),
+    );
+    let reach = |n: u64| {
+        format!(
+            "select count(distinct container), min(time), sum(count) from behaviours where behaviour = '{}'",
+            id(journal, n * step)
+        )
+    };
+    time(
+        "reach of a fingerprint, every row of it",
+        (0..20).map(reach).collect(),
     );
     let about = |n: u64| {
         let from = BEGUN_NS / 1_000_000_000 + n as i64 * 86_400;
@@ -305,6 +368,10 @@ fn id(journal: &Generated, leaf: u64) -> BehaviourId {
 
 /// The same rows where a person might put them instead.
 fn sqlite(journal: &Generated) {
+    if journal.leaves > 10_500_000 {
+        println!("SQLite: left out, it would need more than the disk that a bench may take");
+        return;
+    }
     if Command::new("sqlite3").arg("--version").output().is_err() {
         println!("SQLite: left out, there is no sqlite3 here");
         return;

@@ -5,18 +5,24 @@
 //! byte for byte.
 
 use crate::LakeError;
+use crate::fingerprints::{self, Containers};
 use crate::journal::{Body, Journal, SPAN_LEAVES};
+use crate::merge::{Sorted, merged};
 use crate::rows::{IDENTITIES, Known, Maker};
-use crate::seal::{MERGED_SPANS, Seal, SealedFile, file_name, known_name, seal_name};
+use crate::seal::{MERGED_SPANS, Seal, SealedFile, known_name, seal_name};
 use crate::store::{Store, sha256};
 use crate::tables::{LAYOUT_VERSION, Table};
-use crate::write;
+use crate::write::{self, Writing};
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
 use datafusion::parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use std::collections::HashMap;
 use std::ops::Range;
+
+/// Rows that are read at once from each of the files that become one.
+const READ_ROWS: usize = 8192;
 
 /// What one step made.
 #[derive(Clone, Debug)]
@@ -160,16 +166,23 @@ fn next(contents: &Contents, end: u64) -> Option<Step> {
         let end = hole.end.min(hole.start + SPAN_LEAVES);
         return Some(Step::Span(hole.start..end));
     }
-    let merged = MERGED_SPANS * SPAN_LEAVES;
+    MERGED_SPANS
+        .iter()
+        .find_map(|spans| whole(contents, spans * SPAN_LEAVES))
+        .map(Step::Merge)
+}
+
+/// Seals that together cover as many leaves as one merged file does, and begin where one does.
+fn whole(contents: &Contents, leaves: u64) -> Option<Vec<Seal>> {
     contents.seals.iter().enumerate().find_map(|(at, seal)| {
-        let small = seal.first.is_multiple_of(merged) && seal.end - seal.first < merged;
-        let stop = seal.first + merged;
+        let small = seal.first.is_multiple_of(leaves) && seal.end - seal.first < leaves;
+        let stop = seal.first + leaves;
         let parts: Vec<Seal> = contents.seals[at..]
             .iter()
             .take_while(|s| s.end <= stop)
             .cloned()
             .collect();
-        (small && parts.last()?.end == stop).then_some(Step::Merge(parts))
+        (small && parts.last()?.end == stop).then_some(parts)
     })
 }
 
@@ -265,7 +278,17 @@ async fn span(store: &Store, journal: &dyn Journal, leaves: Range<u64>) -> Resul
     let made = maker.take()?;
     drop(maker);
     for (table, rows) in made {
-        put(store, &mut seal, table, &[rows]).await?;
+        match table {
+            Table::Behaviours => {
+                let split = fingerprints::split(&write::sorted(table, &rows)?)?;
+                put(store, &mut seal, write::file(table, &[split.rows])?).await?;
+                let short = write::file(Table::Fingerprints, &[split.fingerprints])?;
+                put(store, &mut seal, short).await?;
+            }
+            // made of the rows above
+            Table::Fingerprints => {}
+            table => put(store, &mut seal, write::file(table, &[rows])?).await?,
+        }
     }
     store
         .put(&known_name(leaves.end), known.encode(leaves.start))
@@ -277,13 +300,10 @@ async fn span(store: &Store, journal: &dyn Journal, leaves: Range<u64>) -> Resul
 async fn put(
     store: &Store,
     seal: &mut Seal,
-    table: Table,
-    rows: &[RecordBatch],
+    made: Option<(SealedFile, Vec<u8>)>,
 ) -> Result<(), LakeError> {
-    if let Some((file, bytes)) = write::file(table, rows)? {
-        store
-            .put(&file_name(table.name(), &seal.leaves()), bytes)
-            .await?;
+    if let Some((file, bytes)) = made {
+        store.put(&seal.file_name(&file.table), bytes).await?;
         seal.files.push(file);
     }
     Ok(())
@@ -302,31 +322,71 @@ async fn merge(store: &Store, parts: &[Seal]) -> Result<Seal, LakeError> {
         unreadable: parts.iter().map(|p| p.unreadable).sum(),
     };
     for table in Table::ALL {
-        let mut rows = Vec::new();
-        for part in parts {
-            if let Some(file) = part.file(*table) {
-                rows.extend(read(store, part, file, *table).await?);
+        match table {
+            Table::Behaviours => merge_behaviours(store, parts, &mut seal).await?,
+            Table::Fingerprints => {}
+            table => {
+                let mut inputs = Vec::new();
+                for part in parts {
+                    inputs.extend(read(store, part, *table).await?);
+                }
+                let mut writing = Writing::new(*table)?;
+                merged(*table, inputs, &mut |rows| writing.rows(&rows))?;
+                put(store, &mut seal, writing.end()?).await?;
             }
         }
-        put(store, &mut seal, *table, &rows).await?;
     }
     store.put(&seal.name(), seal.encode()).await?;
     Ok(seal)
 }
 
+async fn merge_behaviours(store: &Store, parts: &[Seal], seal: &mut Seal) -> Result<(), LakeError> {
+    let table = Table::Behaviours;
+    let (mut short, mut long) = (Vec::new(), Vec::new());
+    for part in parts {
+        let Some(rows) = read(store, part, table).await? else {
+            continue;
+        };
+        let told = read(store, part, Table::Fingerprints).await?;
+        let told = told.ok_or_else(|| LakeError::Damaged {
+            what: format!("{} has no fingerprints", part.name()),
+        })?;
+        let told: Vec<RecordBatch> = told.collect::<Result<_, _>>()?;
+        short.push(concat_batches(&Table::Fingerprints.stored(), &told)?);
+        long.push(rows);
+    }
+    let (short, maps) = fingerprints::merge(&short)?;
+    let inputs = long.into_iter().zip(&maps).map(|(rows, map)| {
+        let renumbered = rows.map(move |r| r.and_then(|r| fingerprints::renumber(&r, map)));
+        Box::new(renumbered) as Sorted<'_>
+    });
+    let mut containers = Containers::new(short.num_rows());
+    let mut writing = Writing::new(table)?;
+    merged::<LakeError>(table, inputs.collect(), &mut |rows| {
+        containers.add(&rows);
+        writing.rows(&rows)
+    })?;
+    put(store, seal, writing.end()?).await?;
+    let short = fingerprints::recount(&short, containers.counts())?;
+    put(store, seal, write::file(Table::Fingerprints, &[short])?).await
+}
+
+/// Rows of a file that is as its seal says; `None`: the span has none.
 async fn read(
     store: &Store,
     seal: &Seal,
-    file: &SealedFile,
     table: Table,
-) -> Result<Vec<RecordBatch>, LakeError> {
+) -> Result<Option<Sorted<'static>>, LakeError> {
+    let Some(file) = seal.file(table) else {
+        return Ok(None);
+    };
     let name = seal.file_name(&file.table);
     let bytes = store.get(&name).await?;
     if sha256(&bytes) != file.sha256 {
         return Err(LakeError::Damaged { what: name });
     }
-    let options = ArrowReaderOptions::new().with_schema(table.schema());
+    let options = ArrowReaderOptions::new().with_schema(table.stored());
     let builder =
         ParquetRecordBatchReaderBuilder::try_new_with_options(bytes::Bytes::from(bytes), options)?;
-    Ok(builder.build()?.collect::<Result<_, _>>()?)
+    Ok(Some(Box::new(builder.with_batch_size(READ_ROWS).build()?)))
 }

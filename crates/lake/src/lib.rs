@@ -19,13 +19,17 @@
 mod build;
 mod columns;
 mod export;
+mod fingerprints;
 mod journal;
+mod merge;
 mod query;
 mod rows;
+mod scan;
 mod seal;
 mod store;
 mod table;
 mod tables;
+mod widen;
 mod write;
 
 pub use build::{Built, Contents};

@@ -101,10 +101,15 @@ impl TailSource {
     /// Rows of one table.
     pub(crate) async fn rows(&self, table: Table) -> Result<Vec<RecordBatch>, LakeError> {
         let mut batches = Vec::new();
+        // the short table is made of the long one's rows
+        let made_of = match table {
+            Table::Fingerprints => Table::Behaviours,
+            table => table,
+        };
         for hole in &self.holes {
             let journal = self.journal.as_ref();
             let mut known = known_before(&self.store, journal, hole.start).await?;
-            let mut maker = Maker::new(journal.origin(), &[table], &mut known, journal.coder());
+            let mut maker = Maker::new(journal.origin(), &[made_of], &mut known, journal.coder());
             let take = &mut |entry: Entry| {
                 match &entry.body {
                     Body::Record(record) => maker.record(entry.leaf, entry.wall, record),
@@ -114,23 +119,38 @@ impl TailSource {
                     }
                 }
                 if maker.waiting() >= TAIL_BATCH_ROWS {
-                    self.keep(&mut maker, &mut batches)?;
+                    self.keep(table, &mut maker, &mut batches)?;
                 }
                 Ok(())
             };
             journal
                 .each(hole.clone(), &kinds(&[table]), take)
                 .map_err(LakeError::from_journal)?;
-            self.keep(&mut maker, &mut batches)?;
+            self.keep(table, &mut maker, &mut batches)?;
         }
         Ok(batches)
     }
 
-    fn keep(&self, maker: &mut Maker<'_>, to: &mut Vec<RecordBatch>) -> Result<(), LakeError> {
+    fn keep(
+        &self,
+        table: Table,
+        maker: &mut Maker<'_>,
+        to: &mut Vec<RecordBatch>,
+    ) -> Result<(), LakeError> {
         for (_, rows) in maker.take()? {
             if rows.num_rows() == 0 {
                 continue;
             }
+            let rows = match table {
+                Table::Fingerprints => {
+                    let sorted = crate::write::sorted(Table::Behaviours, &rows)?;
+                    let short = crate::fingerprints::split(&sorted)?.fingerprints;
+                    // without the number, which is of files alone
+                    let columns: Vec<usize> = (0..table.columns().count()).collect();
+                    short.project(&columns)?
+                }
+                _ => rows,
+            };
             self.counts
                 .tail_rows
                 .fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
@@ -337,7 +357,7 @@ fn context(
         .with_target_partitions(limits.threads.max(1))
         .with_sort_spill_reservation_bytes(limits.memory_bytes / limits.threads.max(1) / 16)
         .with_default_catalog_and_schema("plimsoll", "lake");
-    let url = crate::table::store_url();
+    let url = crate::scan::store_url();
     environment.register_object_store(url.as_ref(), store.objects.clone());
     let context = SessionContext::new_with_config_rt(config, environment);
     for table in Table::ALL {

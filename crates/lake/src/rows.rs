@@ -1044,7 +1044,7 @@ pub(crate) fn kinds(tables: &[Table]) -> Vec<u16> {
         let of: &[K] = match table {
             Table::Alerts => &[K::Alert],
             Table::Drift => &[K::Drift],
-            Table::Behaviours => &[K::Observation, K::Presence, K::Recording],
+            Table::Behaviours | Table::Fingerprints => &[K::Observation, K::Presence, K::Recording],
             Table::Processes | Table::Files | Table::Connections | Table::Dns => &[K::Observation],
             Table::Containers => &[],
             Table::Gaps => &[K::Gap],

@@ -9,8 +9,8 @@ use crate::tables::{LAYOUT_VERSION, Table};
 use minicbor::{Decode, Encode};
 use std::ops::Range;
 
-/// Spans that one merged file covers.
-pub const MERGED_SPANS: u64 = 8;
+/// Spans that one merged file covers: first few, then many.
+pub const MERGED_SPANS: [u64; 2] = [8, 64];
 /// Containers that a seal names for a file; beyond, the file is taken to hold any.
 pub(crate) const NAMED_MAX: usize = 4096;
 const SEAL_BYTES_MAX: usize = 64 << 20;
@@ -98,7 +98,8 @@ impl Seal {
         sha256(&self.encode())
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The bytes of the seal's own file.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = minicbor::to_vec(self).expect("writing to memory cannot fail");
         let hash = sha256(&bytes);
         bytes.extend_from_slice(&hash);

@@ -3,20 +3,19 @@
 use crate::LakeError;
 use crate::build::Contents;
 use crate::query::{Counts, TailSource};
+use crate::scan::Files;
 use crate::seal::SealedFile;
-use crate::tables::Table;
+use crate::tables::{DEEDS, Table};
+use crate::widen::{Condition, Pair, Widen};
 use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, TimestampNanosecondArray, UInt64Array};
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
-use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::error::DataFusionError;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
@@ -29,15 +28,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Where the engine finds the lake's files.
-pub(crate) fn store_url() -> ObjectStoreUrl {
-    ObjectStoreUrl::parse("lake://files").expect("a constant address")
-}
-
 /// A file and the leaves it covers.
 #[derive(Clone, Debug)]
 struct Place {
     name: String,
+    /// Name and bytes of the file that tells what numbers in this one mean.
+    short: Option<(String, u64)>,
     first: u64,
     end: u64,
     file: SealedFile,
@@ -69,8 +65,10 @@ impl LakeTable {
         counts: Arc<Counts>,
     ) -> Self {
         let place = |seal: &crate::Seal| {
+            let short = seal.file(Table::Fingerprints);
             seal.file(table).map(|file| Place {
                 name: seal.file_name(table.name()),
+                short: short.map(|f| (seal.file_name(&f.table), f.bytes)),
                 first: seal.first,
                 end: seal.end,
                 file: file.clone(),
@@ -114,33 +112,74 @@ impl LakeTable {
     fn files(
         &self,
         places: Vec<&Place>,
-        predicate: Option<Arc<dyn PhysicalExpr>>,
+        conditions: Conditions,
         projection: Option<&Vec<usize>>,
         threads: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut options = TableParquetOptions::default();
-        options.global.pushdown_filters = true;
-        options.global.reorder_filters = true;
-        options.global.bloom_filter_on_read = true;
-        options.global.enable_page_index = true;
-        // our schema is the files' schema
-        options.global.skip_metadata = false;
-        let mut source =
-            ParquetSource::new(self.table.schema()).with_table_parquet_options(options);
-        if let Some(predicate) = predicate {
-            source = source.with_predicate(predicate);
+        let long = |p: &Place| PartitionedFile::new(p.name.clone(), p.file.bytes);
+        if self.table == Table::Behaviours {
+            let pair = |p: &&Place| {
+                let (name, bytes) = p.short.clone()?;
+                let short = PartitionedFile::new(name, bytes);
+                Some(Pair {
+                    short,
+                    long: long(p),
+                })
+            };
+            let pairs: Option<Vec<Pair>> = places.iter().map(pair).collect();
+            let pairs = pairs.ok_or_else(|| {
+                let what = "a span of behaviours has no fingerprints".to_owned();
+                outward(LakeError::Damaged { what })
+            })?;
+            let widen = Widen::new(
+                pairs,
+                threads,
+                conditions.deeds,
+                conditions.rows,
+                projection,
+            )?;
+            return Ok(Arc::new(widen));
         }
-        let mut groups = vec![Vec::new(); threads.clamp(1, places.len())];
-        let count = groups.len();
-        for (n, place) in places.into_iter().enumerate() {
-            groups[n % count].push(PartitionedFile::new(place.name.clone(), place.file.bytes));
-        }
-        let scan = FileScanConfigBuilder::new(store_url(), Arc::new(source))
-            .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
-            .with_projection_indices(projection.cloned())?
-            .build();
-        Ok(DataSourceExec::from_data_source(scan))
+        let files = Files::spread(self.table, places.into_iter().map(long).collect(), threads);
+        let schema = self.table.schema();
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        let columns = projection.unwrap_or(&all).iter();
+        let columns: Vec<&str> = columns.map(|n| schema.field(*n).name().as_str()).collect();
+        files.read(conditions.rows, Some(&columns))
     }
+
+    /// What each kind of file can decide of `filters` by itself.
+    fn conditions(&self, state: &dyn Session, filters: &[Expr]) -> Result<Conditions> {
+        let schema = DFSchema::try_from(self.table.stored())?;
+        let of = |filters: Vec<Expr>, schema: &DFSchema| {
+            conjunction(filters)
+                .map(|e| state.create_physical_expr(e, schema))
+                .transpose()
+        };
+        if self.table != Table::Behaviours {
+            return Ok(Conditions {
+                rows: of(filters.to_vec(), &schema)?,
+                deeds: None,
+            });
+        }
+        let only = |keep: &dyn Fn(&str) -> bool| -> Vec<Expr> {
+            let fits = |e: &&Expr| e.column_refs().iter().all(|c| keep(c.name()));
+            filters.iter().filter(fits).cloned().collect()
+        };
+        let deeds = only(&|name| DEEDS.contains(&name));
+        let short = DFSchema::try_from(Table::Fingerprints.stored())?;
+        Ok(Conditions {
+            rows: of(only(&|name| !DEEDS.contains(&name)), &schema)?,
+            deeds: of(deeds, &short)?,
+        })
+    }
+}
+
+/// Conditions by the file that can decide them; one that needs both is left to the engine.
+struct Conditions {
+    rows: Condition,
+    /// What was done.
+    deeds: Condition,
 }
 
 #[async_trait]
@@ -176,7 +215,8 @@ impl TableProvider for LakeTable {
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !possible.is_empty() {
             let threads = state.config().target_partitions();
-            inputs.push(self.files(possible, predicate, projection, threads)?);
+            let conditions = self.conditions(state, filters)?;
+            inputs.push(self.files(possible, conditions, projection, threads)?);
         }
         let rows = self.tail.rows(self.table).await.map_err(outward)?;
         if !rows.is_empty() {

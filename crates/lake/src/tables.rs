@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use std::sync::{Arc, LazyLock};
 
 /// Version of tables, columns and file layout. Files of another version are made again.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,10 +86,25 @@ pub(crate) const TAIL: &[Column] = &[
     key("container"),
     u64("container_started"),
     text("image"),
-    key("image_digest"),
+    text("image_digest"),
     text("origin"),
     u64("leaf"),
 ];
+
+/// What was done: the columns of `behaviours` that its files keep once, in `fingerprints`.
+pub(crate) const DEEDS: [&str; 9] = [
+    "behaviour",
+    "kind",
+    "program",
+    "script",
+    "entry",
+    "uid",
+    "operation",
+    "object",
+    "object_origin",
+];
+/// By which a row of `behaviours` names them.
+pub(crate) const NUMBER: &str = "fingerprint";
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident = $sql:literal [$($column:expr),* $(,)?]),* $(,)?) => {
@@ -128,9 +143,16 @@ tables! {
     ],
     /// Every behaviour that was observed, and the presence of known ones.
     Behaviours = "behaviours" [
-        key("behaviour"), text("kind"), text("program"), text("script"), text("entry"), u64("uid"),
-        text("operation"), key("object"), text("object_origin"), u64("count"), u64("pid"),
+        text("behaviour"), text("kind"), text("program"), text("script"), text("entry"), u64("uid"),
+        text("operation"), text("object"), text("object_origin"), u64("count"), u64("pid"),
         text("source"), time("until"),
+    ],
+    /// Each behaviour once for every span of leaves: where it occurred first, how often, in how
+    /// many containers, until when.
+    Fingerprints = "fingerprints" [
+        text("behaviour"), text("kind"), text("program"), text("script"), text("entry"), u64("uid"),
+        text("operation"), key("object"), text("object_origin"), u64("count"), time("last"),
+        u64("containers"),
     ],
     /// Programs that started, processes that were made and that ended.
     Processes = "processes" [
@@ -189,15 +211,25 @@ impl Table {
     /// Columns that rows of a file are sorted by.
     pub(crate) fn order(self) -> &'static [&'static str] {
         match self {
-            // rows of one behaviour lie together: its nine columns then cost nothing
-            Table::Behaviours => &[
+            Table::Fingerprints => &[
+                "behaviour",
+                "kind",
+                "program",
+                "script",
+                "entry",
+                "uid",
+                "operation",
+                "object",
+                "object_origin",
+            ],
+            // containers of one image do the same things: their dictionaries stay small
+            _ => &[
+                "image_digest",
                 "container",
                 "container_started",
-                "behaviour",
                 "time",
                 "leaf",
             ],
-            _ => &["container", "container_started", "time", "leaf"],
         }
     }
 
@@ -206,6 +238,28 @@ impl Table {
         static SCHEMAS: LazyLock<Vec<SchemaRef>> =
             LazyLock::new(|| Table::ALL.iter().map(|t| t.make_schema()).collect());
         SCHEMAS[self as usize].clone()
+    }
+
+    /// The schema of its files: rows of `behaviours` name what was done by a number that the file
+    /// of `fingerprints` beside them explains.
+    pub(crate) fn stored(self) -> SchemaRef {
+        static SCHEMAS: LazyLock<Vec<SchemaRef>> =
+            LazyLock::new(|| Table::ALL.iter().map(|t| t.make_stored()).collect());
+        SCHEMAS[self as usize].clone()
+    }
+
+    fn make_stored(self) -> SchemaRef {
+        let number = Field::new(NUMBER, DataType::UInt32, false);
+        let own = self.schema();
+        let fields = own.fields().iter().map(|f| f.as_ref().clone());
+        Arc::new(Schema::new(match self {
+            Table::Behaviours => fields
+                .filter(|f| !DEEDS.contains(&f.name().as_str()))
+                .chain([number])
+                .collect::<Vec<_>>(),
+            Table::Fingerprints => fields.chain([number]).collect(),
+            _ => return own,
+        }))
     }
 
     fn make_schema(self) -> SchemaRef {

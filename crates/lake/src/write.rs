@@ -3,44 +3,140 @@
 use crate::LakeError;
 use crate::seal::{NAMED_MAX, SealedFile};
 use crate::store::sha256;
-use crate::tables::{Table, Type};
-use datafusion::arrow::array::{
-    Array as _, AsArray as _, RecordBatch, StringViewArray, TimestampNanosecondArray,
-};
+use crate::tables::{NUMBER, Table, Type};
+use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch, TimestampNanosecondArray};
 use datafusion::arrow::compute::{
     SortColumn, concat_batches, lexsort_to_indices, max, min, take_record_batch,
 };
 use datafusion::arrow::datatypes::TimestampNanosecondType;
+use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, Encoding, ZstdLevel};
 use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use datafusion::parquet::schema::types::ColumnPath;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Rows of one row group: what a bloom filter and statistics can rule out at once.
 const GROUP_ROWS: usize = 131_072;
 /// Rows of one page.
 const PAGE_ROWS: usize = 8192;
+/// A dictionary may grow to this: beyond, every value is written out.
+const DICTIONARY_BYTES: usize = 8 << 20;
+/// Slower to write and no slower to read than the customary 3, and files are written once.
+const ZSTD_LEVEL: i32 = 9;
 
-/// The file of a table's rows, and what its seal says of it. `None`: no rows.
+/// A table's file in the making, for rows that come in order.
+pub(crate) struct Writing {
+    table: Table,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    from: i64,
+    to: i64,
+    containers: Names,
+    names: Names,
+}
+
+impl Writing {
+    pub(crate) fn new(table: Table) -> Result<Self, LakeError> {
+        let writer = ArrowWriter::try_new(Vec::new(), table.stored(), Some(properties(table)))?;
+        Ok(Self {
+            table,
+            writer,
+            rows: 0,
+            from: i64::MAX,
+            to: i64::MIN,
+            containers: Names::new("container"),
+            names: Names::new("container_name"),
+        })
+    }
+
+    pub(crate) fn rows(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+        let times: &TimestampNanosecondArray = rows
+            .column_by_name("time")
+            .expect("every table has a time")
+            .as_primitive::<TimestampNanosecondType>();
+        self.from = min(times).unwrap_or(i64::MIN).min(self.from);
+        self.to = max(times).unwrap_or(i64::MAX).max(self.to);
+        self.rows += rows.num_rows() as u64;
+        self.containers.add(rows);
+        self.names.add(rows);
+        Ok(self.writer.write(rows)?)
+    }
+
+    /// The file, and what its seal says of it. `None`: no rows.
+    pub(crate) fn end(self) -> Result<Option<(SealedFile, Vec<u8>)>, LakeError> {
+        if self.rows == 0 {
+            return Ok(None);
+        }
+        let bytes = self.writer.into_inner()?;
+        let file = SealedFile {
+            table: self.table.name().to_owned(),
+            bytes: bytes.len() as u64,
+            rows: self.rows,
+            sha256: sha256(&bytes),
+            from: self.from,
+            to: self.to,
+            containers: self.containers.all(),
+            names: self.names.all(),
+        };
+        Ok(Some((file, bytes)))
+    }
+}
+
+/// The file of a table's rows in any order.
 pub(crate) fn file(
     table: Table,
     batches: &[RecordBatch],
 ) -> Result<Option<(SealedFile, Vec<u8>)>, LakeError> {
-    let rows = concat_batches(&table.schema(), batches)?;
-    if rows.num_rows() == 0 {
-        return Ok(None);
+    let rows = concat_batches(&table.stored(), batches)?;
+    let mut writing = Writing::new(table)?;
+    if rows.num_rows() > 0 {
+        writing.rows(&sorted(table, &rows)?)?;
     }
-    let rows = sorted(table, &rows)?;
-    let mut bytes = Vec::new();
-    let mut writer =
-        ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties(table, &rows)))?;
-    writer.write(&rows)?;
-    writer.close()?;
-    Ok(Some((describe(table, &rows, &bytes), bytes)))
+    writing.end()
 }
 
-fn sorted(table: Table, rows: &RecordBatch) -> Result<RecordBatch, LakeError> {
+/// The values of one column, if they are not too many to name.
+struct Names {
+    column: &'static str,
+    found: Option<BTreeSet<String>>,
+}
+
+impl Names {
+    fn new(column: &'static str) -> Self {
+        Self {
+            column,
+            found: Some(BTreeSet::new()),
+        }
+    }
+
+    fn add(&mut self, rows: &RecordBatch) {
+        let values = rows.column_by_name(self.column).expect("a common column");
+        let values = values.as_string_view();
+        let mut before = None;
+        for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
+            let value = values.value(row);
+            // rows of one container come together
+            if before.replace(value) == Some(value) {
+                continue;
+            }
+            let Some(found) = &mut self.found else { return };
+            if !found.contains(value) {
+                found.insert(value.to_owned());
+            }
+            if found.len() > NAMED_MAX {
+                self.found = None;
+            }
+        }
+    }
+
+    fn all(self) -> Option<Vec<String>> {
+        Some(self.found?.into_iter().collect())
+    }
+}
+
+/// Rows in the order of their table.
+pub(crate) fn sorted(table: Table, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let by = |name: &&str| {
         let values = rows
             .column_by_name(name)
@@ -53,84 +149,49 @@ fn sorted(table: Table, rows: &RecordBatch) -> Result<RecordBatch, LakeError> {
     };
     let columns: Vec<SortColumn> = table.order().iter().map(by).collect();
     let indices = lexsort_to_indices(&columns, None)?;
-    Ok(take_record_batch(rows, &indices)?)
+    take_record_batch(rows, &indices)
 }
 
-fn properties(table: Table, rows: &RecordBatch) -> WriterProperties {
+fn properties(table: Table) -> WriterProperties {
     let mut p = WriterProperties::builder()
         .set_created_by("plimsoll lake".to_owned())
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_compression(Compression::ZSTD(
-            ZstdLevel::try_new(3).expect("a level of zstd"),
+            ZstdLevel::try_new(ZSTD_LEVEL).expect("a level of zstd"),
         ))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_enabled(EnabledStatistics::Chunk);
-    for column in table.columns() {
-        let path = ColumnPath::from(column.name);
-        if matches!(column.name, "time" | "leaf" | "last") {
+    for field in table.stored().fields() {
+        let path = ColumnPath::from(field.name().as_str());
+        let plain = match field.name().as_str() {
             // neighbours differ little: their differences are small, a dictionary is not
+            "time" | "leaf" | "last" => Some(Encoding::DELTA_BINARY_PACKED),
+            // each once in the short table
+            NUMBER if table == Table::Fingerprints => Some(Encoding::DELTA_BINARY_PACKED),
+            "behaviour" | "object" if table == Table::Fingerprints => {
+                Some(Encoding::DELTA_BYTE_ARRAY)
+            }
+            // small numbers of one image: the high bytes of a page are nearly equal
+            NUMBER => Some(Encoding::BYTE_STREAM_SPLIT),
+            _ => None,
+        };
+        if let Some(encoding) = plain {
             p = p
                 .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
+                .set_column_encoding(path.clone(), encoding);
         }
-        if matches!(column.name, "time" | "container" | "behaviour") {
+        if matches!(field.name().as_str(), "time" | "container" | "behaviour") {
             p = p.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
         }
-        if column.bloom && column.of == Type::Text {
-            let distinct = distinct(
-                rows.column_by_name(column.name)
-                    .expect("a column")
-                    .as_string_view(),
-            );
-            p = p
-                .set_column_bloom_filter_enabled(path.clone(), true)
-                .set_column_bloom_filter_fpp(path.clone(), 0.01)
-                .set_column_bloom_filter_ndv(path, distinct.max(16));
-        }
+    }
+    for column in table.columns().filter(|c| c.bloom && c.of == Type::Text) {
+        // made for a whole row group, and folded to what it holds when that is written
+        let path = ColumnPath::from(column.name);
+        p = p
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_fpp(path, 0.01);
     }
     p.build()
-}
-
-/// The most distinct values that a row group has: a filter made for more would be mostly empty.
-fn distinct(values: &StringViewArray) -> u64 {
-    let groups = (0..values.len()).step_by(GROUP_ROWS);
-    let of = |at| {
-        let group = values.slice(at, GROUP_ROWS.min(values.len() - at));
-        group.iter().flatten().collect::<HashSet<&str>>().len() as u64
-    };
-    groups.map(of).max().unwrap_or(0)
-}
-
-fn describe(table: Table, rows: &RecordBatch, bytes: &[u8]) -> SealedFile {
-    let times: &TimestampNanosecondArray = rows
-        .column_by_name("time")
-        .expect("every table has a time")
-        .as_primitive::<TimestampNanosecondType>();
-    let named = |column: &str| {
-        let values = rows
-            .column_by_name(column)
-            .expect("a common column")
-            .as_string_view();
-        let mut names = BTreeSet::new();
-        for name in values.iter().flatten() {
-            if !names.contains(name) {
-                if names.len() == NAMED_MAX {
-                    return None;
-                }
-                names.insert(name);
-            }
-        }
-        Some(names.into_iter().map(str::to_owned).collect())
-    };
-    SealedFile {
-        table: table.name().to_owned(),
-        bytes: bytes.len() as u64,
-        rows: rows.num_rows() as u64,
-        sha256: sha256(bytes),
-        from: min(times).unwrap_or(i64::MIN),
-        to: max(times).unwrap_or(i64::MAX),
-        containers: named("container"),
-        names: named("container_name"),
-    }
 }

@@ -1,0 +1,318 @@
+//! What was done, once; and who did it when, by number.
+//!
+//! A behaviour is nine columns long and occurs again and again. Files keep each once, with where it
+//! occurred first, how often and until when, in `fingerprints`; rows of `behaviours` name it by a
+//! number. Whoever reads rows puts the columns back ([`crate::widen`]); whoever asks for a first
+//! occurrence reads the short table alone.
+
+use crate::tables::{DEEDS, NUMBER, Table};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray as _, RecordBatch, TimestampNanosecondArray, UInt32Array, UInt64Array,
+};
+use datafusion::arrow::compute::{
+    SortColumn, concat_batches, lexsort_to_indices, take_record_batch,
+};
+use datafusion::arrow::datatypes::{SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::row::{RowConverter, SortField};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What is added up about one behaviour.
+struct Deed {
+    /// Row of the first occurrence.
+    first: usize,
+    count: u64,
+    last: i64,
+    containers: u64,
+}
+
+/// Sorted rows of `behaviours`, as files keep them: the short table and the rows that refer to it.
+pub(crate) struct Split {
+    pub(crate) fingerprints: RecordBatch,
+    pub(crate) rows: RecordBatch,
+}
+
+/// Takes what was done out of whole rows, which must be sorted as [`Table::order`] says.
+pub(crate) fn split(rows: &RecordBatch) -> Result<Split, ArrowError> {
+    let (numbers, deeds) = number(rows, &DEEDS)?;
+    let deeds = gather(rows, &numbers, deeds);
+    let first: UInt64Array = deeds.iter().map(|d| d.first as u64).collect();
+    let firsts = take_record_batch(rows, &first)?;
+    let counts: UInt64Array = deeds.iter().map(|d| d.count).collect();
+    let last = deeds.iter().map(|d| d.last);
+    let containers: UInt64Array = deeds.iter().map(|d| d.containers).collect();
+    let (fingerprints, renumbered) = numbered(&firsts, counts, last.collect(), containers)?;
+    let numbers: Vec<u32> = numbers.iter().map(|n| renumbered[*n as usize]).collect();
+    Ok(Split {
+        fingerprints,
+        rows: with_numbers(rows, numbers)?,
+    })
+}
+
+/// One short table of several, and for each of them its old numbers' new ones. How many containers
+/// is not known from these alone: [`recount`].
+pub(crate) fn merge(parts: &[RecordBatch]) -> Result<(RecordBatch, Vec<Vec<u32>>), ArrowError> {
+    let all = concat_batches(&Table::Fingerprints.stored(), parts)?;
+    let (numbers, found) = number(&all, &DEEDS)?;
+    let mut deeds: Vec<Deed> = found.into_iter().map(Deed::at).collect();
+    let (times, leaves) = (times(&all, "time"), u64s(&all, "leaf"));
+    let (counts, lasts) = (u64s(&all, "count"), self::times(&all, "last"));
+    for (row, n) in numbers.iter().enumerate() {
+        let deed = &mut deeds[*n as usize];
+        deed.count = deed.count.saturating_add(counts.value(row));
+        deed.last = deed.last.max(lasts.value(row));
+        let key = |row| (times.value(row), leaves.value(row));
+        if key(row) < key(deed.first) {
+            deed.first = row;
+        }
+    }
+    let first: UInt64Array = deeds.iter().map(|d| d.first as u64).collect();
+    let firsts = take_record_batch(&all, &first)?;
+    let counts: UInt64Array = deeds.iter().map(|d| d.count).collect();
+    let last = deeds.iter().map(|d| d.last).collect();
+    let none = UInt64Array::from_value(0, deeds.len());
+    let (merged, renumbered) = numbered(&firsts, counts, last, none)?;
+    // the parts' rows stand one behind the other
+    let mut at = 0;
+    let maps = parts.iter().map(|part| {
+        let old = part
+            .column_by_name(NUMBER)
+            .expect("stored with numbers")
+            .as_primitive::<UInt32Type>();
+        let mut map = vec![u32::MAX; part.num_rows()];
+        for row in 0..part.num_rows() {
+            if let Some(slot) = map.get_mut(old.value(row) as usize) {
+                *slot = renumbered[numbers[at + row] as usize];
+            }
+        }
+        at += part.num_rows();
+        map
+    });
+    let maps = maps.collect();
+    Ok((merged, maps))
+}
+
+/// The short table with how many containers did each.
+pub(crate) fn recount(
+    fingerprints: &RecordBatch,
+    containers: &[u64],
+) -> Result<RecordBatch, ArrowError> {
+    let numbers = fingerprints
+        .column_by_name(NUMBER)
+        .expect("stored with numbers")
+        .as_primitive::<UInt32Type>();
+    let counted = numbers.values().iter().map(|n| containers[*n as usize]);
+    let counted: UInt64Array = counted.collect();
+    replaced(fingerprints, "containers", Arc::new(counted))
+}
+
+/// Counts how many containers did what, over rows that come by container.
+#[derive(Default)]
+pub(crate) struct Containers {
+    counts: Vec<u64>,
+    last_in: Vec<u64>,
+    container: u64,
+    of: Option<(Option<String>, Option<u64>)>,
+}
+
+impl Containers {
+    pub(crate) fn new(fingerprints: usize) -> Self {
+        Self {
+            counts: vec![0; fingerprints],
+            last_in: vec![0; fingerprints],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, rows: &RecordBatch) {
+        let ids = rows.column_by_name("container").expect("a common column");
+        let ids = ids.as_string_view();
+        let starts = u64s(rows, "container_started");
+        let numbers = rows.column_by_name(NUMBER).expect("stored with numbers");
+        let numbers = numbers.as_primitive::<UInt32Type>();
+        for row in 0..rows.num_rows() {
+            let id = ids.is_valid(row).then(|| ids.value(row));
+            let start = starts.is_valid(row).then(|| starts.value(row));
+            let same = self
+                .of
+                .as_ref()
+                .is_some_and(|(i, s)| i.as_deref() == id && *s == start);
+            if !same {
+                self.of = Some((id.map(str::to_owned), start));
+                self.container += 1;
+            }
+            let n = numbers.value(row) as usize;
+            if self.last_in[n] != self.container {
+                self.last_in[n] = self.container;
+                self.counts[n] += 1;
+            }
+        }
+    }
+
+    pub(crate) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+}
+
+/// Rows with new numbers in place of old ones.
+pub(crate) fn renumber(rows: &RecordBatch, map: &[u32]) -> Result<RecordBatch, ArrowError> {
+    let old = rows.column_by_name(NUMBER).expect("stored with numbers");
+    let old = old.as_primitive::<UInt32Type>().values().iter();
+    let new: Option<Vec<u32>> = old
+        .map(|n| map.get(*n as usize).copied().filter(|n| *n != u32::MAX))
+        .collect();
+    let new = new.ok_or_else(|| {
+        ArrowError::InvalidArgumentError("a row names a behaviour that its file lacks".to_owned())
+    })?;
+    replaced(rows, NUMBER, Arc::new(UInt32Array::from(new)))
+}
+
+impl Deed {
+    fn at(first: usize) -> Self {
+        Self {
+            first,
+            count: 0,
+            last: i64::MIN,
+            containers: 0,
+        }
+    }
+}
+
+/// For each row which one it is, by the order of appearance, and where each appears first.
+fn number(rows: &RecordBatch, columns: &[&str]) -> Result<(Vec<u32>, Vec<usize>), ArrowError> {
+    let columns: Vec<ArrayRef> = columns
+        .iter()
+        .map(|name| rows.column_by_name(name).expect("a column").clone())
+        .collect();
+    let fields = columns
+        .iter()
+        .map(|c| SortField::new(c.data_type().clone()));
+    let keys = RowConverter::new(fields.collect())?.convert_columns(&columns)?;
+    let mut seen: HashMap<&[u8], u32> = HashMap::new();
+    let mut firsts = Vec::new();
+    let mut numbers = Vec::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let next = seen.len() as u32;
+        let n = *seen.entry(keys.row(row).data()).or_insert(next);
+        if n == next {
+            firsts.push(row);
+        }
+        numbers.push(n);
+    }
+    Ok((numbers, firsts))
+}
+
+fn gather(rows: &RecordBatch, numbers: &[u32], firsts: Vec<usize>) -> Vec<Deed> {
+    let mut deeds: Vec<Deed> = firsts.into_iter().map(Deed::at).collect();
+    let (times, leaves, counts) = (times(rows, "time"), u64s(rows, "leaf"), u64s(rows, "count"));
+    let until = self::times(rows, "until");
+    let (mut own, mut last_in) = (0_u64, vec![0_u64; deeds.len()]);
+    let ids = rows.column_by_name("container").expect("a common column");
+    let ids = ids.as_string_view();
+    let starts = u64s(rows, "container_started");
+    let same = |a: usize, b: usize| {
+        ids.is_valid(a) == ids.is_valid(b)
+            && (ids.is_null(a) || ids.value(a) == ids.value(b))
+            && starts.is_valid(a) == starts.is_valid(b)
+            && (starts.is_null(a) || starts.value(a) == starts.value(b))
+    };
+    for (row, n) in numbers.iter().enumerate() {
+        if row == 0 || !same(row, row - 1) {
+            own += 1;
+        }
+        let deed = &mut deeds[*n as usize];
+        deed.count = deed.count.saturating_add(counts.value(row));
+        let end = match until.is_valid(row) {
+            true => until.value(row),
+            false => times.value(row),
+        };
+        deed.last = deed.last.max(end);
+        if last_in[*n as usize] != own {
+            last_in[*n as usize] = own;
+            deed.containers += 1;
+        }
+        let key = |row| (times.value(row), leaves.value(row));
+        if key(row) < key(deed.first) {
+            deed.first = row;
+        }
+    }
+    deeds
+}
+
+/// The short table in its order, and the number that each of `firsts` has in it. Numbers go by
+/// image and by how often: those of one container's rows are small and near each other.
+fn numbered(
+    firsts: &RecordBatch,
+    counts: UInt64Array,
+    last: Vec<i64>,
+    containers: UInt64Array,
+) -> Result<(RecordBatch, Vec<u32>), ArrowError> {
+    let descending = datafusion::arrow::compute::SortOptions {
+        descending: true,
+        nulls_first: true,
+    };
+    let mut by = vec![
+        sort_by(firsts, "image_digest"),
+        SortColumn {
+            values: Arc::new(counts.clone()),
+            options: Some(descending),
+        },
+    ];
+    by.extend(DEEDS.iter().map(|name| sort_by(firsts, name)));
+    let ranked = lexsort_to_indices(&by, None)?;
+    let mut numbers = vec![0; firsts.num_rows()];
+    for (number, row) in ranked.values().iter().enumerate() {
+        numbers[*row as usize] = number as u32;
+    }
+    let schema = Table::Fingerprints.stored();
+    let last = TimestampNanosecondArray::from(last).with_timezone("+00:00");
+    let column = |name: &str| -> ArrayRef {
+        match name {
+            "count" => Arc::new(counts.clone()),
+            "last" => Arc::new(last.clone()),
+            "containers" => Arc::new(containers.clone()),
+            NUMBER => Arc::new(UInt32Array::from(numbers.clone())),
+            name => firsts.column_by_name(name).expect("a column").clone(),
+        }
+    };
+    let columns = schema.fields().iter().map(|f| column(f.name())).collect();
+    let rows = RecordBatch::try_new(schema, columns)?;
+    Ok((crate::write::sorted(Table::Fingerprints, &rows)?, numbers))
+}
+
+fn sort_by(rows: &RecordBatch, name: &str) -> SortColumn {
+    SortColumn {
+        values: rows.column_by_name(name).expect("a column").clone(),
+        options: None,
+    }
+}
+
+fn with_numbers(rows: &RecordBatch, numbers: Vec<u32>) -> Result<RecordBatch, ArrowError> {
+    let schema: SchemaRef = Table::Behaviours.stored();
+    let numbers: ArrayRef = Arc::new(UInt32Array::from(numbers));
+    let column = |name: &str| match name {
+        NUMBER => numbers.clone(),
+        name => rows.column_by_name(name).expect("a column").clone(),
+    };
+    let columns = schema.fields().iter().map(|f| column(f.name())).collect();
+    RecordBatch::try_new(schema, columns)
+}
+
+fn replaced(rows: &RecordBatch, name: &str, by: ArrayRef) -> Result<RecordBatch, ArrowError> {
+    let mut columns = rows.columns().to_vec();
+    columns[rows.schema().index_of(name)?] = by;
+    RecordBatch::try_new(rows.schema(), columns)
+}
+
+fn times<'a>(rows: &'a RecordBatch, name: &str) -> &'a TimestampNanosecondArray {
+    rows.column_by_name(name)
+        .expect("a column")
+        .as_primitive::<TimestampNanosecondType>()
+}
+
+fn u64s<'a>(rows: &'a RecordBatch, name: &str) -> &'a UInt64Array {
+    rows.column_by_name(name)
+        .expect("a column")
+        .as_primitive::<UInt64Type>()
+}
