@@ -166,7 +166,7 @@ mod tests {
             let batches: Vec<_> = batches.iter().map(|b| Ok(rows(b))).collect();
             Box::new(batches.into_iter()) as Sorted<'_>
         });
-        let mut leaves = Vec::new();
+        let mut leaves: Vec<u64> = Vec::new();
         merged::<ArrowError>(Table::Gaps, all.collect(), &mut |batch| {
             let column = batch.column_by_name("leaf").unwrap();
             leaves.extend(column.as_primitive::<UInt64Type>().values().iter());
