@@ -12,7 +12,7 @@ use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};
 use plimsoll_model::{
     AlertId, AlertSource, Ancestor, BootNs, Entry, EventKind, FileOp, Observation, ProcessKey,
-    Record, RecordId, RecordKind, Stamp,
+    Record, RecordId, RecordKind, Stamp, Text,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -46,6 +46,17 @@ struct Acts {
     like: u64,
     /// All of them have the same parent.
     one_parent: bool,
+}
+
+/// What processes have in common that are told in one sentence.
+#[derive(PartialEq, Eq, Hash)]
+struct Likeness {
+    /// From the process itself up to the entry point.
+    programs: Vec<String>,
+    argv: Vec<Text>,
+    user: Option<(u32, Entry)>,
+    cut: bool,
+    end: Option<String>,
 }
 
 /// Something that was done, and how often.
@@ -242,29 +253,16 @@ impl Acts {
         }
     }
 
-    /// What processes must have in common to be told in one sentence: the programs from the entry
-    /// point down, the arguments, the user, the way in and the end.
-    fn likeness(
-        &self,
-    ) -> (
-        Vec<String>,
-        Vec<Vec<u8>>,
-        Option<(u32, Entry)>,
-        bool,
-        String,
-    ) {
+    /// What they must have in common with others to be told in one sentence.
+    fn likeness(&self) -> Likeness {
         let own = self.lineage.first();
-        (
-            self.lineage.iter().map(describe::name).collect(),
-            own.map(|a| a.argv.iter().map(|t| t.as_bytes().to_vec()).collect())
-                .unwrap_or_default(),
-            own.map(|a| (a.uid, a.entry)),
-            self.cut,
-            self.end
-                .as_ref()
-                .map(|(how, _)| how.clone())
-                .unwrap_or_default(),
-        )
+        Likeness {
+            programs: self.lineage.iter().map(describe::name).collect(),
+            argv: own.map(|a| a.argv.clone()).unwrap_or_default(),
+            user: own.map(|a| (a.uid, a.entry)),
+            cut: self.cut,
+            end: self.end.as_ref().map(|(how, _)| how.clone()),
+        }
     }
 
     fn take_in(&mut self, other: Acts) {
@@ -352,10 +350,10 @@ fn sentence(acts: &Acts, own: bool) -> String {
 
 /// `tini[1] › nginx[12] › sh`: what like processes have in common.
 fn kin(acts: &Acts) -> String {
-    let own = acts.lineage.first().map_or_else(
-        || format!("process {}", acts.key.tgid),
-        |a| describe::name(a),
-    );
+    let own = acts
+        .lineage
+        .first()
+        .map_or_else(|| format!("process {}", acts.key.tgid), describe::name);
     let above: Vec<Ancestor> = acts
         .lineage
         .iter()
