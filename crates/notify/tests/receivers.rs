@@ -265,6 +265,113 @@ fn a_receiver_that_is_down_slow_or_talks_garbage_is_tried_later() {
     assert!(chatty.detail.len() < 2000, "what it says is bounded");
 }
 
+/// One receiver of each kind at this address, over TLS or not.
+fn of_each_kind(address: std::net::SocketAddr, tls: bool) -> Vec<(String, String)> {
+    let port = address.port();
+    let scheme = if tls { "https" } else { "http" };
+    let http = |kind: &str| {
+        let secret = if kind == "webhook" {
+            ", secret: s3cret"
+        } else {
+            ""
+        };
+        (
+            kind.to_owned(),
+            format!("kind: {kind}, url: '{scheme}://localhost:{port}/x'{secret}"),
+        )
+    };
+    let mut all: Vec<_> = ["webhook", "slack", "falcosidekick", "otlp"]
+        .map(http)
+        .into();
+    let from = "from: plimsoll@example.org, to: [ops@example.org]";
+    let plain = if tls { "" } else { "tls: none, " };
+    all.push((
+        "syslog".into(),
+        format!("kind: syslog, {plain}address: 'localhost:{port}'"),
+    ));
+    all.push((
+        "smtp".into(),
+        format!("kind: smtp, {plain}address: 'localhost:{port}', {from}"),
+    ));
+    if tls {
+        all.push((
+            "smtp starttls".into(),
+            format!("kind: smtp, tls: starttls, address: 'localhost:{port}', {from}"),
+        ));
+    }
+    all
+}
+
+/// A server that does the same to everybody who connects, until the test ends.
+fn always(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+#[test]
+fn every_kind_is_tried_later_when_its_receiver_is_down_silent_or_talks_garbage() {
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let silent = always(|mut s| drop(s.read_to_end(&mut Vec::new())));
+    let garbage = always(|mut s| {
+        let _ = s.write_all(&[0xfe; 65_536]);
+        let _ = s.read_to_end(&mut Vec::new());
+    });
+    let (_, server) = localhost_tls();
+    let stranger = always(move |s| drop(over_tls(server.clone(), s).read(&mut [0; 64])));
+    // what has no answer of its own (syslog) can only find out by TLS that nobody understood it
+    let has_answers = |kind: &str| kind != "syslog";
+    let trials = [
+        ("down", nobody, false),
+        ("silent", silent, false),
+        ("garbage", garbage, false),
+        ("silent over TLS", silent, true),
+        ("garbage over TLS", garbage, true),
+        ("somebody else's certificate", stranger, true),
+    ];
+    for (what, address, tls) in trials {
+        for (kind, yaml) in of_each_kind(address, tls) {
+            if !tls && what != "down" && !has_answers(&kind) {
+                continue;
+            }
+            let since = Instant::now();
+            let tried = send(&receiver(&yaml), &alert());
+            assert_eq!(tried.result, later(), "{kind}, {what}: {tried:?}");
+            assert!(
+                !tried.detail.contains("s3cret"),
+                "{kind}, {what}: {tried:?}"
+            );
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "{kind}, {what}: it ends"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_http_kind_obeys_429_and_500() {
+    for (status, wait) in [(429, Some("3")), (500, None), (503, Some("3"))] {
+        let (url, _) = http(status, "\u{0}garbage", wait, Duration::ZERO);
+        let expected = TryResult::Later {
+            retry_after_ms: wait.map(|_| 3000),
+        };
+        for kind in ["webhook", "slack", "falcosidekick", "otlp"] {
+            let tried = send(&receiver(&format!("kind: {kind}, url: '{url}'")), &alert());
+            assert_eq!(tried.result, expected, "{kind} {status}: {tried:?}");
+        }
+    }
+}
+
 #[test]
 fn an_error_never_tells_a_secret() {
     let nobody = TcpListener::bind("127.0.0.1:0")
