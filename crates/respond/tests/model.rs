@@ -13,12 +13,28 @@ const MS: i64 = 1_000_000;
 /// Moments that differ for the order: before and after the wait for a delivery, after a step's
 /// timeout, after approvals have lapsed.
 const MOMENTS: [i64; 4] = [0, 600 * MS, 120_000 * MS, 10_000_000 * MS];
-const STEPS: [(StepKind, u32); 4] = [
+/// Kinds with the approvals that each needs. Between them: every class, and within it what may be done
+/// twice and what may not, what can be taken back and what cannot. The last one destroys.
+type Steps = [(StepKind, u32); 4];
+const CAPTURE_AND_CUT: Steps = [
     (StepKind::Capture, 0),
     (StepKind::Isolate, 0),
     (StepKind::KillTree, 1),
     (StepKind::Remove, 2),
 ];
+const FREEZE_AND_BLOCK: Steps = [
+    (StepKind::Freeze, 0),
+    (StepKind::Capture, 0),
+    (StepKind::BlockProgram, 1),
+    (StepKind::Stop, 0),
+];
+const TELL_AND_PAUSE: Steps = [
+    (StepKind::Notify, 0),
+    (StepKind::Capture, 0),
+    (StepKind::Pause, 2),
+    (StepKind::Stop, 1),
+];
+const ALL: [Steps; 3] = [CAPTURE_AND_CUT, FREEZE_AND_BLOCK, TELL_AND_PAUSE];
 
 /// A journalled fact, small enough to be hashed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +135,7 @@ enum Move {
 }
 
 struct Response {
+    steps: Steps,
     crashes: u8,
     persons: bool,
     dry_run: bool,
@@ -131,7 +148,7 @@ fn stamp(wall: i64) -> Stamp {
     }
 }
 
-fn plan(at: i64, dry_run: bool) -> Plan {
+fn plan(steps: &Steps, at: i64, dry_run: bool) -> Plan {
     let step = |&(kind, approvals): &(StepKind, u32)| Step {
         kind,
         parameters: vec![],
@@ -151,7 +168,7 @@ fn plan(at: i64, dry_run: bool) -> Plan {
         policy_digest: String::new(),
         dry_run,
         reasons: vec![],
-        steps: STEPS.iter().map(step).collect(),
+        steps: steps.iter().map(step).collect(),
         blast_radius: vec![],
         held: vec![],
         approval_ms: 3_600_000,
@@ -168,7 +185,7 @@ impl Response {
             Fact::Step(StepRecord {
                 plan: "P-1".into(),
                 step: step.into(),
-                kind: STEPS[usize::from(step)].0,
+                kind: self.steps[usize::from(step)].0,
                 attempt: 1,
                 at: stamp(at),
                 phase,
@@ -176,14 +193,14 @@ impl Response {
         };
         let done = |step: u8| StepOutcome::Done {
             effect: String::new(),
-            sealed: (STEPS[usize::from(step)].0 == StepKind::Capture).then(|| "b".into()),
+            sealed: (self.steps[usize::from(step)].0 == StepKind::Capture).then(|| "b".into()),
             undo: vec![],
         };
         let failed = || StepOutcome::Failed { why: "x".into() };
         match *entry {
             Entry::Alerted => Fact::Alerted(WallNs(0)),
             Entry::Attempted => Fact::Attempted,
-            Entry::Planned(at) => Fact::Planned(plan(at, self.dry_run)),
+            Entry::Planned(at) => Fact::Planned(plan(&self.steps, at, self.dry_run)),
             Entry::Began(i, at) => record(i, at, StepPhase::Began),
             Entry::UndoBegan(i, at) => record(i, at, StepPhase::UndoBegan),
             Entry::UndoEnded(i, ok) => {
@@ -255,7 +272,7 @@ impl Response {
     fn act(&self, w: &mut World) {
         let Some((i, undo, _)) = w.acting else { return };
         w.acting = Some((i, undo, true));
-        let kind = STEPS[usize::from(i)].0;
+        let kind = self.steps[usize::from(i)].0;
         let attempted = w.delivery_ended || MOMENTS[w.moment] >= 500 * MS;
         if !w.alert_durable || !attempted {
             w.broken = Some("acted before the alert was durable and a delivery attempted");
@@ -275,7 +292,7 @@ impl Response {
         }
         let said = |e: &&Entry| matches!(e, Entry::Said(decisions::APPROVE, ..));
         let voices = w.journal.iter().filter(said).count() as u32;
-        if voices < STEPS[usize::from(i)].1 {
+        if voices < self.steps[usize::from(i)].1 {
             w.broken = Some("acted without its approvals");
         }
     }
@@ -371,7 +388,7 @@ impl Model for Response {
                     w.write(self, Entry::UndoEnded(i, ok));
                 } else {
                     // sealed is what the disk says: before the journal says it
-                    w.sealed |= ok && STEPS[usize::from(i)].0 == StepKind::Capture;
+                    w.sealed |= ok && self.steps[usize::from(i)].0 == StepKind::Capture;
                     let end = if ok { End::Done } else { End::Failed };
                     w.write(self, Entry::Ended(i, end));
                 }
@@ -428,16 +445,20 @@ fn check(model: Response) {
 
 #[test]
 fn crashes_at_every_point_keep_the_order() {
-    check(Response {
-        crashes: 2,
-        persons: false,
-        dry_run: false,
-    });
+    for steps in ALL {
+        check(Response {
+            steps,
+            crashes: 2,
+            persons: false,
+            dry_run: false,
+        });
+    }
 }
 
 #[test]
 fn whatever_persons_say_and_when_keeps_the_order() {
     check(Response {
+        steps: CAPTURE_AND_CUT,
         crashes: 0,
         persons: true,
         dry_run: false,
@@ -446,9 +467,25 @@ fn whatever_persons_say_and_when_keeps_the_order() {
 
 #[test]
 fn a_dry_run_never_acts() {
-    check(Response {
-        crashes: 1,
-        persons: false,
-        dry_run: true,
-    });
+    for steps in ALL {
+        check(Response {
+            steps,
+            crashes: 1,
+            persons: false,
+            dry_run: true,
+        });
+    }
+}
+
+/// A kind that is added has to be like one of those that are checked.
+#[test]
+fn every_kind_of_step_is_checked_or_is_to_the_order_like_one_that_is() {
+    let like = |k: StepKind| (k.class(), k.is_idempotent(), k.is_reversible());
+    let checked: Vec<_> = ALL.iter().flatten().map(|(k, _)| like(*k)).collect();
+    let others = StepKind::ALL
+        .into_iter()
+        .filter(|k| !checked.contains(&like(*k)));
+    // none of them has an effector yet
+    let orchestrators: Vec<StepKind> = others.collect();
+    assert_eq!(orchestrators, [StepKind::Scale; 0]);
 }
