@@ -2,7 +2,7 @@
 
 use plimsoll_model::event::{Exec, FileEvent};
 use plimsoll_model::{
-    Actor, BootNs, Entry, Event, EventKind, FileOp, Origin, ProcessInfo, ProcessKey, Trust,
+    Actor, BootNs, Entry, Event, EventKind, FileOp, Origin, ProcessInfo, ProcessKey,
 };
 
 /// An ordinary event of pid 100 in a cgroup.

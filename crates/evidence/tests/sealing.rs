@@ -353,14 +353,12 @@ fn history(bench: &Bench) -> (usize, usize) {
 fn checkpoints_of_months_are_few_and_any_two_of_them_still_prove_each_other() {
     let bench = bench(4096);
     let mut journal = sealed(&bench);
-    let mut n = 0;
     // one each minute for ten days; some 14,400
-    for _ in 0..10 * 24 * 60 {
+    for n in 0..10 * 24 * 60 {
         bench.clock.advance_ms(60_000);
         journal.append(observation(n)).unwrap();
         journal.sync().unwrap();
         journal.tick();
-        n += 1;
     }
     let (files, bytes) = history(&bench);
     let all = checkpoints(&journal.reader());

@@ -547,7 +547,7 @@ fn segments_that_changed_places_with_their_headers_mended_are_named() {
         bytes[16..24].copy_from_slice(&first.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
         bytes[92..96].copy_from_slice(&crc);
-        for (at, frame) in (first..).zip(from[96..].chunks_exact(96)) {
+        for (at, frame) in (first..).zip(from[96..].as_chunks::<96>().0) {
             put_frame(&mut bytes, first, at, frame);
         }
         bench.disk.put(path, bytes);

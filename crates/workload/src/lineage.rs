@@ -542,7 +542,7 @@ fn bounded_argv(argv: &[Text]) -> Vec<Text> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plimsoll_model::{Actor, Trust};
+    use plimsoll_model::Actor;
     use proptest::prelude::*;
 
     const CGROUP: u64 = 77;
