@@ -2,6 +2,7 @@
 
 use plimsoll_model::{BootId, NodeId};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 /// The node's id: the machine id, else the host name, else `node`.
@@ -36,12 +37,27 @@ pub fn kernel() -> String {
     read("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
-/// Resident memory of this process, bytes.
+/// Resident memory of this process, bytes; without the kernel's maps that it reads through (rings,
+/// recorder), which are the kernel side's memory wherever they are mapped.
 pub fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    let file = fs::File::open("/proc/self/smaps").ok()?;
+    resident_in(BufReader::new(file))
+}
+
+/// The resident bytes of the mappings in a `/proc/PID/smaps` (proc(5)) but those of eBPF maps.
+fn resident_in(smaps: impl BufRead) -> Option<u64> {
+    let (mut kib, mut ours) = (0u64, true);
+    for line in smaps.lines() {
+        let line = line.ok()?;
+        if let Some(size) = line.strip_prefix("Rss:").filter(|_| ours) {
+            let size: u64 = size.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            kib = kib.saturating_add(size);
+        } else if line.starts_with(|c: char| c.is_ascii_digit() || ('a'..='f').contains(&c)) {
+            // the line that a mapping begins with: addresses, rights, offset, device, inode, name
+            ours = !line.ends_with("anon_inode:bpf-map");
+        }
+    }
+    Some(kib.saturating_mul(1024))
 }
 
 /// Processor time of this process, milliseconds.
@@ -91,6 +107,21 @@ mod tests {
         assert!(free_bytes(Path::new("/")).is_some());
         assert!(!kernel().is_empty());
         assert!(!node_id().as_str().is_empty());
+    }
+
+    #[test]
+    fn the_kernels_maps_are_not_the_agents_memory() {
+        let smaps = "\
+7f0000000000-7f0000400000 r--s 00000000 00:10 11                         anon_inode:bpf-map
+Size:               4096 kB
+Rss:                4096 kB
+Pss:                4096 kB
+55d000000000-55d000001000 rw-p 00000000 00:00 0                          [heap]
+Rss:                  12 kB
+fff000000000-fff000001000 r-xp 00000000 fe:00 7                          /usr/bin/plimsoll
+Rss:                   8 kB
+";
+        assert_eq!(resident_in(smaps.as_bytes()), Some(20 * 1024));
     }
 
     #[test]

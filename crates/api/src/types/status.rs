@@ -23,7 +23,7 @@ pub struct Status {
     pub started: Option<String>,
     /// How long it has run.
     pub uptime_seconds: Option<u64>,
-    /// Its resident memory.
+    /// Its resident memory, without the kernel's maps (`sensor.map_bytes`).
     pub memory_bytes: Option<u64>,
     /// Processor time it has used.
     pub cpu_ms: Option<u64>,

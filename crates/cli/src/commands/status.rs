@@ -82,6 +82,14 @@ fn from_data(source: &mut Source) -> Result<Status, Failure> {
     })
 }
 
+/// The memory of the kernel side.
+fn maps(s: &Status) -> String {
+    match s.sensor.as_ref().map(|sensor| sensor.map_bytes >> 20) {
+        Some(mib) if mib > 0 => format!(", {mib} MiB in the kernel"),
+        _ => String::new(),
+    }
+}
+
 /// The recorder's memory, and the spans that it covers.
 fn recorder(r: &RecorderStatus) -> String {
     if r.bytes == 0 {
@@ -264,8 +272,9 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
         rows.push((
             "costs",
             format!(
-                "{} MiB of memory, {} of processor time",
+                "{} MiB of memory{}, {} of processor time",
                 bytes >> 20,
+                maps(s),
                 span(cpu * 1_000_000)
             ),
             Style::Plain,
