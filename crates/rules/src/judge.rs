@@ -241,6 +241,9 @@ impl<V: EventView + ?Sized> Common<'_, V> {
     fn leaf(&mut self, id: LeafId) -> Tri {
         let graph = &self.set.graph;
         let leaf = graph.leaf(id);
+        if let Some(known) = graph.leaf_by_kind(leaf, self.kind) {
+            return Tri::from(known);
+        }
         if let (Operand::Field(field), Some(test)) = (graph.operand(leaf.operand), &leaf.test)
             && matches!(field_value(field, self.events, self.kind), Value::Unknown)
             && let Some(beginning) = self.events.beginning(field)
@@ -876,13 +879,14 @@ impl<V: EventView + ?Sized> Trace<'_, V> {
         }
         let graph = &self.set.graph;
         let verdict = match graph.node(id) {
-            Node::Leaf(leaf) => judge_leaf(
-                graph,
-                graph.leaf(*leaf),
-                self.event,
-                self.kind,
-                &mut self.slots,
-            ),
+            Node::Leaf(leaf) => {
+                let leaf = graph.leaf(*leaf);
+                // as in the plan: what follows from the kind is known, whatever the event tells
+                match graph.leaf_by_kind(leaf, self.kind) {
+                    Some(known) => Tri::from(known),
+                    None => judge_leaf(graph, leaf, self.event, self.kind, &mut self.slots),
+                }
+            }
             Node::Not(child) => self.verdict(*child).negated(),
             Node::And(children) => children
                 .iter()

@@ -238,9 +238,11 @@ mod tests {
         let child = Running(command.spawn().unwrap());
         let pid = child.0.id();
         let proc_root = Path::new("/proc");
-        let cmdline = || std::fs::read(proc_root.join(format!("{pid}/cmdline")));
-        // spawn may return before the new program is in place
-        while !cmdline().is_ok_and(|c| c.starts_with(b"/bin/sleep")) {
+        let began = |file: &str, with: &[u8]| {
+            std::fs::read(proc_root.join(format!("{pid}/{file}"))).is_ok_and(|b| b.starts_with(with))
+        };
+        // spawn may return before the new program is in place, and its arguments stand before its environment
+        while !(began("cmdline", b"/bin/sleep\0") && began("environ", b"A=1\0EMPTY=\0HTTP_PROXY=")) {
             std::thread::yield_now();
         }
         let stat = std::fs::read(proc_root.join(format!("{pid}/stat"))).unwrap();
@@ -265,9 +267,11 @@ mod tests {
         let (_child, key, exec) = running();
         let (place, glance) = Place::look(Path::new("/proc"), key, &exec).unwrap();
         assert_eq!(glance.vpid, glance.vpid.max(1));
-        assert!(glance.vpgid > 0 && glance.vsid > 0);
+        // a child has its parent's group and session; those begun outside of a pid namespace are 0 there
         let own = std::fs::read_to_string("/proc/self/status").unwrap();
-        assert_eq!(glance.permitted, glance_of(&own, None).unwrap().permitted);
+        let own = glance_of(&own, None).unwrap();
+        assert_eq!((glance.vpgid, glance.vsid), (own.vpgid, own.vsid));
+        assert_eq!(glance.permitted, own.permitted);
         let (all, cut) = place.environment(&exec, &EnvWanted::All).unwrap();
         let mut all: Vec<String> = all.iter().map(|v| v.to_str_lossy().into_owned()).collect();
         all.sort();
