@@ -17,6 +17,7 @@ use crate::objects::{Objects, program_of};
 use crate::pins::{self, Home, Set, Word};
 use crate::skel::types;
 use libbpf_rs::{MapCore as _, MapFlags};
+use plimsoll_model::event::FileEvent;
 use plimsoll_model::{BootNs, Event, EventKind, ProcessKey, Stage};
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -25,8 +26,8 @@ use std::time::Duration;
 
 /// Both the old and the new programs run for so long, so that none of their clocks leaves a hole.
 const OVERLAP_NS: u64 = 20_000_000;
-/// An act that both saw, seen at most this far apart.
-const SAME_NS: u64 = 5_000_000;
+/// An act that both saw, seen at most this far apart: the task may lose its processor in between.
+const SAME_NS: u64 = OVERLAP_NS;
 /// Losses are marked as told this long after they were: by then they are in a journal.
 const TOLD_AFTER_NS: u64 = 3_000_000_000;
 /// Told losses that wait to be marked.
@@ -446,9 +447,26 @@ fn lost_since_told(set: &Set, objects: &Objects, to: BootNs, broken: u64) -> Vec
 fn same_act(a: &Event, b: &Event) -> bool {
     a.boot.0.abs_diff(b.boot.0) < SAME_NS
         && a.process.key == b.process.key
+        && a.process.tid == b.process.tid
         && a.cgroup_id == b.cgroup_id
-        && a.kind == b.kind
-        && !matches!(a.kind, EventKind::CgroupMkdir { .. })
+        && same_kind(&a.kind, &b.kind)
+}
+
+/// What was done is the same. Where a file lies each set knows as well as it has seen the mounts and
+/// the programs before: those attached later may not know it yet.
+fn same_kind(a: &EventKind, b: &EventKind) -> bool {
+    match (a, b) {
+        (EventKind::CgroupMkdir { .. }, _) => false,
+        (EventKind::File(a), EventKind::File(b)) => {
+            let origin = a.origin;
+            *a == FileEvent {
+                origin,
+                ..b.clone()
+            }
+        }
+        (EventKind::Exec(a), EventKind::Exec(b)) => a.exe == b.exe && a.argv == b.argv,
+        _ => a == b,
+    }
 }
 
 fn inherited(set: &Set, replaced: bool) -> Inherited {
@@ -600,4 +618,35 @@ pub fn unpin(root: &Path, only: Option<&Path>) -> (Vec<PinnedSet>, Vec<String>) 
         }
     }
     (gone, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plimsoll_model::event::{FileOp, Origin};
+
+    fn made(path: &str, origin: Origin, boot: u64) -> Event {
+        let kind = EventKind::File(FileEvent {
+            op: FileOp::Mkdir,
+            path: path.into(),
+            target: "".into(),
+            origin,
+            flags: 0,
+            result: 0,
+            raw: None,
+        });
+        Event {
+            boot: BootNs(boot),
+            ..Event::new(kind)
+        }
+    }
+
+    #[test]
+    fn an_act_is_the_same_whatever_each_set_knew_of_where_the_file_lies() {
+        let one = made("/srv/a", Origin::Foreign, 1_000);
+        assert!(same_act(&one, &made("/srv/a", Origin::Unknown, 9_000)));
+        assert!(!same_act(&one, &made("/srv/b", Origin::Foreign, 9_000)));
+        let later = 1_000 + SAME_NS;
+        assert!(!same_act(&one, &made("/srv/a", Origin::Foreign, later)));
+    }
 }

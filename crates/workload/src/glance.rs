@@ -239,10 +239,12 @@ mod tests {
         let pid = child.0.id();
         let proc_root = Path::new("/proc");
         let began = |file: &str, with: &[u8]| {
-            std::fs::read(proc_root.join(format!("{pid}/{file}"))).is_ok_and(|b| b.starts_with(with))
+            std::fs::read(proc_root.join(format!("{pid}/{file}")))
+                .is_ok_and(|b| b.starts_with(with))
         };
         // spawn may return before the new program is in place, and its arguments stand before its environment
-        while !(began("cmdline", b"/bin/sleep\0") && began("environ", b"A=1\0EMPTY=\0HTTP_PROXY=")) {
+        while !(began("cmdline", b"/bin/sleep\0") && began("environ", b"A=1\0EMPTY=\0HTTP_PROXY="))
+        {
             std::thread::yield_now();
         }
         let stat = std::fs::read(proc_root.join(format!("{pid}/stat"))).unwrap();
