@@ -45,7 +45,7 @@
 static __always_inline struct scratch *enter_hook(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	struct scratch *s;
 
 	if (!p || (p->flags & PROCESS_SETUP))
@@ -66,6 +66,8 @@ static __always_inline int opens(struct file *file)
 	struct scratch *s = NULL;
 	struct file_facts f;
 
+	if (is_idle())
+		return 0;
 	/* of what nearly every process of the host opens, nothing is read; the front is for the others */
 	if (host) {
 		s = enter_hook();

@@ -222,6 +222,37 @@ __u32 used_budget[SYSCALLS];
 __u8 dns_handlers[SYSCALLS];
 __u32 dns_numbers[16];
 
+/*
+ * Whether anybody reads what the programs write: pinned ones outlive their agent, which moves `until` on
+ * each second (monotonic clock: the time that a machine sleeps is not counted; 0: no limit). Whoever
+ * starts a process past that moment ends the programs' work: all of them return at once, until another
+ * agent loads new ones. A section of its own, the same in every build: so the next agent can read it.
+ */
+struct presence {
+	__u64 until;
+	__u64 idle_since; /* boot clock; 0: at work */
+};
+struct presence presence SEC(".data.presence") = {};
+
+/* One load: for the ways that are taken often. */
+static __always_inline bool is_idle(void)
+{
+	return presence.idle_since;
+}
+
+/* For the ways that cost far more than a look at the clock. */
+static __always_inline bool nobody_came(void)
+{
+	__u64 until = presence.until;
+
+	if (is_idle())
+		return true;
+	if (!until || bpf_ktime_get_ns() < until)
+		return false;
+	presence.idle_since = bpf_ktime_get_boot_ns();
+	return true;
+}
+
 static __always_inline struct scratch *scratch_of(__u32 slot)
 {
 	return bpf_map_lookup_elem(&scratches, &slot);

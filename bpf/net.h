@@ -103,7 +103,7 @@ int BPF_PROG(on_sock_state, struct sock *sk, int oldstate, int newstate)
 	struct scratch *s;
 	struct ends e;
 
-	if (newstate != TCP_SYN_SENT && newstate != TCP_LISTEN)
+	if ((newstate != TCP_SYN_SENT && newstate != TCP_LISTEN) || is_idle())
 		return 0;
 	tgid = bpf_get_current_pid_tgid() >> 32;
 	p = bpf_map_lookup_elem(&processes, &tgid);
@@ -346,7 +346,7 @@ HANDLER(dns_message)
 static __always_inline int sends(struct bpf_sock_addr *ctx, __u32 family)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	struct container *c;
 	struct scratch *s;
 	struct ends e = {};

@@ -96,6 +96,8 @@ int e_bprm_check(unsigned long long *ctx)
 
 	if ((int)ctx[1])
 		return (int)ctx[1];
+	if (is_idle())
+		return 0;
 	root = p ? p->cgroup : root_of_task(current_task());
 	if (!root)
 		return 0;
@@ -133,7 +135,7 @@ static __always_inline int refuse_library(struct file *file)
 {
 	struct task_struct *task = current_task();
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	struct enforcing *e;
 	struct container *c;
 	struct scratch *s;
@@ -215,7 +217,7 @@ static __always_inline bool lets_peer(__u64 *r, __u32 proto, __u16 port, __u32 s
 static __always_inline int meets(struct bpf_sock_addr *ctx, __u32 family)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	__u16 port = bpf_ntohs(ctx->user_port);
 	__u64 remote[2] = {}, root;
 	struct enforcing *e;

@@ -58,7 +58,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	struct scratch *s;
 	__u64 root;
 
-	if (pid != tgid)
+	if (pid != tgid || nobody_came())
 		return 0;
 	p = bpf_map_lookup_elem(&processes, &ptgid);
 	if (!p) {
@@ -96,7 +96,7 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
 	__u32 tgid = BPF_CORE_READ(task, tgid);
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	struct scratch *s;
 	int status;
 
@@ -249,6 +249,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	__u64 root;
 	struct tty_struct *tty;
 
+	if (nobody_came())
+		return 0;
 	if (!known) {
 		root = root_of_task(task);
 		if (!root)
@@ -339,6 +341,8 @@ int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 	struct scratch *s;
 	long n;
 
+	if (nobody_came())
+		return 0;
 	id = id_of_cgroup(cgrp);
 	if (!id)
 		return 0;
@@ -380,6 +384,8 @@ int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgrp, const char *path)
 	struct scratch *s;
 	__u64 id, root;
 
+	if (is_idle())
+		return 0;
 	id = id_of_cgroup(cgrp);
 	if (!id)
 		return 0;
@@ -412,6 +418,8 @@ int BPF_PROG(on_cgroup_attach, struct cgroup *dst, const char *path, struct task
 	__u64 id, root, was;
 	long n;
 
+	if (is_idle())
+		return 0;
 	id = id_of_cgroup(dst);
 	if (!id)
 		return 0;

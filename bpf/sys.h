@@ -175,7 +175,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	if (nr >= SYSCALLS)
 		return 0;
 	/* one load decides for nearly every call */
-	if (!*(volatile __u32 *)&gates[nr & (SYSCALLS - 1)])
+	if (!*(volatile __u32 *)&gates[nr & (SYSCALLS - 1)] || is_idle())
 		return 0;
 	g = gates[nr & (SYSCALLS - 1)];
 #if defined(__TARGET_ARCH_x86)

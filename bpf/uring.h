@@ -109,7 +109,7 @@ static __always_inline int uring_names(struct scratch *s, __u32 op, struct filen
 static __always_inline int submits(struct io_kiocb *req)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	struct scratch *s;
 	__u8 opcode;
 

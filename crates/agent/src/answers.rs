@@ -495,6 +495,9 @@ pub fn doctor_row(hook: &HookStatus) -> DoctorRow {
 pub fn pinning_row(pinning: &Pinning) -> DoctorRow {
     let took_over = match &pinning.inherited {
         None => "",
+        Some(before) if before.idle_since.is_some() => {
+            "; those of the agent before had ended their work and were replaced"
+        }
         Some(before) if before.replaced => "; those of the agent before were replaced",
         Some(_) => "; those of the agent before were taken over",
     };

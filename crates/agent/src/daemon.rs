@@ -36,7 +36,7 @@ use crate::kernel::{EventSource, Kernel, KernelError, KernelSide};
 use crate::ledger::{Ledger, retention};
 use crate::machine;
 use crate::output::{Outputs, Sink};
-use crate::past::{Past, down_gap, look_back, recovery_gaps};
+use crate::past::{Past, down_gap, idle_gap, look_back, recovery_gaps};
 use crate::pipeline::{Ask, BATCH, Parts, Pipeline, Roots, SAVES_MAX};
 use crate::recorder;
 use crate::respond::{BeginError, Beginning, Door, Responder};
@@ -325,7 +325,9 @@ impl Agent {
         let inherited = pinning.inherited.clone().filter(|_| past.same_boot);
         begin(&shared, &boot_id, &recovery, &pinning);
         let down = match &inherited {
-            Some(_) => None,
+            Some(before) => before
+                .idle_since
+                .map(|since| idle_gap(shared.anchor.stamp(since), started)),
             None => down_gap(&past, GapScope::Node, started),
         };
         for gap in down.iter().cloned().chain(
@@ -670,7 +672,8 @@ fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery, pinning: &Pinni
 }
 
 /// What is pinned, and what was taken over, for the start record. `watched_since` (wall clock,
-/// nanoseconds) says that the programs in the kernel went on recording from then on.
+/// nanoseconds) says that the programs in the kernel went on recording from then on; `watched_until`, that
+/// those of the agent before went on until then, and nothing recorded from there to this start.
 fn hook_details(shared: &Shared, pinning: &Pinning) -> Vec<(String, String)> {
     let mut details = Vec::new();
     let mut say = |key: &str, value: String| details.push((key.to_owned(), value));
@@ -681,8 +684,11 @@ fn hook_details(shared: &Shared, pinning: &Pinning) -> Vec<(String, String)> {
         say("not_pinned", problem.clone());
     }
     if let Some(before) = &pinning.inherited {
-        let since = shared.anchor.stamp(before.until);
-        say("watched_since", since.wall.0.to_string());
+        let wall = |at: BootNs| shared.anchor.stamp(at).wall.0.to_string();
+        match before.idle_since {
+            None => say("watched_since", wall(before.until)),
+            Some(idle) => say("watched_until", wall(idle)),
+        }
         say(
             "took_over",
             match before.replaced {
@@ -703,7 +709,10 @@ fn handover_gaps(
     shared: &Shared,
 ) -> Vec<Gap> {
     let anchor = shared.anchor.get();
-    let (from, to) = (anchor.stamp(before.until), shared.started);
+    let from = anchor.stamp(before.until);
+    let to = before
+        .idle_since
+        .map_or(shared.started, |at| anchor.stamp(at));
     let gap = |stage, from, count, reason: &str| Gap {
         stage,
         scope: GapScope::Node,

@@ -155,6 +155,19 @@ pub fn down_gap(past: &Past, scope: GapScope, now: Stamp) -> Option<Gap> {
     })
 }
 
+/// The gap of the time after the programs of the agent before had ended their work.
+pub fn idle_gap(since: Stamp, now: Stamp) -> Gap {
+    Gap {
+        stage: Stage::AgentDown,
+        scope: GapScope::Node,
+        from: since,
+        to: now,
+        count: None,
+        reason: "no agent came in time, and the hooks that the last one had left ended their work"
+            .to_owned(),
+    }
+}
+
 /// What the journal's recovery found, as gaps.
 pub fn recovery_gaps(recovery: &Recovery, now: Stamp) -> Vec<Gap> {
     let gap = |reason: String, count: Option<u64>| Gap {

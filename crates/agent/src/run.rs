@@ -21,6 +21,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Why the agent did not run, or stopped running.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     wanted.pins = config.hooks.pin.then(|| Pins {
         home: config.hooks_dir(),
         owner: config.data_dir.display().to_string(),
+        keep_for: config.hooks.keep_for,
     });
     let mut sensor = Sensor::load(&wanted)?;
     let pinning = sensor.pinning();
@@ -153,13 +155,27 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
         read.map_err(RunError::Read)
     };
     let watched = watched();
-    sensor.leave(match &watched {
+    let keep = match &watched {
         Ok(()) => config.hooks.keep_on_stop && !by_hand.load(Ordering::Relaxed),
         Err(RunError::Read(_)) => true,
         // what was not there before does not stay behind a start that failed
         Err(_) => inherited,
-    });
+    };
+    if keep && sensor.pinning().home.is_some() {
+        eprintln!(
+            "plimsoll: its hooks go on recording for the next agent for {}, then they do nothing; `plimsoll hooks remove` takes them out",
+            in_words(config.hooks.keep_for)
+        );
+    }
+    sensor.leave(keep);
     watched
+}
+
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
 }
 
 /// Masks secrets with the key of this data directory, as configured.

@@ -179,6 +179,7 @@ fn a_start_over_the_programs_of_the_one_before_is_no_blind_time() {
         in_hand: 7,
         prevented_until: None,
         replaced: false,
+        idle_since: None,
     };
     let rig = Rig::start_after(&config, &hands, Town::new(&[web()]), before);
     rig.settle();
@@ -198,6 +199,44 @@ fn a_start_over_the_programs_of_the_one_before_is_no_blind_time() {
     });
     let keys: Vec<String> = start.unwrap().into_iter().map(|(key, _)| key).collect();
     assert!(keys.iter().any(|k| k == "watched_since"), "{keys:?}");
+    rig.agent.stop("test");
+}
+
+#[test]
+fn programs_that_ended_their_work_leave_a_gap_from_there_to_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let rig = Rig::start(&config, &hands, Town::new(&[web()]));
+    web_is_attacked(&rig);
+    let until = rig.now();
+    rig.agent.stop("test");
+    hands.pass(600 * SECOND);
+    let idle = BootNs(until.0 + 300 * SECOND);
+    let before = Inherited {
+        until,
+        orderly: true,
+        in_hand: 0,
+        prevented_until: None,
+        replaced: true,
+        idle_since: Some(idle),
+    };
+    let rig = Rig::start_after(&config, &hands, Town::new(&[web()]), before);
+    rig.settle();
+    let records = records(&config);
+    let gaps_of_it = gaps(&records, Stage::AgentDown);
+    assert!(
+        gaps_of_it.iter().any(|g| g.scope == GapScope::Node),
+        "{gaps_of_it:?}"
+    );
+    for gap in &gaps_of_it {
+        assert_eq!(gap.from.boot, idle, "{gap:?}");
+        assert!(gap.reason.contains("ended their work"), "{gap:?}");
+    }
+    let [sampled] = gaps(&records, Stage::Sampled)[..] else {
+        panic!("one gap");
+    };
+    assert_eq!((sampled.from.boot, sampled.to.boot), (until, idle));
     rig.agent.stop("test");
 }
 

@@ -344,6 +344,7 @@ fn the_time_without_an_agent_is_a_gap_of_enforcement() {
         in_hand: 0,
         prevented_until: Some(until),
         replaced: false,
+        idle_since: None,
     };
     let rig = Rig::start_after(&config, &hands, Town::new(&[web()]), before);
     until_it_may(&rig);

@@ -217,6 +217,11 @@ impl Blindness {
                 if let (Some(before), true) = (self.lives.last_mut(), since.is_some()) {
                     before.stopped = Some(before.stopped.map_or(from, |s| s.min(from)));
                 }
+                let until = l.details.iter().find(|(key, _)| key == "watched_until");
+                let until = until.and_then(|(_, ns)| ns.parse().ok()).map(WallNs);
+                if let (Some(before), Some(until)) = (self.lives.last_mut(), until) {
+                    before.stopped = Some(until.min(l.at.wall));
+                }
                 self.lives.push(Life {
                     from,
                     stopped: None,

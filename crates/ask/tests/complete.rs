@@ -212,3 +212,15 @@ fn content_that_is_gone_without_a_tombstone_is_said_to_be() {
     let a = covered(world, web, Question::Q2);
     assert!(says(&a, "unknown", &["1 record", "no tombstone says"]));
 }
+
+#[test]
+fn hooks_that_ended_their_work_watched_until_then_and_not_to_the_next_start() {
+    let (mut world, web) = watched();
+    clock(&mut world, 20.0);
+    world.agent("stop", 21.0);
+    let until = at(40.0).wall.0.to_string();
+    world.start_with(60.0, vec![("watched_until".into(), until)]);
+    let a = covered(world, web, Question::Q16);
+    assert_eq!(lengths(&a.completeness.coverage), (80, 20, 0));
+    assert!(says(&a, "observed", &["No agent ran", "20 s"]));
+}

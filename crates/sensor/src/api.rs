@@ -4,6 +4,7 @@ use plimsoll_model::event::{FileOp, Origin};
 use plimsoll_model::{BootNs, Entry, Event, ProcessKey, Proto, Stage, Text};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Which cgroup hierarchy tells containers apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub struct Pins {
     pub home: PathBuf,
     /// Whose it is, for people: the agent's data directory.
     pub owner: String,
+    /// Programs that nobody has read for so long end their work: they stay where they are, and return at
+    /// once. Time in which the machine sleeps is not counted.
+    pub keep_for: Duration,
 }
 
 /// What became of keeping the kernel side, and of what an agent before has left.
@@ -85,6 +89,9 @@ pub struct Inherited {
     pub prevented_until: Option<BootNs>,
     /// Its programs are replaced by ours, which are other ones; else they go on.
     pub replaced: bool,
+    /// Since when its programs had recorded nothing any more, because no agent came in time
+    /// ([`Pins::keep_for`]); `None`: they went on until ours did.
+    pub idle_since: Option<BootNs>,
 }
 
 /// A set of pins as it lies there.
@@ -98,6 +105,8 @@ pub struct PinnedSet {
     pub in_use: bool,
     /// When an agent looked at its rings last (boot clock).
     pub last_seen: Option<BootNs>,
+    /// Since when its programs do nothing any more (boot clock); `None`: they are at work.
+    pub idle_since: Option<BootNs>,
     /// Programs that are attached.
     pub programs: usize,
     /// Why no agent would take it over; empty: one would.

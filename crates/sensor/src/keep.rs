@@ -11,10 +11,10 @@ use crate::hash::Key;
 use crate::ladder::{Ladder, Refused};
 use crate::load::{
     Control, DENSE_DYNAMIC, ESSENTIAL, Inbox, Sensor, boot_now, container_losses, cpu_totals,
-    event_ring,
+    event_ring, mono_now,
 };
 use crate::objects::{Objects, program_of};
-use crate::pins::{self, Home, Set, Word};
+use crate::pins::{self, Home, Presence, Set, Word};
 use crate::skel::types;
 use libbpf_rs::{MapCore as _, MapFlags};
 use plimsoll_model::event::FileEvent;
@@ -40,6 +40,9 @@ const TICK_NS: u64 = 10_000_000;
 pub(crate) struct Kept {
     pub(crate) home: Option<Home>,
     pub(crate) set: Option<Arc<Set>>,
+    presence: Option<Presence>,
+    /// How long the programs work without us.
+    keep_for: Duration,
     pub(crate) problems: Vec<String>,
     inherited: Option<Inherited>,
     before: Option<Before>,
@@ -49,6 +52,15 @@ pub(crate) struct Kept {
     told: VecDeque<(BootNs, u64, [u64; 5])>,
     /// Events of our rings before this were observed by the programs before ours.
     pub(crate) not_before: BootNs,
+}
+
+impl Kept {
+    /// Once a second: the programs go on working. What they say themselves: since when they do not.
+    pub(crate) fn stay(&self) -> Option<BootNs> {
+        let presence = self.presence.as_ref()?;
+        presence.work_until(mono_now().saturating_add(self.keep_for.as_nanos() as u64));
+        presence.idle_since()
+    }
 }
 
 /// A set of other programs, still attached.
@@ -62,6 +74,7 @@ pub(crate) struct Place {
     pub(crate) home: Option<Home>,
     pub(crate) abi: String,
     owner: String,
+    keep_for: Duration,
     pub(crate) found: Option<pins::Found>,
     problems: Vec<String>,
 }
@@ -74,6 +87,7 @@ impl Place {
         let mut place = Self {
             abi: pins::abi(config, ladder),
             owner: wanted.owner.clone(),
+            keep_for: wanted.keep_for,
             ..Self::default()
         };
         match Home::open(&wanted.home) {
@@ -88,6 +102,8 @@ impl Place {
             return place;
         }
         match pins::open(&dir) {
+            // it has not followed who lives where: read to its end and replaced, as other programs are
+            Ok(found) if idle_since(&found.objects).is_some() => {}
             Ok(found) if found.set.page.get(Word::Begun) == 1 => place.found = Some(found),
             // an agent was killed before it had told the programs what was running
             Ok(_) => drop(pins::remove(&dir)),
@@ -118,7 +134,7 @@ impl Sensor {
         mut place: Place,
         found: pins::Found,
     ) -> Result<Sensor, Box<(Place, String)>> {
-        match Self::over(config, &place.abi, found) {
+        match Self::over(config, &place, found) {
             Ok(mut sensor) => {
                 if let Some(set) = &sensor.kept.set {
                     place.clear_others(&set.clone());
@@ -131,14 +147,14 @@ impl Sensor {
         }
     }
 
-    fn over(config: &SensorConfig, abi: &str, found: pins::Found) -> Result<Sensor, String> {
+    fn over(config: &SensorConfig, place: &Place, found: pins::Found) -> Result<Sensor, String> {
         let pins::Found {
             set,
             notes,
             objects,
             links,
         } = found;
-        if notes.abi != abi {
+        if notes.abi != place.abi {
             return Err("it is of another ABI".into());
         }
         if let Some(name) = ESSENTIAL
@@ -152,6 +168,12 @@ impl Sensor {
             return Err("its numbers for behaviours are nearly used up".into());
         }
         let key = key_of(&objects).map_err(words)?;
+        // from here on they work for us; had they ended their work, they would have missed who lives where
+        let presence = Presence::of(&objects).map_err(words)?;
+        presence.work_until(mono_now().saturating_add(place.keep_for.as_nanos() as u64));
+        if presence.idle_since().is_some() {
+            return Err("its programs had ended their work".into());
+        }
         let mut ladder = Ladder::new(config);
         ladder.refused = notes.refused;
         let (mut misses, mut programs) = (Vec::new(), Vec::new());
@@ -170,12 +192,14 @@ impl Sensor {
             false,
         );
         let mut sensor = sensor.map_err(words)?;
-        let inherited = inherited(&set, false);
+        let inherited = inherited(&set, &sensor.objects, false);
         let now = boot_now();
         sensor.resume_losses(&set, inherited.until);
         sensor.control.begin_anew(now);
         sensor.kept.inherited = Some(inherited);
         sensor.kept.behind = true;
+        sensor.kept.presence = Some(presence);
+        sensor.kept.keep_for = place.keep_for;
         sensor.use_set(set);
         sensor.tick(now);
         Ok(sensor)
@@ -240,18 +264,35 @@ impl Sensor {
         }
         others.sort_by_key(|f| f.set.page.get(Word::Alive));
         if let Some(found) = others.pop() {
-            self.kept.inherited = Some(inherited(&found.set, true));
+            self.kept.inherited = Some(inherited(&found.set, &found.objects, true));
+            // they work on until our first look
+            if let Ok(presence) = Presence::of(&found.objects) {
+                presence.work_until(mono_now().saturating_add(place.keep_for.as_nanos() as u64));
+            }
             self.kept.before = Some(Before { found });
         }
         for other in others {
             let _ = pins::remove(&other.set.dir);
         }
-        match pins::create(&home, notes, &self.objects, &mut self.links) {
+        // before anything is pinned: nothing is ever left that works for ever
+        self.kept.keep_for = place.keep_for;
+        self.kept.presence = Presence::of(&self.objects).ok();
+        self.kept.stay();
+        let pinned = match &self.kept.presence {
+            Some(_) => pins::create(&home, notes, &self.objects, &mut self.links),
+            None => Err("pin: these programs could not tell that nobody reads them".to_owned()),
+        };
+        match pinned {
             Ok(set) => {
                 self.use_set(set);
                 self.kept.home = Some(home);
             }
-            Err(why) => place.problem(why),
+            Err(why) => {
+                if let Some(presence) = self.kept.presence.take() {
+                    presence.work_until(0);
+                }
+                place.problem(why);
+            }
         }
         self.kept.problems = place.problems;
     }
@@ -305,10 +346,13 @@ impl Sensor {
             return 0;
         };
         let from = boot_now();
-        // from here on everything is ours, and said anew: its entries were seen by the others
-        let _ = self.control.bump_generation();
-        self.kept.not_before = from;
-        std::thread::sleep(Duration::from_nanos(OVERLAP_NS));
+        // idle ones have told nothing of the time in which ours were attached
+        if idle_since(&before.found.objects).is_none() {
+            // from here on everything is ours, and said anew: its entries were seen by the others
+            let _ = self.control.bump_generation();
+            self.kept.not_before = from;
+            std::thread::sleep(Duration::from_nanos(OVERLAP_NS));
+        }
         let (mut events, losses) = before.end(from);
         let ours = self.take_all();
         events.retain(|e| e.boot < from || !ours.iter().any(|o| same_act(e, o)));
@@ -469,7 +513,11 @@ fn same_kind(a: &EventKind, b: &EventKind) -> bool {
     }
 }
 
-fn inherited(set: &Set, replaced: bool) -> Inherited {
+fn idle_since(objects: &Objects) -> Option<BootNs> {
+    Presence::of(objects).ok()?.idle_since()
+}
+
+fn inherited(set: &Set, objects: &Objects, replaced: bool) -> Inherited {
     let page = &set.page;
     let orderly = page.get(Word::Left) == 1;
     let since_counted = page
@@ -484,6 +532,7 @@ fn inherited(set: &Set, replaced: bool) -> Inherited {
         },
         prevented_until: Some(BootNs(page.get(Word::Prevented))).filter(|b| b.0 > 0),
         replaced,
+        idle_since: idle_since(objects),
     }
 }
 
@@ -589,6 +638,7 @@ pub fn pinned(root: &Path) -> Vec<PinnedSet> {
                     .as_ref()
                     .ok()
                     .map(|f| BootNs(f.set.page.get(Word::Alive))),
+                idle_since: open.as_ref().ok().and_then(|f| idle_since(&f.objects)),
                 programs: pins::links_in(&dir),
                 broken: open.err().unwrap_or_default(),
                 dir,

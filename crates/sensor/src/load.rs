@@ -77,6 +77,11 @@ pub enum SensorError {
     /// Waiting for the rings failed.
     #[error("wait for events: {0}")]
     Poll(io::Error),
+    /// The pinned programs ended their work: this process had not read them for [`crate::api::Pins::keep_for`].
+    #[error(
+        "its programs ended their work, because it had not read them for too long: it has to be started again"
+    )]
+    Idle,
     /// No random key.
     #[error("make a random key: {0}")]
     Random(getrandom::Error),
@@ -108,6 +113,11 @@ pub(crate) const DENSE_DYNAMIC: usize = 65_536;
 /// Boot clock now.
 pub(crate) fn boot_now() -> BootNs {
     BootNs(clock(libc::CLOCK_BOOTTIME) as u64)
+}
+
+/// Monotonic clock now, ns: what `bpf_ktime_get_ns()` tells.
+pub(crate) fn mono_now() -> u64 {
+    clock(libc::CLOCK_MONOTONIC) as u64
 }
 
 #[allow(unsafe_code)]
@@ -422,6 +432,9 @@ impl Sensor {
         }
         if now.0.saturating_sub(self.last_tick.0) >= 1_000_000_000 {
             self.tick(now);
+            if self.kept.stay().is_some() {
+                return Err(SensorError::Idle);
+            }
         }
         let mut handed = self.losses(now, sink);
         let drained = self.drain(sink);

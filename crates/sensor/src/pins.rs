@@ -20,6 +20,7 @@ use crate::ladder::Ladder;
 use crate::objects::{Objects, map_id};
 use crate::recorder::Region;
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, MapType};
+use plimsoll_model::BootNs;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
@@ -33,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 /// Meaning of everything in a set that is not in `bpf/`: another number, another ABI.
-const FORMAT: &str = "plimsoll pins 1";
+const FORMAT: &str = "plimsoll pins 2";
 /// Longest notes, bytes.
 const NOTES_MAX: usize = 64 << 10;
 /// Entries looked at in one directory.
@@ -232,7 +233,7 @@ impl Home {
         if ret != 0 {
             let e = io::Error::last_os_error();
             return Err(match e.kind() {
-                io::ErrorKind::WouldBlock => format!("{IN_USE} {}", dir.display()),
+                io::ErrorKind::WouldBlock => format!("{IN_USE} {}{}", dir.display(), holder(dir)),
                 _ => format!("lock {}: {e}", dir.display()),
             });
         }
@@ -255,6 +256,16 @@ impl Home {
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The process that uses a home, by its own word.
+fn holder(home: &Path) -> String {
+    let pid_in = |set: &PathBuf| Some(open(set).ok()?.set.page.get(Word::Pid));
+    let pid = sets_in(home)
+        .iter()
+        .filter_map(pid_in)
+        .find(|pid| *pid != 0);
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
@@ -347,6 +358,36 @@ impl Page {
 
     pub(crate) fn add(&self, word: Word, n: u64) {
         self.0.long(word as usize).fetch_add(n, Ordering::AcqRel);
+    }
+}
+
+/// `struct presence` of `bpf/maps.h`, a section of its own: until when the programs work.
+pub(crate) struct Presence(Region);
+
+impl Presence {
+    pub(crate) const SECTION: &str = "presence";
+
+    /// That of a set.
+    ///
+    /// # Errors
+    /// When it is missing, or is not as long as ours.
+    pub(crate) fn of(objects: &Objects) -> libbpf_rs::Result<Self> {
+        let map = objects.get(Self::SECTION)?;
+        match map.value_size() {
+            16 => Ok(Self(Region::new(map, 16, true)?)),
+            _ => Err(libbpf_rs::Error::from_raw_os_error(libc::EINVAL)),
+        }
+    }
+
+    /// The programs work until then (monotonic clock, ns; 0: without a limit).
+    pub(crate) fn work_until(&self, mono_ns: u64) {
+        self.0.long(0).store(mono_ns, Ordering::Release);
+    }
+
+    /// Since when they do nothing any more.
+    pub(crate) fn idle_since(&self) -> Option<BootNs> {
+        let since = self.0.long(8).load(Ordering::Acquire);
+        (since != 0).then_some(BootNs(since))
     }
 }
 

@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Longer than any test: the limit is tested by moving it, not by waiting.
+const KEEP_FOR: Duration = Duration::from_secs(3600);
+
 /// One at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -61,6 +64,7 @@ impl Ground {
         config.pins = Some(Pins {
             home: dir.join("plimsoll/home"),
             owner: "a test".into(),
+            keep_for: KEEP_FOR,
         });
         Some(Self {
             id: std::fs::metadata(&cgroup).expect("it is there").ino(),
@@ -399,6 +403,7 @@ fn a_place_that_is_not_ours_alone_or_no_bpffs_is_left_alone() {
     ground.config.pins = Some(Pins {
         home: plain.clone(),
         owner: String::new(),
+        keep_for: KEEP_FOR,
     });
     loads_anew(&ground, "is not on a bpffs").leave(true);
     assert!(!plain.exists(), "nothing is made there");
@@ -411,7 +416,10 @@ fn two_agents_never_share_a_set() {
     };
     let mut first = ground.load();
     read(&mut first, ground.id);
+    let us = format!("(process {})", std::process::id());
     let second = loads_anew(&ground, "another process uses");
+    let said = second.pinning().problems.join("; ");
+    assert!(said.contains(&us), "{said}");
     assert_eq!(second.pinning().home, None);
     second.leave(false);
     ground.act(0..3);
@@ -471,4 +479,123 @@ fn without_an_agent_nothing_is_prevented_and_the_next_one_knows_since_when() {
         (0..6).collect::<Vec<_>>()
     );
     second.leave(false);
+}
+
+/// The kernel side's two words: until when it works, and since when it does not.
+fn presence(ground: &Ground) -> libbpf_rs::MapHandle {
+    let at = pin(ground, "m_presence");
+    libbpf_rs::MapHandle::from_pinned_path(at).expect("it is pinned")
+}
+
+fn works_until(ground: &Ground) -> u64 {
+    use libbpf_rs::{MapCore as _, MapFlags};
+    let found = presence(ground).lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+    let bytes = found.expect("a lookup").expect("an entry");
+    u64::from_ne_bytes(bytes[..8].try_into().expect("eight bytes"))
+}
+
+/// The moment until which the programs work without an agent is over.
+fn end_the_limit(ground: &Ground) {
+    use libbpf_rs::{MapCore as _, MapFlags};
+    let mut over = [0u8; 16];
+    over[..8].copy_from_slice(&1u64.to_ne_bytes());
+    presence(ground)
+        .update(&0u32.to_ne_bytes(), &over, MapFlags::ANY)
+        .expect("a word");
+}
+
+#[test]
+fn programs_that_nobody_reads_in_time_end_their_work_and_the_next_agent_knows_since_when() {
+    let Some(ground) = Ground::new("limit") else {
+        return;
+    };
+    let mut first = ground.load();
+    read(&mut first, ground.id);
+    first.leave(true);
+    ground.act(0..5); // within the time
+    let before = plimsoll_sensor::pinned(&ground.dir.join("plimsoll"));
+    assert_eq!(before[0].idle_since, None);
+    end_the_limit(&ground);
+    ground.act(5..10);
+    let listed = plimsoll_sensor::pinned(&ground.dir.join("plimsoll"));
+    assert_eq!(listed.len(), 1, "they stay where they are: {listed:?}");
+    let since = listed[0].idle_since.expect("they do nothing any more");
+    assert!(listed[0].last_seen < Some(since), "{listed:?}");
+    // a longer time does not wake them: who came and went meanwhile they do not know
+    let mut second = ground.load();
+    let before = inherited(&second);
+    assert_eq!(before.idle_since, Some(since));
+    assert!(before.orderly && before.replaced, "{before:?}");
+    assert_eq!(second.pinning().problems, Vec::<String>::new());
+    assert_eq!(made(&read(&mut second, ground.id).0), [0, 1, 2, 3, 4]);
+    ground.act(10..13);
+    assert_eq!(made(&read(&mut second, ground.id).0), [10, 11, 12]);
+    assert_eq!(ground.sets().len(), 1, "the idle ones are out");
+    second.leave(true);
+    let mut third = ground.load();
+    let before = inherited(&third);
+    assert!(
+        !before.replaced && before.idle_since.is_none(),
+        "{before:?}"
+    );
+    read(&mut third, ground.id);
+    third.leave(false);
+    assert!(!ground.home().exists(), "nothing stays");
+}
+
+#[test]
+fn a_living_agent_moves_the_limit_on() {
+    let Some(ground) = Ground::new("alive") else {
+        return;
+    };
+    let mut sensor = ground.load();
+    let first = works_until(&ground);
+    assert!(first > KEEP_FOR.as_nanos() as u64, "from the start on");
+    let end = Instant::now() + Duration::from_secs(60);
+    while works_until(&ground) == first {
+        assert!(Instant::now() < end, "it is never moved");
+        read(&mut sensor, ground.id);
+    }
+    assert!(works_until(&ground) > first);
+    sensor.leave(false);
+}
+
+#[test]
+fn an_agent_that_was_held_up_for_too_long_does_not_go_on_over_idle_programs() {
+    let Some(ground) = Ground::new("held-up") else {
+        return;
+    };
+    let mut first = ground.load();
+    read(&mut first, ground.id);
+    end_the_limit(&ground);
+    ground.act(0..3); // it has not run meanwhile, as far as the programs can tell
+    let end = Instant::now() + Duration::from_secs(60);
+    let why = loop {
+        assert!(Instant::now() < end, "it never says so");
+        if let Err(why) = first.poll(Duration::from_millis(50), &mut |_| ()) {
+            break why.to_string();
+        }
+    };
+    assert!(why.contains("has to be started again"), "{why}");
+    first.leave(true);
+    let mut second = ground.load();
+    assert!(inherited(&second).idle_since.is_some());
+    ground.act(3..6);
+    assert_eq!(made(&read(&mut second, ground.id).0), [3, 4, 5]);
+    second.leave(false);
+}
+
+#[test]
+fn a_read_only_bpffs_keeps_nobody_from_watching() {
+    let Some(ground) = Ground::new("read-only") else {
+        return;
+    };
+    let done = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(&ground.dir)
+        .status();
+    assert!(done.expect("mount is there").success(), "remount");
+    let sensor = loads_anew(&ground, "Read-only file system");
+    assert_eq!(sensor.pinning().home, None);
+    sensor.leave(true);
 }

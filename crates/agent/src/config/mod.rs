@@ -86,6 +86,8 @@ pub struct HooksConfig {
     pub directory: PathBuf,
     /// SIGTERM leaves them for the next agent; else they are taken out, as with SIGINT.
     pub keep_on_stop: bool,
+    /// So long they go on recording without an agent; then they do nothing until one replaces them.
+    pub keep_for: Duration,
 }
 
 /// Sizes on the kernel side.
@@ -252,6 +254,7 @@ impl Default for Config {
                 pin: false,
                 directory: "/sys/fs/bpf/plimsoll".into(),
                 keep_on_stop: true,
+                keep_for: Duration::from_secs(300),
             },
             rings: Rings {
                 bulk_bytes: 16 << 20,
@@ -477,12 +480,13 @@ fn rings(file: &Section<'_>, default: Rings) -> Result<Rings, Fault> {
 }
 
 fn hooks(file: &Section<'_>, default: HooksConfig) -> Result<HooksConfig, Fault> {
-    let s = file.section("hooks", &["pin", "directory", "on_stop"])?;
+    let s = file.section("hooks", &["pin", "directory", "on_stop", "keep_for"])?;
     let words = [("keep", true), ("remove", false)];
     Ok(HooksConfig {
         pin: s.flag("pin", default.pin)?,
         directory: s.path("directory")?.unwrap_or(default.directory),
         keep_on_stop: s.word("on_stop", &words, default.keep_on_stop)?,
+        keep_for: s.time("keep_for", 30..=86_400, default.keep_for)?,
     })
 }
 
@@ -699,6 +703,7 @@ redaction: { entropy: false, patterns: { badge: 'badge [0-9]+' } }
 rules: { builtin: false, paths: [/srv/rules], match: first }
 enforcement: { policy: /etc/plimsoll/enforcement.yaml }
 response: { dry_run: true, captures: { max_bytes: 3GiB, min_free: 500MiB } }
+hooks: { pin: true, directory: /srv/bpf, on_stop: remove, keep_for: 90s }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
         assert_eq!(c.node, NodeId::parse("web-7").ok());
@@ -724,6 +729,13 @@ response: { dry_run: true, captures: { max_bytes: 3GiB, min_free: 500MiB } }
         );
         let policy = c.enforcement.policy.as_deref();
         assert_eq!(policy, Some(Path::new("/etc/plimsoll/enforcement.yaml")));
+        let hooks = HooksConfig {
+            pin: true,
+            directory: "/srv/bpf".into(),
+            keep_on_stop: false,
+            keep_for: Duration::from_secs(90),
+        };
+        assert_eq!(c.hooks, hooks);
         assert!(c.host && !c.rings.syscalls_used && !c.runtimes.discover);
     }
 

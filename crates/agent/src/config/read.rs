@@ -190,6 +190,18 @@ impl<'a> Section<'a> {
         Ok(seconds.map(Duration::from_secs).or(default))
     }
 
+    /// A length of time that ends.
+    pub(super) fn time(
+        &self,
+        key: &str,
+        bounds: RangeInclusive<u64>,
+        default: Duration,
+    ) -> Result<Duration> {
+        let what = "a length of time (such as 90s, 5m or 12h)";
+        let seconds = self.number_of(key, &bounds, what, parse_seconds)?;
+        Ok(seconds.map_or(default, Duration::from_secs))
+    }
+
     /// A fraction from 0 to 1, in thousandths.
     pub(super) fn permille(
         &self,

@@ -8,13 +8,13 @@ use crate::source::Source;
 use crate::table::{Cell, Table};
 use clap::Subcommand;
 use plimsoll_api::describe::words;
-use plimsoll_sensor::api::PinnedSet;
+use plimsoll_model::BootNs;
 use std::path::Path;
 
 /// What to do with pinned hooks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HooksCommand {
-    /// Every set: whose it is, whether an agent uses it, since when nobody has read it
+    /// Every set: whose it is, whether an agent uses it, since when nobody has read it, whether it still works
     List,
     /// Take out what no agent uses: programs are detached, their maps are freed
     #[command(after_help = "\
@@ -49,8 +49,8 @@ pub(crate) fn hooks(
 }
 
 /// How long ago, in seconds, by the boot clock.
-fn away_s(set: &PinnedSet) -> Option<u64> {
-    let seen = set.last_seen?.0;
+fn seconds_since(then: Option<BootNs>) -> Option<u64> {
+    let seen = then?.0;
     let up = std::fs::read_to_string("/proc/uptime").ok()?;
     let up: f64 = up.split(' ').next()?.parse().ok()?;
     Some((up as u64).saturating_sub(seen / 1_000_000_000))
@@ -64,7 +64,8 @@ fn list(root: &Path, out: &mut Out) -> Result<Verdict, Failure> {
                 "directory": set.dir,
                 "owner": set.owner,
                 "in_use": set.in_use,
-                "unread_seconds": if set.in_use { None } else { away_s(set) },
+                "unread_seconds": if set.in_use { None } else { seconds_since(set.last_seen) },
+                "idle_seconds": seconds_since(set.idle_since),
                 "programs": set.programs,
                 "broken": set.broken,
             }))?;
@@ -77,10 +78,11 @@ fn list(root: &Path, out: &mut Out) -> Result<Verdict, Failure> {
     }
     let mut table = Table::new(&["DATA DIRECTORY", "PROGRAMS", "STATE", "PINNED IN"]);
     for set in &sets {
-        let (state, style) = match (&*set.broken, set.in_use, away_s(set)) {
+        let away = seconds_since(set.last_seen).unwrap_or_default();
+        let (state, style) = match (&*set.broken, set.in_use, seconds_since(set.idle_since)) {
             (_, true, _) => ("in use".to_owned(), Style::Plain),
-            ("", false, Some(s)) => (format!("left, unread for {s} s"), Style::Warn),
-            ("", false, None) => ("left".to_owned(), Style::Warn),
+            ("", false, Some(s)) => (format!("left, doing nothing for {s} s"), Style::Warn),
+            ("", false, None) => (format!("left at work, unread for {away} s"), Style::Warn),
             (why, ..) => (format!("of no use: {why}"), Style::Bad),
         };
         table.row([

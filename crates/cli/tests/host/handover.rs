@@ -5,7 +5,7 @@
 use crate::{Agent, ONE, docker_socket};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::PoisonError;
 
 /// A bpffs of this test's own: whatever is pinned there ends with it.
@@ -175,4 +175,103 @@ fn an_upgrade_to_other_programs_leaves_no_blind_moment() {
     assert_eq!(gaps(&agent, "agent_down"), Vec::<serde_json::Value>::new());
     let sets = sets(&agent);
     assert_eq!(sets.len(), 1, "the old ones are out: {sets:?}");
+}
+
+/// An agent as anybody starts it: nothing says where its hooks go, or whether they stay.
+fn spawn_by_default(agent: &Agent) -> std::process::Child {
+    let dir = agent.dir.path();
+    let said = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(crate::SAID))
+        .expect("a file for what the agent says");
+    crate::command(dir)
+        .env_remove("PLIMSOLL_PINS")
+        .arg("--config")
+        .arg(dir.join("config.yaml"))
+        .arg("run")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(said)
+        .spawn()
+        .expect("start the agent")
+}
+
+/// The hooks of one data directory, in the default place.
+struct DefaultHooks(PathBuf);
+
+impl DefaultHooks {
+    fn of(&self, what: &str) -> Vec<serde_json::Value> {
+        let out = crate::command(&self.0)
+            .args(["--json", "hooks", what])
+            .output()
+            .expect("run plimsoll");
+        let lines = String::from_utf8_lossy(&out.stdout).into_owned();
+        let owner = self.0.join("data").display().to_string();
+        let all = lines.lines().filter_map(|l| serde_json::from_str(l).ok());
+        all.filter(|set: &serde_json::Value| set["owner"] == *owner)
+            .collect()
+    }
+}
+
+impl Drop for DefaultHooks {
+    fn drop(&mut self) {
+        // also when the test fails: this data directory's only
+        self.of("remove");
+    }
+}
+
+#[test]
+fn an_agent_as_it_is_installed_is_taken_over_and_says_what_a_stop_leaves() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut agent = Agent::start(docker);
+    let hooks = DefaultHooks(agent.dir.path().to_owned());
+    let send = |agent: &mut Agent, signal: &str| {
+        let pid = agent.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill is there").success());
+        agent.child.wait().expect("it ends");
+    };
+    // the one that was started without pins leaves nothing
+    send(&mut agent, "-TERM");
+    assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());
+    agent.child = spawn_by_default(&agent);
+    agent.wait_until("it answers", || agent.answers());
+    let pinned = |agent: &Agent, words: &str| {
+        let rows = agent.plimsoll(&["doctor"]).unwrap_or_default();
+        rows.iter().any(|r| {
+            let r = r.to_string();
+            r.contains("for the next agent") && r.contains(words)
+        })
+    };
+    assert!(pinned(&agent, "pinned in /sys/fs/bpf/plimsoll/"));
+    let before = gaps(&agent, "agent_down").len();
+    for signal in ["-KILL", "-TERM"] {
+        send(&mut agent, signal);
+        let left = hooks.of("list");
+        assert_eq!(left.len(), 1, "{signal}: {left:?}");
+        assert_eq!(
+            (&left[0]["in_use"], &left[0]["broken"]),
+            (&false.into(), &"".into())
+        );
+        assert_eq!(left[0]["idle_seconds"], serde_json::Value::Null, "{signal}");
+        agent.child = spawn_by_default(&agent);
+        agent.wait_until("the next one answers", || agent.answers());
+        assert!(pinned(&agent, "were taken over"), "{signal}");
+        assert_eq!(gaps(&agent, "agent_down").len(), before, "{signal}");
+    }
+    let said = std::fs::read_to_string(agent.dir.path().join(crate::SAID)).unwrap_or_default();
+    assert!(said.contains("for the next agent for 5 min"), "{said}");
+    // a person's Ctrl-C is the end
+    send(&mut agent, "-INT");
+    assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());
+    agent.child = spawn_by_default(&agent);
+    agent.wait_until("the last one answers", || agent.answers());
+    send(&mut agent, "-TERM");
+    hooks.of("remove");
+    assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());
+    agent.child = spawn_by_default(&agent);
 }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code, missing_docs)] // the acts are raw system calls
 
 mod acts;
+mod pinned;
 mod prevent;
 
 use plimsoll_model::event::{FileOp, Origin};
@@ -23,6 +24,9 @@ fn main() {
     }
     if args.iter().any(|a| a == "--list") {
         return;
+    }
+    if args.get(1).is_some_and(|a| a == "adopt") {
+        std::process::exit(pinned::adopt(&args[2..]));
     }
     let vm = std::env::var_os("PLIMSOLL_VM").is_some();
     if !vm && std::env::var("PLIMSOLL_HOST_TESTS").is_err() {
@@ -54,6 +58,9 @@ fn main() {
     }
     if only.is_none_or(|n| n == modes.len()) {
         failed += prevent::all();
+    }
+    if only.is_none_or(|n| n == modes.len() + 1) {
+        failed += pinned::all();
     }
     println!("MATRIX {} failed", failed);
     std::process::exit(i32::from(failed > 0));
