@@ -5,8 +5,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 fn main() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rules");
-    println!("cargo::rerun-if-changed={}", dir.display());
+    // not `env!`, and relative below: a target directory may be shared by checkouts, and this program
+    // is then not compiled again for each
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the package's directory");
+    let dir = Path::new(&root).join("../../rules");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../../rules");
     let mut files: Vec<_> = std::fs::read_dir(&dir)
         .into_iter()
         .flatten()
@@ -16,16 +20,14 @@ fn main() {
     files.sort();
     let mut code = String::from("&[\n");
     for file in files {
-        println!("cargo::rerun-if-changed={}", file.display());
         let name = file
             .file_name()
             .expect("a file has a name")
             .to_string_lossy()
             .into_owned();
-        let path = file
-            .canonicalize()
-            .expect("a file that was listed is there");
-        writeln!(code, "    ({name:?}, include_str!({path:?})),").expect("writing to memory");
+        println!("cargo::rerun-if-changed=../../rules/{name}");
+        let text = std::fs::read_to_string(&file).expect("a file that was listed can be read");
+        writeln!(code, "    ({name:?}, {text:?}),").expect("writing to memory");
     }
     code.push_str("]\n");
     let out = std::env::var("OUT_DIR").expect("cargo names the output directory");

@@ -24,7 +24,7 @@ use plimsoll_model::event::{Connection, DupTarget, Exec, FileEvent, MountCall, N
 pub use plimsoll_model::paths::is_metadata;
 use plimsoll_model::{
     Ancestor, Behaviour, BehaviourKind, Container, DriftClass, Entry, EventKind, FileOp,
-    Observation, Origin, Proto, Risk, SockAddr, Text,
+    Observation, Origin, Proto, Risk, SockAddr, Text, Trust,
 };
 
 /// What an act is judged against.
@@ -122,7 +122,7 @@ impl Act<'_> {
             EventKind::Listen { proto, local } => self.listen(*proto, local),
             EventKind::Bind { proto, .. } => self.bind(*proto),
             EventKind::Dns(_) => self.dns(),
-            EventKind::Dup { target, .. } => self.dup(*target),
+            EventKind::Dup { target, peer, .. } => self.dup(*target, peer.as_ref()),
             EventKind::Namespace { call, flags } => self.namespace(*call, *flags),
             EventKind::Mount { call, .. } => self.mount(*call),
             EventKind::Ptrace { request, .. } => self.ptrace(*request),
@@ -329,12 +329,17 @@ impl Act<'_> {
         let place = match exec.origin {
             Origin::Volume => "a volume",
             Origin::Tmpfs => "memory-backed storage",
-            Origin::Foreign => "a file system that is not the container's",
             _ => "the container's writable layer",
         };
-        let reason = format!(
-            "{name} is not part of the image: it came into {place} after the container was created"
-        );
+        let reason = match exec.origin {
+            // which file it is cannot be told: the image's own may be among them
+            Origin::Foreign => format!(
+                "{name} was started from mounts that are not the container's: the host's, another container's, or some made since"
+            ),
+            _ => format!(
+                "{name} is not part of the image: it came into {place} after the container was created"
+            ),
+        };
         let class = Class::risky(DriftClass::ProgramFromWritable, risk, reason);
         if self.is_namesake(exec) {
             class.technique("T1036.005")
@@ -378,6 +383,10 @@ impl Act<'_> {
         } else {
             "which listens on a port"
         };
+        if self.context.learning() && lists_locales(parent_exe, exec) {
+            let reason = format!("{name} was started by {by} to list the locales there are");
+            return Some(Class::plain(DriftClass::NewParentage, Risk::Low, reason));
+        }
         if is_shell(exe) || (is_interpreter(exe) && !is_server(exe, exec.script.as_bytes())) {
             let reason = format!(
                 "{name} was started by {by}, {what}: typical of a hole in the service being used"
@@ -456,7 +465,7 @@ impl Act<'_> {
         let name = Text::from(name_of(exe));
         if is_shell(exe) && exec.argv.iter().any(|a| dials(a.as_bytes())) {
             let reason = format!(
-                "{name} is told to open a network connection by itself (/dev/tcp): a reverse shell"
+                "{name} is told to open a network connection by itself (/dev/tcp), as reverse shells are"
             );
             return Class::risky(DriftClass::NewArguments, Risk::High, reason);
         }
@@ -528,10 +537,15 @@ impl Act<'_> {
             Some(&rest[at + 5..])
         });
         let mounts = self.context.container.mounts.iter();
-        let through_mounts = mounts.filter_map(|m| {
+        let through_mounts = mounts.flat_map(|m| {
             let m = m.trim_end_matches('/');
-            let rest = path.strip_prefix(m.as_bytes())?;
-            (!m.is_empty() && rest.first() == Some(&b'/')).then_some(rest)
+            let rest = path.strip_prefix(m.as_bytes());
+            let within = rest.filter(|r| !m.is_empty() && r.first() == Some(&b'/'));
+            // the host's root is mounted here, or a directory of it under its own name (/host/etc)
+            let last = m.rfind('/').filter(|at| *at > 0);
+            within
+                .into_iter()
+                .chain(within.and(last).into_iter().map(|at| &path[at..]))
         });
         through_proc
             .into_iter()
@@ -560,6 +574,11 @@ impl Act<'_> {
         let own_key = is_tls_key_dir(shown.as_bytes()) && self.serves_while_learning();
         if worth && !own_key && !self.is_housekeeping() {
             let reason = format!("{} tried to open {shown} and could not", self.program());
+            if kind == Some(Sensitive::HostControl) {
+                let reason = format!("{reason}: it controls the host itself");
+                return Class::risky(DriftClass::HostControlFile, Risk::Medium, reason)
+                    .technique("T1611");
+            }
             return Class::risky(DriftClass::SensitiveFileRead, Risk::Medium, reason)
                 .technique("T1552.001");
         }
@@ -589,6 +608,11 @@ impl Act<'_> {
 
     fn credential(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Class {
         let program = self.program();
+        if is_tls_key_dir(path) && changes(file.op) {
+            // certificates are renewed every few weeks, by programs of many names
+            let reason = format!("{program} changed {shown}, where keys of certificates are kept");
+            return Class::plain(DriftClass::PersistenceWrite, Risk::Medium, reason);
+        }
         if changes(file.op) {
             let reason = format!(
                 "{program} changed {shown}, which decides who may log in or act for others"
@@ -599,6 +623,11 @@ impl Act<'_> {
         if own_key || self.is_housekeeping() {
             let reason = format!("{program} reads {shown} as part of its work");
             return Class::plain(DriftClass::SensitiveFileRead, Risk::Low, reason);
+        }
+        if file.op == FileOp::List {
+            let reason = format!("{program} listed {shown}, where credentials are kept");
+            return Class::risky(DriftClass::SensitiveFileRead, Risk::Medium, reason)
+                .technique("T1552.001");
         }
         let reason = format!("{program} read {shown}, which holds credentials");
         Class::risky(DriftClass::SensitiveFileRead, Risk::High, reason).technique("T1552.001")
@@ -622,7 +651,10 @@ impl Act<'_> {
             return None;
         }
         let program = self.program();
-        if self.context.learning() && !self.is_hand() && !self.is_visitor() {
+        // start scripts take passwords from files before they start the service
+        let starts = (is_shell(self.exe()) || program == "cat")
+            && !path.windows(14).any(|w| w == b"serviceaccount");
+        if self.context.learning() && (!self.is_hand() || starts) && !self.is_visitor() {
             let reason = format!("{program} reads a secret that was given to this container");
             return Some(Class::plain(
                 DriftClass::SensitiveFileRead,
@@ -650,6 +682,14 @@ impl Act<'_> {
         if path.ends_with(b"/mem") {
             let reason = format!("{program} opened {shown}: the memory of a process");
             return Class::risky(DriftClass::ProcessTampering, Risk::High, reason);
+        }
+        let lists = matches!(
+            program.as_str(),
+            "ps" | "top" | "htop" | "pgrep" | "pidof" | "pkill"
+        );
+        if lists && self.context.learning() && !self.is_visitor() {
+            let reason = format!("{program} read {shown} for its list of processes");
+            return Class::plain(DriftClass::SensitiveFileRead, Risk::Low, reason);
         }
         let reason = format!("{program} read {shown}: environments hold passwords and tokens");
         Class::risky(DriftClass::SensitiveFileRead, Risk::Medium, reason).technique("T1552.001")
@@ -740,6 +780,8 @@ impl Act<'_> {
             FileOp::Rename => Some("moved or replaced"),
             // logs are often links (to /dev/stdout); histories never
             FileOp::Symlink | FileOp::Link => is_history(path).then_some("replaced"),
+            // one that was not there before lost nothing; an argument cannot tell (io_uring)
+            FileOp::Create if self.obs.event.trust == Trust::Object => None,
             FileOp::Write | FileOp::Create => {
                 let emptied = file.flags & O_TRUNC != 0;
                 (emptied && (is_history(path) || self.is_hand())).then_some("emptied")
@@ -924,7 +966,7 @@ impl Act<'_> {
         self.never(DriftClass::NewDnsName, Risk::Low, "asked for")
     }
 
-    fn dup(&self, target: DupTarget) -> Class {
+    fn dup(&self, target: DupTarget, peer: Option<&SockAddr>) -> Class {
         let program = self.program();
         let exe = self.exe();
         if target != DupTarget::Inet {
@@ -937,8 +979,17 @@ impl Act<'_> {
         } else {
             Risk::High
         };
+        let at = peer.map_or(String::new(), |p| format!(" with {p}"));
+        let itself = matches!(peer, Some(SockAddr::Inet(ip, _)) if ip.is_loopback());
+        if itself && is_shell(exe) {
+            // how a health check reads its answer where the image has no client
+            let reason = format!(
+                "{program} has its input or output on a connection{at}, within the container: a check of its health, or a way in through another program"
+            );
+            return Class::plain(DriftClass::StreamsOnSocket, Risk::Medium, reason);
+        }
         let reason = format!(
-            "{program} has its input or output on a network connection: somebody may be typing at the other end"
+            "{program} has its input or output on a network connection{at}: somebody may be typing at the other end"
         );
         Class::risky(DriftClass::StreamsOnSocket, risk, reason)
     }
@@ -995,7 +1046,18 @@ impl Act<'_> {
                 Risk::High
             };
             let reason = format!("{program} gained {}", names::capability_names(gained));
+            // the right that a ping takes up for its socket
+            let pings = matches!(program.as_str(), "ping" | "ping6" | "fping" | "arping");
+            if pings && gained == 1 << 13 {
+                return Class::plain(DriftClass::NewCapability, Risk::Low, reason);
+            }
             return Class::risky(DriftClass::NewCapability, risk, reason).technique("T1068");
+        }
+        // `su -`, started by root, takes the other user's identity for a moment and its own back
+        let by_root = self.obs.parent().is_some_and(|p| p.uid == 0);
+        if uid.1 == 0 && by_root && self.is_housekeeping() {
+            let reason = format!("{program} went back from user {} to root", uid.0);
+            return Class::plain(DriftClass::UidChange, Risk::Low, reason);
         }
         if uid.1 == 0 {
             let reason = format!("{program} became root, from user {}", uid.0);
@@ -1181,11 +1243,22 @@ fn persistence_technique(path: &[u8]) -> Option<&'static str> {
         .then_some("T1098")
 }
 
-/// A shell's own way to dial out.
+/// A shell's own way to dial out. To the container itself it is how images without a client check
+/// their health.
 fn dials(argument: &[u8]) -> bool {
-    argument
-        .windows(9)
-        .any(|w| w == b"/dev/tcp/" || w == b"/dev/udp/")
+    const WAYS: [&[u8]; 2] = [b"/dev/tcp/", b"/dev/udp/"];
+    const ITSELF: [&[u8]; 3] = [b"127.0.0.1/", b"localhost/", b"::1/"];
+    let places = argument.windows(9).enumerate();
+    let mut targets = places
+        .filter(|(_, w)| WAYS.contains(w))
+        .map(|(at, _)| &argument[at + 9..]);
+    targets.any(|t| !ITSELF.iter().any(|own| t.starts_with(own)))
+}
+
+/// What `PostgreSQL` runs while it makes its first database.
+fn lists_locales(parent: &[u8], exec: &Exec) -> bool {
+    let arguments: Vec<&[u8]> = exec.argv.iter().skip(1).map(|a| a.as_bytes()).collect();
+    name_of(parent) == "postgres" && arguments == [b"-c".as_slice(), b"locale -a"]
 }
 
 /// Whether a shell's command names tools that fetch, scan or read.

