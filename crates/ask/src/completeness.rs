@@ -61,8 +61,9 @@ impl About<'_> {
         each: &mut dyn FnMut(RecordId, WallNs, Record),
     ) -> Result<(), RecordsError> {
         self.records.visit(filter, &mut |seen| {
-            tally.read += 1;
             match seen.body {
+                // more than was asked for, or found by chance
+                Body::Record(record) if !filter.holds(&record) => return,
                 Body::Record(record) => each(seen.id, seen.wall, record),
                 Body::Pruned => {
                     tally.pruned += 1;
@@ -72,6 +73,7 @@ impl About<'_> {
                 }
                 Body::Damaged => tally.damaged += 1,
             }
+            tally.read += 1;
         })
     }
 

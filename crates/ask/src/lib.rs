@@ -29,6 +29,7 @@ mod escape;
 mod identity;
 mod image;
 mod lateral;
+mod marks;
 pub mod minutes;
 mod mounts;
 mod network;
@@ -45,6 +46,7 @@ mod subject;
 mod tree;
 mod who;
 
+pub use marks::{Mark, container_key, kind_key};
 pub use question::{Question, UnknownQuestion};
 pub use records::{
     BaselineFacts, BaselineHit, Baselines, Body, Filter, Kinds, NoBaselines, Records, RecordsError,

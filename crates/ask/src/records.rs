@@ -1,5 +1,6 @@
 //! What a question reads: records by filter, and baselines.
 
+use crate::marks::Mark;
 use plimsoll_model::{
     BaselineRef, Behaviour, BehaviourId, Digest, Instance, NodeId, Record, RecordId, RecordKind,
     Stamp, WallNs,
@@ -31,9 +32,10 @@ pub struct Filter {
     pub from: Option<WallNs>,
     /// Not after this wall time.
     pub to: Option<WallNs>,
-    /// Only records whose payload holds at least one of these byte strings (empty: all). Paths,
-    /// names and addresses are stored as plain bytes, so this can be told without decoding.
-    pub needles: Vec<Vec<u8>>,
+    /// Only records that bear at least one of these marks (empty: all), and those whose content
+    /// cannot be read. Paths, names and addresses are stored as plain bytes, so that this can be
+    /// told without decoding: [`Mark::needle`].
+    pub marks: Vec<Mark>,
 }
 
 impl Filter {
@@ -44,7 +46,7 @@ impl Filter {
             instance: None,
             from: None,
             to: None,
-            needles: Vec::new(),
+            marks: Vec::new(),
         }
     }
     /// The same about one instance.
@@ -56,6 +58,18 @@ impl Filter {
     pub fn between(mut self, from: WallNs, to: WallNs) -> Self {
         (self.from, self.to) = (Some(from), Some(to));
         self
+    }
+    /// Whether a record bears what is looked for.
+    pub(crate) fn holds(&self, record: &Record) -> bool {
+        self.marks.is_empty() || self.marks.iter().any(|mark| mark.is_on(record))
+    }
+    /// Byte strings of which every readable record that fits holds at least one; empty: any may fit.
+    pub fn needles(&self) -> Vec<Vec<u8>> {
+        let needles: Vec<Vec<u8>> = self.marks.iter().map(Mark::needle).collect();
+        match needles.iter().any(Vec::is_empty) {
+            true => Vec::new(),
+            false => needles,
+        }
     }
     /// Whether these header fields fit.
     pub fn fits(&self, kind: u16, wall: WallNs) -> bool {

@@ -1,6 +1,7 @@
 //! Q3, whether a behaviour occurred before; Q13, how far a fingerprint reaches.
 
 use crate::directory::same_workload;
+use crate::marks::{Mark, of_observation};
 use crate::records::{Body, Filter};
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
 use crate::subject::between;
@@ -8,12 +9,11 @@ use crate::who::siblings;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};
 use plimsoll_model::{
-    AlertSource, Behaviour, BehaviourId, Drift, EventKind, Instance, Observation, Record, RecordId,
-    RecordKind, Risk, SockAddr, Stamp, Text, WallNs,
+    AlertSource, Behaviour, BehaviourId, Drift, Instance, Record, RecordId, RecordKind, Risk,
+    SockAddr, Stamp, WallNs,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 
 /// Behaviours of a container that are followed when no alert names one.
 const BEHAVIOURS_MAX: usize = 25;
@@ -175,36 +175,33 @@ fn occurrences(
     say: &mut Sentences,
 ) -> Result<(), AskError> {
     let interval = about.interval;
-    each_drift(
-        about,
-        &Filter::of(&[RecordKind::Drift, RecordKind::Alert]),
-        say,
-        |id, d| {
-            if !interval.touches(d.first.wall, d.last.wall) {
-                return;
-            }
-            let Some(f) = followed.get_mut(&d.behaviour.id()) else {
-                return;
-            };
-            let o = f
-                .found
-                .entry(d.instance.clone())
-                .or_insert_with(|| Occurrence {
-                    count: 0,
-                    first: d.first,
-                    last: d.last,
-                    evidence: Vec::new(),
-                });
-            // an alert repeats its drift, and its updates raise the count: the highest stands
-            o.count = o.count.max(d.count);
-            o.first = o.first.min(d.first);
-            o.last = o.last.max(d.last);
-            if o.evidence.len() < EVIDENCE_MAX {
-                o.evidence.push(id);
-                o.evidence.extend(d.observation.clone());
-            }
-        },
-    )
+    let mut filter = Filter::of(&[RecordKind::Drift, RecordKind::Alert]);
+    filter.marks = followed.values().map(|f| Mark::of(&f.behaviour)).collect();
+    each_drift(about, &filter, say, |id, d| {
+        if !interval.touches(d.first.wall, d.last.wall) {
+            return;
+        }
+        let Some(f) = followed.get_mut(&d.behaviour.id()) else {
+            return;
+        };
+        let o = f
+            .found
+            .entry(d.instance.clone())
+            .or_insert_with(|| Occurrence {
+                count: 0,
+                first: d.first,
+                last: d.last,
+                evidence: Vec::new(),
+            });
+        // an alert repeats its drift, and its updates raise the count: the highest stands
+        o.count = o.count.max(d.count);
+        o.first = o.first.min(d.first);
+        o.last = o.last.max(d.last);
+        if o.evidence.len() < EVIDENCE_MAX {
+            o.evidence.push(id);
+            o.evidence.extend(d.observation.clone());
+        }
+    })
 }
 
 /// Counts of the followed behaviours where a baseline knew them.
@@ -216,7 +213,7 @@ fn presence(
     let mut counts: HashMap<BehaviourId, (u64, Vec<RecordId>)> = HashMap::new();
     let mut filter =
         Filter::of(&[RecordKind::Presence]).between(about.interval.from, about.interval.to);
-    filter.needles = followed.keys().map(|id| id.0.to_vec()).collect();
+    filter.marks = followed.keys().copied().map(Mark::Counted).collect();
     about.visit(&filter, say.tally(), &mut |record_id, _, record| {
         if let Record::Presence(p) = record {
             for (id, n) in p.counts.iter().filter(|(id, _)| followed.contains_key(id)) {
@@ -313,53 +310,21 @@ fn workload_of(about: &About<'_>, instance: &Instance) -> bool {
 /// The behaviours that marks stand for, for people.
 type Names = HashMap<BehaviourId, Behaviour>;
 
-/// Marks by which the same thing is known elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Mark {
-    /// With its object, by which its records are found.
-    Behaviour(BehaviourId, Text),
-    Program(Text),
-    Inode(u64, u64),
-    Peer(IpAddr, u16),
-    Name(Text),
-}
-
-impl Mark {
-    fn of(b: &Behaviour) -> Self {
-        Mark::Behaviour(b.id(), b.object.clone())
-    }
-
-    fn words(&self, names: &Names) -> String {
-        match self {
-            Mark::Behaviour(id, object) => match names.get(id) {
-                Some(b) => format!("behaviour {}", crate::baseline::behaviour(b)),
-                None => format!("behaviour {id} on {}", describe::path(object)),
-            },
-            Mark::Program(path) => format!(
-                "program {} that is not from the image",
-                describe::path(path)
-            ),
-            Mark::Inode(dev, ino) => format!("the same file (device {dev}, inode {ino}) executed"),
-            Mark::Peer(ip, port) => format!("peer {}", SockAddr::Inet(*ip, *port)),
-            Mark::Name(name) => format!("DNS name {}", describe::path(name)),
-        }
-    }
-
-    /// Bytes that every record with this mark holds.
-    fn needle(&self) -> Vec<u8> {
-        match self {
-            Mark::Behaviour(_, text) | Mark::Program(text) | Mark::Name(text) => {
-                text.as_bytes().to_vec()
-            }
-            // CBOR stores numbers big endian, without leading zeros: the low bytes are always there
-            Mark::Inode(_, ino) => {
-                let bytes = ino.to_be_bytes();
-                let skip = bytes.iter().take_while(|b| **b == 0).count();
-                bytes[skip..].to_vec()
-            }
-            Mark::Peer(IpAddr::V4(ip), _) => ip.octets().to_vec(),
-            Mark::Peer(IpAddr::V6(ip), _) => ip.octets().to_vec(),
-        }
+fn words(mark: &Mark, names: &Names) -> String {
+    match mark {
+        Mark::Behaviour(id, object) => match names.get(id) {
+            Some(b) => format!("behaviour {}", crate::baseline::behaviour(b)),
+            None => format!("behaviour {id} on {}", describe::path(object)),
+        },
+        Mark::Program(path) => format!(
+            "program {} that is not from the image",
+            describe::path(path)
+        ),
+        Mark::Inode(dev, ino) => format!("the same file (device {dev}, inode {ino}) executed"),
+        Mark::Peer(ip, port) => format!("peer {}", SockAddr::Inet(*ip, *port)),
+        Mark::Name(name) => format!("DNS name {}", describe::path(name)),
+        Mark::Alert(id) => format!("alert {id}"),
+        Mark::Counted(id) => format!("known behaviour {id}"),
     }
 }
 
@@ -389,16 +354,13 @@ pub(crate) fn fingerprint(about: &About<'_>, say: &mut Sentences) -> Result<(), 
         RecordKind::Alert,
     ])
     .between(about.interval.from, about.interval.to);
-    filter.needles = marks.iter().map(Mark::needle).collect();
-    if filter.needles.iter().any(Vec::is_empty) {
-        filter.needles.clear();
-    }
+    filter.marks = marks.clone();
     about.visit(
         &filter,
         say.tally(),
         &mut |id, wall, record| match &record {
             Record::Observation(o) => {
-                for mark in marks_of(o) {
+                for mark in of_observation(o) {
                     hit(
                         &mut reach,
                         &mark,
@@ -477,7 +439,7 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<(Vec<Mark>, Names), A
             if let Some(seen) = about.records.get(id)?
                 && let Body::Record(Record::Observation(o)) = seen.body
             {
-                marks.extend(marks_of(&o));
+                marks.extend(of_observation(&o));
             }
         }
     } else if let Some(instance) = &about.case.instance {
@@ -488,7 +450,7 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<(Vec<Mark>, Names), A
                 && let Some(seen) = about.records.get(&o)?
                 && let Body::Record(Record::Observation(o)) = seen.body
             {
-                marks.extend(marks_of(&o));
+                marks.extend(of_observation(&o));
             }
         }
     }
@@ -499,25 +461,6 @@ fn marks(about: &About<'_>, say: &mut Sentences) -> Result<(Vec<Mark>, Names), A
         ));
     }
     Ok((marks.into_iter().take(MARKS_MAX).collect(), names))
-}
-
-/// The marks that one observation bears.
-fn marks_of(o: &Observation) -> Vec<Mark> {
-    match &o.event.kind {
-        EventKind::Exec(e) if e.origin.is_writable() || e.deleted => {
-            let mut marks = vec![Mark::Program(e.exe.clone())];
-            if e.ino != 0 {
-                marks.push(Mark::Inode(e.dev, e.ino));
-            }
-            marks
-        }
-        EventKind::Connect(c) | EventKind::Datagram(c) => match &c.peer {
-            SockAddr::Inet(ip, port) if !ip.is_loopback() => vec![Mark::Peer(*ip, *port)],
-            _ => vec![],
-        },
-        EventKind::Dns(d) if !d.name.is_empty() => vec![Mark::Name(d.name.clone())],
-        _ => vec![],
-    }
 }
 
 /// The count over all marks together.
@@ -569,16 +512,16 @@ fn total(about: &About<'_>, reach: &BTreeMap<Mark, Reach>, say: &mut Sentences) 
     );
 }
 
-fn say_reach(about: &About<'_>, mark: &Mark, r: &Reach, words: &Names, say: &mut Sentences) {
+fn say_reach(about: &About<'_>, mark: &Mark, r: &Reach, names: &Names, say: &mut Sentences) {
     let (Some(first), Some(last)) = (r.first, r.last) else {
         say.unknown(format!(
             "By {}: not found again {}.",
-            mark.words(words),
+            words(mark, names),
             about.interval.text()
         ));
         return;
     };
-    let names: Vec<String> = r
+    let told: Vec<String> = r
         .instances
         .iter()
         .take(NAMED_MAX)
@@ -596,9 +539,9 @@ fn say_reach(about: &About<'_>, mark: &Mark, r: &Reach, words: &Names, say: &mut
     say.observed(
         format!(
             "By {}: {} ({}{more}), {}.",
-            mark.words(words),
+            words(mark, names),
             count(r.instances.len() as u64, "instance"),
-            names.join(", "),
+            told.join(", "),
             between(first, last)
         ),
         &r.evidence,

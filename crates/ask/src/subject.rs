@@ -1,6 +1,7 @@
 //! What a question is about: an alert, or a container, found in the records.
 
 use crate::directory::{Directory, Known};
+use crate::marks::Mark;
 use crate::records::{Body, Filter, Records, RecordsError};
 use crate::say::{Sentences, count};
 use plimsoll_api::describe::when;
@@ -152,7 +153,7 @@ fn find_alert(
 ) -> Result<Case, SubjectError> {
     let mut found: Option<AlertCase> = None;
     let mut filter = Filter::of(&[RecordKind::Alert]);
-    filter.needles = vec![id.as_str().as_bytes().to_vec()];
+    filter.marks = vec![Mark::Alert(id.clone())];
     records.visit(&filter, &mut |seen| match seen.body {
         Body::Record(Record::Alert(alert)) if alert.id == *id => match &mut found {
             Some(case) if alert.count >= case.alert.count => {

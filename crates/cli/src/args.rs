@@ -545,6 +545,9 @@ pub(crate) struct AskArgs {
     /// How far before and after the alert, or before the container's end [default: as suits the question]
     #[arg(long, value_name = "LENGTH")]
     pub(crate) around: Option<Length>,
+    /// Read every record of the journal, and do without the lists that say which ones to read
+    #[arg(long)]
+    pub(crate) scan: bool,
 }
 
 /// One question, or all.

@@ -9,11 +9,11 @@ use memchr::memmem::Finder;
 use plimsoll_api::storage;
 use plimsoll_ask::{Body, Filter, Records, RecordsError, Seen, Span};
 use plimsoll_evidence::{
-    self as evidence, InstanceKey, Leaf, OpenError, Payload, ReadError, Reader,
+    self as evidence, InstanceKey, Leaf, OpenError, Payload, Picked, ReadError, Reader,
 };
 use plimsoll_model::{Container, Instance, NodeId, Record, RecordId, RecordKind, WallNs};
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 /// An open journal.
@@ -85,29 +85,51 @@ impl Journal {
         wanted: &Wanted,
         each: &mut dyn FnMut(Seen) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let finders: Vec<Finder<'_>> = wanted.needles.iter().map(Finder::new).collect();
+        self.walk_in(0..u64::MAX, wanted, each)
+    }
+
+    /// The same of some leaves only.
+    pub(crate) fn walk_in(
+        &self,
+        leaves: Range<u64>,
+        wanted: &Wanted,
+        each: &mut dyn FnMut(Seen) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let needles = Needles::new(&wanted.needles);
         let progress = Progress::new("reading the journal");
-        for entry in self.reader.scan(filter(wanted))? {
+        let filter = evidence::Filter {
+            leaves,
+            ..filter(wanted)
+        };
+        for found in self.reader.scan(filter)? {
             progress.step();
-            let seen = match entry {
-                Ok(entry) => {
-                    if let Some(bytes) = entry.payload.bytes()
-                        && !finders.is_empty()
-                        && !finders.iter().any(|f| f.find(bytes).is_some())
-                    {
-                        continue;
-                    }
-                    self.seen(entry)
-                }
-                Err(ReadError::DamagedLeaf { leaf, .. }) => self.damaged(leaf),
-                Err(ReadError::MissingLeaves { first, .. }) => self.damaged(first),
-                Err(e) => return Err(e),
-            };
-            if each(seen).is_break() {
+            if let Some(seen) = self.judged(found, &needles)?
+                && each(seen).is_break()
+            {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// What was found, decoded; `None`: it does not hold what is looked for.
+    pub(crate) fn judged(
+        &self,
+        found: Picked,
+        needles: &Needles<'_>,
+    ) -> Result<Option<Seen>, ReadError> {
+        match found {
+            Ok(entry) if !needles.may_hold(&entry.payload) => Ok(None),
+            Ok(entry) => Ok(Some(self.seen(entry))),
+            Err(ReadError::DamagedLeaf { leaf, .. }) => Ok(Some(self.damaged(leaf))),
+            Err(ReadError::MissingLeaves { first, .. }) => Ok(Some(self.damaged(first))),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What reads the files.
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     pub(crate) fn seen(&self, entry: evidence::Entry) -> Seen {
@@ -148,6 +170,21 @@ impl Journal {
             ControlFlow::Continue(())
         })?;
         Ok(Containers(known))
+    }
+}
+
+/// Byte strings of which a payload must hold one.
+pub(crate) struct Needles<'a>(Vec<Finder<'a>>);
+
+impl<'a> Needles<'a> {
+    pub(crate) fn new(needles: &'a [Vec<u8>]) -> Self {
+        Self(needles.iter().map(Finder::new).collect())
+    }
+
+    /// What has no content any more may have held them.
+    fn may_hold(&self, payload: &Payload) -> bool {
+        let found = |bytes| self.0.iter().any(|f| f.find(bytes).is_some());
+        self.0.is_empty() || payload.bytes().is_none_or(found)
     }
 }
 
@@ -294,16 +331,7 @@ impl Records for Journal {
     }
 
     fn visit(&self, filter: &Filter, each: &mut dyn FnMut(Seen)) -> Result<(), RecordsError> {
-        let all = (1..=u16::from(u8::MAX)).filter_map(RecordKind::from_u16);
-        let wanted = Wanted {
-            kinds: all.filter(|k| filter.kinds.has(*k as u16)).collect(),
-            instances: filter.instance.iter().cloned().collect(),
-            from: filter.from,
-            to: filter.to,
-            needles: filter.needles.clone(),
-            newest_first: false,
-        };
-        self.walk(&wanted, &mut |seen| {
+        self.walk(&Wanted::of(filter), &mut |seen| {
             each(seen);
             ControlFlow::Continue(())
         })
@@ -323,8 +351,23 @@ impl Records for Journal {
     }
 }
 
+impl Wanted {
+    /// What a question asks for.
+    pub(crate) fn of(filter: &Filter) -> Self {
+        let all = (1..=u16::from(u8::MAX)).filter_map(RecordKind::from_u16);
+        Self {
+            kinds: all.filter(|k| filter.kinds.has(*k as u16)).collect(),
+            instances: filter.instance.iter().cloned().collect(),
+            from: filter.from,
+            to: filter.to,
+            needles: filter.needles(),
+            newest_first: false,
+        }
+    }
+}
+
 impl Journal {
-    fn records_error(&self, e: ReadError) -> RecordsError {
+    pub(crate) fn records_error(&self, e: ReadError) -> RecordsError {
         RecordsError {
             what: format!("cannot read the journal in {}", self.dir.display()),
             source: Some(Box::new(e)),

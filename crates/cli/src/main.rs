@@ -18,6 +18,7 @@ mod commands;
 mod failure;
 mod journal;
 mod lake;
+mod listed;
 mod out;
 mod replay;
 mod source;

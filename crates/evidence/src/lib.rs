@@ -79,7 +79,7 @@ pub use journal::{
 };
 pub use loss::{Loss, LossReason};
 pub use pack::Packed;
-pub use reader::{Entry, Filter, Follow, Payload, Reader, Scan, ScrubReport, Tail};
+pub use reader::{Entry, Filter, Follow, Payload, Picked, Picker, Reader, Scan, ScrubReport, Tail};
 pub use record::{Header, InstanceKey, LEAF_BYTES, Leaf, Record, RecordId, RetentionClass};
 pub use recover::{Damage, EmergencyReport, Preserved, Recovery, Torn};
 pub use retain::{Prune, PruneReason, Pruned, RetentionPolicy, RetentionRule};

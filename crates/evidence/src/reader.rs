@@ -31,6 +31,8 @@ use crate::tlog::TlogPaths;
 const OPEN_PAYLOADS_MAX: usize = 32;
 const READ_AHEAD_BYTES: usize = 128 << 10;
 const SCRUB_DAMAGE_MAX: usize = 1000;
+/// Picked leaves that are this near to each other come with one read.
+const NEAR_LEAVES: u64 = 32;
 
 /// How far a reader looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,6 +278,32 @@ impl Reader {
             kept,
             ready: VecDeque::new(),
         })
+    }
+
+    /// Reads single leaves, as of now.
+    ///
+    /// # Errors
+    /// When the journal's files cannot be listed.
+    pub fn picker(&self) -> Result<Picker, ReadError> {
+        let view = self.view()?;
+        Ok(Picker {
+            end: view.end,
+            leaves: LeafSource::new(self, view.segments),
+            payloads: PayloadSource::new(self),
+        })
+    }
+
+    /// Leaves of one subtree: contents are removed subtree by subtree.
+    pub fn subtree_leaves(&self) -> u64 {
+        u64::from(self.meta.subtree_leaves)
+    }
+
+    /// Whether the content of a class around a leaf is where it was written: not removed by
+    /// retention, not lost, and not of a class that nothing was written of there.
+    pub fn keeps(&self, leaf: Leaf, class: RetentionClass) -> bool {
+        let subtree = self.meta.subtree_of(leaf.0);
+        let path = self.paths.payload(subtree, class);
+        self.disk.open(&path, OpenMode::Read).is_ok()
     }
 
     /// Follows the journal from `from` on.
@@ -539,6 +567,53 @@ impl Scan {
         }
     }
 }
+
+/// Reads leaves that somebody knows the numbers of, without what lies between them.
+pub struct Picker {
+    leaves: LeafSource,
+    payloads: PayloadSource,
+    end: u64,
+}
+
+impl Picker {
+    /// One past the last leaf it reaches. Records of the emergency segment lie behind it.
+    pub fn end(&self) -> Leaf {
+        Leaf(self.end)
+    }
+
+    /// Hands over those of `wanted` that match, in order. `wanted` must rise; what lies behind the
+    /// end is left out. Damage is an item; reading goes on behind it.
+    pub fn pick(&mut self, wanted: &[u64], filter: &Filter, each: &mut dyn FnMut(Picked)) {
+        let mut rest = &wanted[..wanted.partition_point(|leaf| *leaf < self.end)];
+        let mut ready = VecDeque::new();
+        while let Some(first) = rest.first().copied() {
+            let block = self.leaves.block_of(&(first..self.end), false);
+            let near = rest.windows(2).take_while(|pair| {
+                pair[1] < block.end && pair[1].saturating_sub(pair[0]) <= NEAR_LEAVES
+            });
+            let (now, later) = rest.split_at(1 + near.count());
+            rest = later;
+            let read = first..now[now.len() - 1] + 1;
+            if let Err(error) = self.leaves.read(&read, filter, &mut ready) {
+                each(Err(error));
+            }
+            for item in ready.drain(..) {
+                let listed = |leaf| now.binary_search(leaf).is_ok();
+                match item {
+                    Ok((leaf, frame)) if listed(&leaf) => {
+                        each(Ok(self.payloads.entry(leaf, &frame)));
+                    }
+                    Err(ReadError::DamagedLeaf { leaf, .. }) if !listed(&leaf) => {}
+                    Ok(_) => {}
+                    Err(error) => each(Err(error)),
+                }
+            }
+        }
+    }
+}
+
+/// One leaf that was picked, or why it cannot be read.
+pub type Picked = Result<Entry, ReadError>;
 
 /// Leaf frames, block by block.
 struct LeafSource {

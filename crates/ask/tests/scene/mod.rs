@@ -199,9 +199,9 @@ impl Records for World {
                 Body::Record(r) => r.encode(),
                 _ => (self.pruned_kind as u16, vec![]),
             };
-            let needles = filter.needles.is_empty()
-                || filter
-                    .needles
+            let needles = filter.needles();
+            let needles = needles.is_empty()
+                || needles
                     .iter()
                     .any(|n| payload.windows(n.len()).any(|w| w == n));
             let ours = filter.instance.is_none() || filter.instance == *about;

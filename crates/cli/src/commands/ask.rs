@@ -4,13 +4,14 @@ use crate::Verdict;
 use crate::args::{AskArgs, Global, Questions};
 use crate::baselines::Kept;
 use crate::failure::Failure;
+use crate::listed::Listed;
 use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::wrap;
 use crate::when::now;
 use plimsoll_api::types::Coverage;
-use plimsoll_api::{Answer, Statement, StatementStatus, describe};
-use plimsoll_ask::{Ask, AskError, Question, Records as _, Subject};
+use plimsoll_api::{Answer, Statement, StatementStatus, describe, storage};
+use plimsoll_ask::{Ask, AskError, Question, Records, Subject};
 
 /// Column in which sentences begin.
 const INDENT: usize = 12;
@@ -19,6 +20,14 @@ pub(crate) fn ask(global: &Global, args: &AskArgs, out: &mut Out) -> Result<Verd
     let mut source = Source::find(global)?;
     let journal = source.journal()?;
     let node = journal.origin().clone();
+    let lists = storage::lake_dir(&source.config.data_dir);
+    let listed = (!args.scan)
+        .then(|| Listed::open(&journal, &lists))
+        .transpose()?;
+    let records: &dyn Records = match &listed {
+        Some(listed) => listed,
+        None => &journal,
+    };
     let baselines = Kept::read(&source.config.baselines_dir(), &node, Some(&journal))?;
     let subject = match (&args.alert, &args.container) {
         (Some(alert), _) => Subject::Alert(alert.clone()),
@@ -36,7 +45,7 @@ pub(crate) fn ask(global: &Global, args: &AskArgs, out: &mut Out) -> Result<Verd
             around_ns: args.around.map(|l| l.ns),
             now: now(),
         };
-        let answer = plimsoll_ask::ask(&journal, &baselines, &one).map_err(failure)?;
+        let answer = plimsoll_ask::ask(records, &baselines, &one).map_err(failure)?;
         if out.json {
             out.object(&answer)?;
         } else {

@@ -4,6 +4,7 @@ use crate::Verdict;
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::lake::{LakeJournal, contradicted, tell, words};
+use crate::listed;
 use crate::out::{Out, remark};
 use crate::source::Source;
 use clap::Subcommand;
@@ -33,7 +34,10 @@ pub(crate) fn lake(
     let mut found: Vec<String> = lake.contents().damage.clone();
     match command {
         LakeCommand::Build => {}
-        LakeCommand::Rebuild => lake.clear()?,
+        LakeCommand::Rebuild => {
+            lake.clear()?;
+            listed::forget(&dir)?;
+        }
         LakeCommand::Check => {
             for seal in contradicted(&lake, &journal)? {
                 found.push(format!(
@@ -67,6 +71,7 @@ pub(crate) fn lake(
             "another process is making the lake at this moment".to_owned(),
         ));
     }
+    listed::make(&source.config.journal_dir(), &dir)?;
     tell(&lake, &journal, source.agent());
     summary(&lake, steps, &found, out)?;
     Ok(match found.is_empty() {

@@ -1,0 +1,366 @@
+//! Answers by lists are the answers of a whole reading, whatever became of the store.
+
+#[path = "../../../ask/tests/scene/mod.rs"]
+mod scene;
+
+use super::*;
+use plimsoll_agent::ledger::{instance_key, stored};
+use plimsoll_ask::{Ask, Body, Question, Subject};
+use plimsoll_evidence::{Hold, Options, RetentionPolicy, RetentionRule, Sealing, Tombstone};
+use plimsoll_model::event::FileOp;
+use plimsoll_model::*;
+use scene::{World, at, connect, container, dns, exec, file, known, process};
+
+/// Two whole spans, and a tail that no list covers. The shell of `web` runs a program that came in,
+/// which calls home; `twin` does the same in the second span, `late` in the tail.
+fn world() -> World {
+    let mut world = World::new();
+    // the journal's own first record, the certificate of its key
+    world.agent("start", -4001.0);
+    world.agent("start", -4000.0);
+    let noise = container("noise", 'f', -3900.0, '3');
+    world.container(&noise, -3900.0);
+    let mut web = container("web", 'a', -500.0, '1');
+    world.container(&web, -499.0);
+    world.gap(None, Stage::BulkRing, -10.0, -5.0, Some(7), "burst");
+    world.presence(&web, 0.0, 60.0, &[(&known()[2], 40), (&known()[1], 3)]);
+    attack(&mut world, &web, "A-1", 100.0);
+    fill(&mut world, &noise, SPAN_LEAVES as usize + 500, 200.0);
+    world.gone(&mut web, 700.0);
+    let twin = container("twin", 'b', 800.0, '1');
+    world.container(&twin, 800.0);
+    attack(&mut world, &twin, "A-2", 900.0);
+    fill(&mut world, &noise, 2 * SPAN_LEAVES as usize + 500, 1000.0);
+    let late = container("late", 'c', 2000.0, '1');
+    world.container(&late, 2000.0);
+    world.presence(&late, 2000.0, 2060.0, &[(&known()[1], 2)]);
+    attack(&mut world, &late, "A-3", 2100.0);
+    world
+}
+
+fn attack(world: &mut World, c: &Container, alert: &str, s: f64) {
+    let nginx = process(11, -499.0, "/usr/sbin/nginx", &["nginx"], Entry::Init);
+    let sh = process(20, s, "/bin/sh", &["sh", "-c", "/tmp/x"], Entry::Init);
+    let x = process(22, s + 1.0, "/tmp/x", &["/tmp/x"], Entry::Init);
+    let [of_sh, of_x] = [
+        vec![sh.clone(), nginx.clone()],
+        vec![x.clone(), sh.clone(), nginx],
+    ];
+    world.event(c, s, &of_sh, exec(&sh, Origin::Image));
+    world.event(c, s + 0.5, &of_sh, file(FileOp::Create, "/tmp/x", 0));
+    let shown = world.event(c, s + 1.0, &of_x, exec(&x, Origin::Upper));
+    let drift = Drift {
+        behaviour: Behaviour {
+            origin: Origin::Upper,
+            ..scene::behaviour(BehaviourKind::Exec, "/bin/sh", "run", "/tmp/x")
+        },
+        class: DriftClass::ProgramFromWritable,
+        risk: Risk::Critical,
+        reason: "the program came into the container after it was created".into(),
+        baseline: Some(scene::reference()),
+        baseline_state: "ready".into(),
+        coverage_permille: 993,
+        nearest: vec![],
+        instance: c.instance.clone(),
+        lineage: of_x.clone(),
+        observation: Some(shown),
+        first: at(s + 1.0),
+        last: at(s + 1.0),
+        count: 1,
+        techniques: vec!["T1059".into()],
+        quarantined: false,
+    };
+    world.alert(alert, c, s + 1.0, drift);
+    world.event(
+        c,
+        s + 2.0,
+        &of_x,
+        dns("evil.example", Some([198, 51, 100, 7])),
+    );
+    world.event(c, s + 2.1, &of_x, connect([198, 51, 100, 7], 443));
+    world.event(c, s + 3.0, &of_x, file(FileOp::Read, "/etc/shadow", 0));
+}
+
+/// A neighbour reads its files until there are so many records.
+fn fill(world: &mut World, noise: &Container, records: usize, s: f64) {
+    let p = process(10, -3900.0, "/usr/bin/backup", &["backup"], Entry::Init);
+    while world.records.len() < records {
+        let n = world.records.len();
+        let path = format!("/srv/data/{}", n % 97);
+        world.act(noise, s + n as f64 / 1e6, &p, file(FileOp::Read, &path, 0));
+    }
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    journal: Option<evidence::Journal>,
+}
+
+impl Place {
+    fn new(world: &World) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new("node1");
+        options.sealing = Some(Sealing::new(dir.path().join("keys")));
+        let (mut journal, _) =
+            evidence::Journal::open(dir.path().join("journal"), options).unwrap();
+        for (n, (at, about, body)) in world.records.iter().enumerate().skip(1) {
+            let Body::Record(record) = body else { continue };
+            let leaf = journal.append(stored(record, *at, about.as_ref())).unwrap();
+            assert_eq!(leaf.0, n as u64, "records name each other by these");
+        }
+        journal.sync().unwrap();
+        let journal = Some(journal);
+        Self { dir, journal }
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::open(&self.dir.path().join("journal")).unwrap()
+    }
+
+    fn lists(&self) -> std::path::PathBuf {
+        self.dir.path().join("lake")
+    }
+
+    /// Observations of the first spans go, but for what is held.
+    fn prune(&mut self, spans: usize) {
+        let journal = self.journal.as_mut().unwrap();
+        let rule = RetentionRule {
+            class: RetentionClass::OBSERVATION,
+            max_age_ms: None,
+            max_bytes: Some(0),
+        };
+        let policy = RetentionPolicy { rules: vec![rule] };
+        let plan = journal.plan_retention(&policy, 0).unwrap();
+        assert!(plan.len() >= spans);
+        for prune in plan.iter().take(spans) {
+            let tombstone = Tombstone::of(prune, "retention", "test").encode();
+            let record = evidence::Record::new(11, RetentionClass::CUSTODY, tombstone);
+            journal.prune(prune, record).unwrap();
+        }
+    }
+
+    fn hold(&mut self, c: &str) {
+        let hold = Hold {
+            id: "case-7".into(),
+            containers: vec![instance_key(&scene::instance(
+                c.chars().next().unwrap(),
+                800.0,
+            ))],
+            leaves: vec![],
+            wall_ns: 5,
+            subject: "container twin".into(),
+            reason: "case 7".into(),
+            uid: 0,
+        };
+        self.journal.as_mut().unwrap().hold(&hold).unwrap();
+    }
+
+    /// Every answer about these, by lists and by a whole reading.
+    fn same(&self, what: &str, subjects: &[Subject]) {
+        let journal = self.journal();
+        let listed = Listed::open(&journal, &self.lists()).unwrap();
+        assert_eq!(listed.spans.len(), 2, "{what}");
+        compare(&journal, &listed, what, subjects);
+    }
+}
+
+fn compare(whole: &Journal, listed: &Listed<'_>, what: &str, subjects: &[Subject]) {
+    for subject in subjects {
+        for question in Question::ALL {
+            let one = Ask {
+                question,
+                subject: subject.clone(),
+                around_ns: None,
+                now: at(4000.0).wall,
+            };
+            let answer = |records: &dyn Records| {
+                let answer = plimsoll_ask::ask(records, &scene::Known, &one).unwrap();
+                serde_json::to_string_pretty(&answer).unwrap()
+            };
+            let (by_lists, by_all) = (answer(listed), answer(whole));
+            assert_eq!(by_lists, by_all, "{what}: {question} of {subject:?}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_those_of_a_whole_reading() {
+    let alert = |id: &str| Subject::Alert(AlertId::parse(id).unwrap());
+    let container = |name: &str| Subject::Container(name.into());
+    let mut place = Place::new(&world());
+    place.same("all there", &[alert("A-3"), container("web")]);
+    place.hold("b");
+    place.prune(1);
+    place.same(
+        "contents of the first span gone since it was listed",
+        &[alert("A-1")],
+    );
+    place.prune(1);
+    place.same(
+        "contents of both gone, but for what is held",
+        &[container("twin")],
+    );
+    std::fs::remove_dir_all(place.lists()).unwrap();
+    place.same("listed when contents were gone", &[alert("A-2")]);
+    // what comes while somebody asks is in the answer
+    let journal = place.journal();
+    let listed = Listed::open(&journal, &place.lists()).unwrap();
+    let mut more = World::new();
+    let newest = scene::container("newest", 'd', 3000.0, '1');
+    attack(&mut more, &newest, "A-4", 3100.0);
+    let own = place.journal.as_mut().unwrap();
+    for (at, about, body) in &more.records {
+        let Body::Record(record) = body else { continue };
+        own.append(stored(record, *at, about.as_ref())).unwrap();
+    }
+    own.sync().unwrap();
+    let mut found = 0;
+    let filter = Filter::of(&[RecordKind::Alert]).about(&newest.instance);
+    listed.visit(&filter, &mut |_| found += 1).unwrap();
+    assert_eq!(found, 1);
+    compare(&journal, &listed, "more came", &[alert("A-4")]);
+}
+
+#[test]
+fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_without() {
+    let mut world = World::new();
+    world.agent("start", -4001.0);
+    let noise = container("noise", 'f', -3900.0, '3');
+    world.container(&noise, -3900.0);
+    let web = container("web", 'a', -500.0, '1');
+    world.container(&web, -499.0);
+    attack(&mut world, &web, "A-1", 100.0);
+    fill(&mut world, &noise, SPAN_LEAVES as usize + 9, 200.0);
+    let place = Place::new(&world);
+    let journal = place.journal();
+    let lists = place.lists();
+    let file = lists.join("leaves").join(format!("{:020}.idx", 0));
+    let open = || Listed::open(&journal, &lists).unwrap();
+
+    let about = Filter::of(&[RecordKind::Observation, RecordKind::Alert]).about(&web.instance);
+    let mut few = Filter::of(&[
+        RecordKind::Observation,
+        RecordKind::Drift,
+        RecordKind::Alert,
+    ]);
+    few.marks = vec![Mark::Name("evil.example".into())];
+    let read = |listed: &Listed<'_>, filter: &Filter| match &listed.stretches(filter)[..] {
+        [Stretch::Picked(leaves), Stretch::Whole(tail)] => {
+            assert_eq!(tail.start, SPAN_LEAVES);
+            Some(leaves.len())
+        }
+        _ => None,
+    };
+    let listed = open();
+    assert_eq!(read(&listed, &about), Some(7), "six acts and an alert");
+    assert_eq!(read(&listed, &few), Some(1));
+    let all = Filter::of(&[RecordKind::Observation]);
+    assert_eq!(read(&listed, &all), None, "too many to list");
+    let early = about.clone().between(at(-90.0).wall, at(-80.0).wall);
+    assert!(read(&listed, &early).is_some_and(|n| n <= 7));
+
+    let whole = std::fs::read(&file).unwrap();
+    let mut bad = whole.clone();
+    bad[100] ^= 4;
+    for damage in [bad, whole[..whole.len() / 2].to_vec(), vec![]] {
+        std::fs::write(&file, &damage).unwrap();
+        assert_eq!(open().spans.len(), 1);
+        assert!(std::fs::read(&file).unwrap() == whole, "made again");
+    }
+    // the longest list, the neighbour's, is found to be damaged when it is read
+    let mut bad = whole.clone();
+    let at = bad.len() / 2;
+    bad[at] ^= 4;
+    std::fs::write(&file, &bad).unwrap();
+    let listed = open();
+    let of_noise = Filter::of(&[RecordKind::Observation]).about(&noise.instance);
+    assert_eq!(read(&listed, &of_noise), None, "all are read");
+    assert_eq!(read(&listed, &about), Some(7), "another list is whole");
+    let listed = open();
+    assert!(std::fs::read(&file).unwrap() == whole, "made again");
+    assert!(read(&listed, &of_noise).is_some());
+
+    // the same records in another journal have other salts
+    let other = Place::new(&world);
+    let theirs = other.lists().join("leaves");
+    std::fs::create_dir_all(&theirs).unwrap();
+    std::fs::copy(&file, theirs.join(file.file_name().unwrap())).unwrap();
+    let journal2 = other.journal();
+    drop(Listed::open(&journal2, &other.lists()).unwrap());
+    let now = std::fs::read(theirs.join(file.file_name().unwrap())).unwrap();
+    assert!(now != whole, "made anew");
+
+    // a place that takes no files
+    let blocked = place.dir.path().join("blocked");
+    std::fs::write(&blocked, b"").unwrap();
+    let listed = Listed::open(&journal, &blocked).unwrap();
+    assert!(listed.spans.is_empty());
+    let one = |records: &dyn Records| {
+        let mut leaves = Vec::new();
+        records
+            .visit(&about, &mut |seen| leaves.push(seen.id.leaf))
+            .unwrap();
+        leaves
+    };
+    assert_eq!(one(&listed), one(&journal));
+}
+
+#[test]
+fn a_leaf_that_was_damaged_before_it_was_listed_is_told_as_a_whole_reading_tells_it() {
+    let mut world = World::new();
+    world.agent("start", -4001.0);
+    let noise = container("noise", 'f', -3900.0, '3');
+    world.container(&noise, -3900.0);
+    let web = container("web", 'a', -500.0, '1');
+    world.container(&web, -499.0);
+    attack(&mut world, &web, "A-1", 100.0);
+    fill(&mut world, &noise, SPAN_LEAVES as usize + 9, 200.0);
+    let place = Place::new(&world);
+    // a byte of a payload of the class of observations, and one of a leaf
+    let dir = place.dir.path().join("journal");
+    let mut struck = 0;
+    for (path, at) in files_below(&dir).into_iter().filter_map(|p| {
+        let name = p.file_name()?.to_str()?.to_owned();
+        let observations = name.contains("-3") || name.contains(".3.") || name.contains("c3");
+        match p.extension()?.to_str()? {
+            "leaf" | "leaves" | "seg" => Some((p, 4096 + 50 * 96)),
+            _ if observations => Some((p, 9000)),
+            _ => None,
+        }
+    }) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 0x40;
+            struck += 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    assert!(struck > 0, "{:?}", files_below(&dir));
+    let journal = place.journal();
+    let listed = Listed::open(&journal, &place.lists()).unwrap();
+    let subject = Subject::Container("web".into());
+    for question in Question::ALL {
+        let one = Ask {
+            question,
+            subject: subject.clone(),
+            around_ns: None,
+            now: at(4000.0).wall,
+        };
+        let answer = |records: &dyn Records| {
+            let answer = plimsoll_ask::ask(records, &scene::Known, &one).unwrap();
+            serde_json::to_string_pretty(&answer).unwrap()
+        };
+        assert_eq!(answer(&listed), answer(&journal), "{question}");
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for item in std::fs::read_dir(dir).unwrap().flatten() {
+        match item.path().is_dir() {
+            true => all.extend(files_below(&item.path())),
+            false => all.push(item.path()),
+        }
+    }
+    all
+}
