@@ -619,7 +619,9 @@ impl Act<'_> {
             );
             return self.account_change(path, reason);
         }
-        let own_key = is_tls_key_dir(path) && self.serves_while_learning();
+        let own_key = is_tls_key_dir(path)
+            && (self.serves_while_learning()
+                || (file.op == FileOp::List && self.context.learning()));
         if own_key || self.is_housekeeping() {
             let reason = format!("{program} reads {shown} as part of its work");
             return Class::plain(DriftClass::SensitiveFileRead, Risk::Low, reason);
@@ -763,7 +765,9 @@ impl Act<'_> {
         }
         let verb = self.trace_verb(file, &path)?;
         let (program, shown) = (self.program(), Text::new(&*path));
-        if program == "logrotate" || program == "savelog" {
+        let packs =
+            ["gzip", "bzip2", "xz", "zstd"].contains(&program.as_str()) && !is_history(&path);
+        if program == "logrotate" || program == "savelog" || packs {
             let reason = format!("{program} rotates {shown}");
             return Some(Class::plain(DriftClass::TracesRemoved, Risk::Low, reason));
         }

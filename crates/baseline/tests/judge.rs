@@ -342,6 +342,9 @@ fn traces_removed_by_a_shell_alert_and_by_logrotate_do_not() {
         class_of(&rotate, unlink("/var/log/nginx/access.log.1")).1,
         Risk::Low
     );
+    let gzip = who(&["/usr/bin/gzip", "/bin/sh"]);
+    assert_eq!(class_of(&gzip, unlink("/var/log/app.log")).1, Risk::Low);
+    assert_eq!(class_of(&gzip, unlink("/root/.bash_history")), removed);
     assert_eq!(
         class_of(&sh, unlink("/srv/data/x")).0,
         DriftClass::FileRemoved
@@ -808,6 +811,7 @@ fn a_daily_act_that_touches_what_attackers_touch_stays_below_an_error() {
     let find = who(&["/usr/bin/find", "/bin/sh"]);
     let list = |path| file(FileOp::List, path, Origin::Image);
     assert_eq!(risk(&find, list("/root/.ssh")), Risk::Medium);
+    assert_eq!(risk(&find, list("/etc/letsencrypt/archive")), Risk::Low);
     assert_eq!(risk(&find, read("/root/.ssh/id_rsa")), Risk::High);
     let openssl = who(&["/usr/bin/openssl", "/bin/sh"]);
     let renewed = "/etc/letsencrypt/archive/x/privkey1.pem";
