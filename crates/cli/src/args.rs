@@ -292,7 +292,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE|DIR", value_parser = absolute())]
     pub(crate) rules: Vec<PathBuf>,
     /// Where programs and maps are pinned for the next agent, on a bpffs; `off`: they end with this one
-    /// [default: hooks.directory of the configuration where hooks.pin is true, else off]
+    /// [default: hooks.directory of the configuration, off where hooks.pin is false]
     #[arg(
         long,
         value_name = "DIR|off",

@@ -251,7 +251,7 @@ impl Default for Config {
                 stream_uses: 50_000,
             },
             hooks: HooksConfig {
-                pin: false,
+                pin: true,
                 directory: "/sys/fs/bpf/plimsoll".into(),
                 keep_on_stop: true,
                 keep_for: Duration::from_secs(300),

@@ -178,6 +178,8 @@ impl Agent {
             .arg("--config")
             .arg(&config)
             .arg("run")
+            // nothing of it stays in the kernel when it is killed
+            .args(["--pins", "off"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
