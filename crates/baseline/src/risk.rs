@@ -481,9 +481,11 @@ impl Act<'_> {
             return self.never(DriftClass::NewLibrary, Risk::Low, "mapped");
         }
         let program = self.program();
-        let reason = format!(
-            "{program} runs code of {path}, which came into the container after it was created"
-        );
+        let whence = match origin {
+            Origin::Foreign => "from mounts that are not the container's",
+            _ => "which came into the container after it was created",
+        };
+        let reason = format!("{program} runs code of {path}, {whence}");
         if matches!(origin, Origin::Memfd | Origin::Tmpfs) || in_temp(path.as_bytes()) {
             return Class::risky(DriftClass::LibraryFromWritable, Risk::High, reason);
         }

@@ -857,6 +857,13 @@ fn what_is_said_of_an_act_is_true_of_it() {
         .find(|d| d.class == DriftClass::ProgramFromWritable);
     let reason = &foreign.expect("it alerts").reason;
     assert!(!reason.to_string().contains("came into"), "{reason}");
+    let library = EventKind::Library {
+        path: "/usr/lib/libc.so.6".into(),
+        origin: Origin::Foreign,
+    };
+    let v = verdict(&cat, library);
+    let reason = only_drift(&v).reason.to_string();
+    assert!(!reason.contains("came into"), "{reason}");
     // a peer is named, so that somebody can look for it
     let peer = Some(SockAddr::Inet([192, 0, 2, 1].into(), 4444));
     let dup = EventKind::Dup {
