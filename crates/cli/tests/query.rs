@@ -257,8 +257,20 @@ fn every_table_and_column_is_in_the_guide() {
 
 #[test]
 fn the_guides_queries_run() {
+    assert_eq!(run_all(include_str!("../../../docs/guide/query.md")), 10);
+}
+
+#[test]
+fn every_question_has_a_query_that_runs() {
+    assert_eq!(
+        run_all(include_str!("../../../docs/guide/questions.md")),
+        18
+    );
+}
+
+/// Runs the statements of a guide; how many there are.
+fn run_all(guide: &str) -> usize {
     let dir = store(3);
-    let guide = include_str!("../../../docs/guide/query.md");
     let code = guide
         .split("```sql")
         .nth(1)
@@ -274,5 +286,5 @@ fn the_guides_queries_run() {
         );
         queries += 1;
     }
-    assert_eq!(queries, 10);
+    queries
 }
