@@ -5,10 +5,9 @@
 
 #include "path.h"
 
-/* Zeroes the header and fills in who acted; p is the acting process. */
-static __always_inline void begin(struct scratch *s, __u16 kind, struct process *p)
+/* Zeroes the header and fills in who acted, by plain loads or by calls; p is the acting process. */
+static __always_inline void begin_by(struct scratch *s, __u16 kind, struct process *p, bool typed)
 {
-	struct task_struct *task = current_task();
 	__u64 ids = bpf_get_current_pid_tgid();
 
 	__builtin_memset(&s->e, 0, sizeof(s->e));
@@ -20,8 +19,17 @@ static __always_inline void begin(struct scratch *s, __u16 kind, struct process 
 	s->e.cpu = bpf_get_smp_processor_id();
 	s->e.tgid = ids >> 32;
 	s->e.tid = (__u32)ids;
-	s->e.ppid = BPF_CORE_READ(task, real_parent, tgid);
-	s->e.gid = BPF_CORE_READ(task, cred, gid.val);
+	if (typed) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		s->e.ppid = task->real_parent->tgid;
+		s->e.gid = task->cred->gid.val;
+	} else {
+		struct task_struct *task = current_task();
+
+		s->e.ppid = BPF_CORE_READ(task, real_parent, tgid);
+		s->e.gid = BPF_CORE_READ(task, cred, gid.val);
+	}
 	bpf_get_current_comm(s->e.comm, sizeof(s->e.comm));
 	if (s->compat)
 		s->e.flags |= WIRE_COMPAT;
@@ -32,6 +40,17 @@ static __always_inline void begin(struct scratch *s, __u16 kind, struct process 
 		s->e.uid = p->uid;
 		s->e.entry = p->entry;
 	}
+}
+
+static __always_inline void begin(struct scratch *s, __u16 kind, struct process *p)
+{
+	begin_by(s, kind, p, typed_task());
+}
+
+/* In programs on sockets, which some kernels do not give the type of the task. */
+static __always_inline void begin_untyped(struct scratch *s, __u16 kind, struct process *p)
+{
+	begin_by(s, kind, p, false);
 }
 
 static __always_inline void put_kernel(struct scratch *s, int i, const void *from, __u64 len)

@@ -69,7 +69,10 @@ static __always_inline int use_ends(struct scratch *s, struct container *c, stru
 	told = consult(&s->key, s->actor.cgroup);
 	if (told == HIT)
 		return 0;
-	begin(s, kind, &s->actor);
+	if (slot == SLOT_SEND)
+		begin_untyped(s, kind, &s->actor);
+	else
+		begin(s, kind, &s->actor);
 	s->e.num[0] = e->proto;
 	s->e.num[1] = e->family;
 	s->e.num[2] = s->ret;

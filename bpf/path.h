@@ -28,6 +28,32 @@ __noinline int hash_word(__u32 slot, __u32 len)
 	return 0;
 }
 
+/* One step of a walk from a leaf up: what is read of a name and of the mount that it is on. */
+struct step {
+	struct dentry *parent, *mnt_root;
+	const unsigned char *name;
+	__u32 len;
+};
+
+/* By plain loads where the kernel lets us name the type of an address (6.2), else by calls. */
+static __always_inline void read_step(struct mount *mnt, struct dentry *dentry, struct step *step)
+{
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		struct mount *m = bpf_rdonly_cast(mnt, bpf_core_type_id_kernel(struct mount));
+		struct dentry *d = bpf_rdonly_cast(dentry, bpf_core_type_id_kernel(struct dentry));
+
+		step->mnt_root = m->mnt.mnt_root;
+		step->parent = d->d_parent;
+		step->len = d->d_name.len;
+		step->name = d->d_name.name;
+		return;
+	}
+	step->mnt_root = BPF_CORE_READ(mnt, mnt.mnt_root);
+	step->parent = BPF_CORE_READ(dentry, d_parent);
+	step->len = BPF_CORE_READ(dentry, d_name.len);
+	step->name = BPF_CORE_READ(dentry, d_name.name);
+}
+
 /*
  * Builds the path in s->path, s->path_at, s->path_len; hashes of its components in s->level (leaf
  * first) and their chain in s->path_hash. A global function: the verifier checks it once.
@@ -53,12 +79,11 @@ __noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
 	s->mounts = 0;
 	s->path_flags = PATH_CUT;
 	for (int i = 0; i < LEVELS + 16; i++) {
-		struct dentry *mnt_root = BPF_CORE_READ(mnt, mnt.mnt_root);
-		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-		const unsigned char *name;
+		struct step step;
 		__u32 len, at, n;
 
-		if (dentry == mnt_root) {
+		read_step(mnt, dentry, &step);
+		if (dentry == step.mnt_root) {
 			struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
 			if (up == mnt) {
 				s->path_flags = 0;
@@ -73,25 +98,24 @@ __noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
 		at = s->path_at;
 		if (n >= LEVELS)
 			break;
-		len = BPF_CORE_READ(dentry, d_name.len);
-		name = BPF_CORE_READ(dentry, d_name.name);
+		len = step.len;
 		if (len > 255)
 			len = 255;
 		if (at < len + 1)
 			break;
 		at -= len + 1;
 		s->path[at & (PATH_MAX - 1)] = '/';
-		bpf_probe_read_kernel(&s->path[(at & (PATH_MAX - 1)) + 1], len & 255, name);
-		bpf_probe_read_kernel(s->word, len & 255, name);
+		bpf_probe_read_kernel(&s->path[(at & (PATH_MAX - 1)) + 1], len & 255, step.name);
+		bpf_probe_read_kernel(s->word, len & 255, step.name);
 		hash_word(slot, len);
 		s->level[n & (LEVELS - 1)] = s->hash;
 		s->levels = n + 1;
 		s->path_at = at;
-		if (parent == dentry) {
+		if (step.parent == dentry) {
 			s->path_flags = PATH_DETACHED;
 			break;
 		}
-		dentry = parent;
+		dentry = step.parent;
 	}
 	mounts = s->mounts;
 	/* one mount above the first is the container's root on the hidden initial mount */

@@ -248,7 +248,7 @@ static __always_inline int meets(struct bpf_sock_addr *ctx, __u32 family)
 	if (!s)
 		return 1;
 	kind = proto == PROTO_TCP ? WIRE_CONNECT : WIRE_DATAGRAM;
-	begin(s, kind, &s->actor);
+	begin_untyped(s, kind, &s->actor);
 	s->e.num[0] = proto;
 	s->e.num[1] = family;
 	s->e.num[2] = -EPERM;

@@ -52,7 +52,7 @@ static __always_inline void admit(struct task_struct *task, __u64 root, bool by_
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	__u32 pid = BPF_CORE_READ(child, pid), tgid = BPF_CORE_READ(child, tgid), ptgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 pid = child->pid, tgid = child->tgid, ptgid = bpf_get_current_pid_tgid() >> 32;
 	struct process *p, born;
 	struct container *c;
 	struct scratch *s;
@@ -72,7 +72,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 		return 0;
 	}
 	born = *p;
-	born.start_ns = BPF_CORE_READ(child, start_boottime);
+	born.start_ns = child->start_boottime;
 	root = p->cgroup;
 	c = bpf_map_lookup_elem(&containers, &root);
 	if (!c)
@@ -95,18 +95,18 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	__u32 tgid = BPF_CORE_READ(task, tgid);
+	__u32 tgid = task->tgid;
 	struct process *p = is_idle() ? NULL : bpf_map_lookup_elem(&processes, &tgid);
 	struct scratch *s;
 	int status;
 
-	if (!p || BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (!p || task->signal->live.counter != 0)
 		return 0;
 	s = scratch_of(SLOT_EXIT);
 	if (s && !(p->flags & PROCESS_SETUP)) {
-		status = BPF_CORE_READ(task, signal, group_exit_code);
+		status = task->signal->group_exit_code;
 		if (!status)
-			status = BPF_CORE_READ(task, exit_code);
+			status = task->exit_code;
 		begin(s, WIRE_EXIT, p);
 		s->e.num[0] = status;
 		submit(SLOT_EXIT, 0);
@@ -245,7 +245,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	struct inode *inode;
 	const struct cred *cred;
 	unsigned long arg_start, arg_end;
-	__u32 mntns = mntns_of(task);
+	__u32 mntns = task->nsproxy->mnt_ns->ns.inum;
 	__u64 root;
 	struct tty_struct *tty;
 
@@ -272,16 +272,17 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	if ((next.flags & PROCESS_SETUP) && mntns == host_mntns && host_mntns)
 		return 0;
 	next.flags &= ~PROCESS_SETUP;
-	cred = BPF_CORE_READ(task, cred);
-	file = BPF_CORE_READ(bprm, file);
-	inode = BPF_CORE_READ(file, f_inode);
-	next.uid = BPF_CORE_READ(cred, uid.val);
+	cred = task->cred;
+	file = bprm->file;
+	inode = file->f_inode;
+	next.uid = cred->uid.val;
 	next.caps = caps_of(cred);
-	next.exe_ino = BPF_CORE_READ(inode, i_ino);
-	next.exe_dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	next.exe_ino = inode->i_ino;
+	next.exe_dev = inode->i_sb->s_dev;
 	next.exe_ctime = ctime_of(inode);
 
 	begin(s, WIRE_EXEC, &next);
+	/* by calls: what global functions are given must be numbers, and a plain load gives pointers */
 	build_path(SLOT_EXEC, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry));
 	hash_path(SLOT_EXEC);
 	next.program = s->path_hash;
@@ -289,8 +290,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	s->e.origin = origin_of(inode, s->path_flags, c->created_ns, next.exe_ctime);
 	if (c->mntns && c->mntns != mntns)
 		s->e.origin = s->e.origin == ORIGIN_MEMFD ? ORIGIN_MEMFD : ORIGIN_FOREIGN;
-	arg_start = BPF_CORE_READ(task, mm, arg_start);
-	arg_end = BPF_CORE_READ(task, mm, arg_end);
+	arg_start = task->mm->arg_start;
+	arg_end = task->mm->arg_end;
 	script_name(s, bprm, &next, arg_start, arg_end - arg_start);
 	put_user(s, 2, arg_start, arg_end - arg_start);
 	build_path(SLOT_EXEC, (__u64)BPF_CORE_READ(task, fs, pwd.mnt), (__u64)BPF_CORE_READ(task, fs, pwd.dentry));
@@ -298,21 +299,21 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	put_facts(SLOT_EXEC);
 	make_actor(&next);
 	if (enforcement)
-		s->e.enforced = judge_exec(s, &next, BPF_CORE_READ(inode, i_nlink) == 0, arg_start, arg_end - arg_start);
+		s->e.enforced = judge_exec(s, &next, inode->i_nlink == 0, arg_start, arg_end - arg_start);
 
 	s->e.actor = next.actor;
 	s->e.uid = next.uid;
-	s->e.num[0] = BPF_CORE_READ(cred, euid.val);
-	s->e.num[1] = BPF_CORE_READ(cred, egid.val);
+	s->e.num[0] = cred->euid.val;
+	s->e.num[1] = cred->egid.val;
 	s->e.num[2] = next.caps;
-	tty = BPF_CORE_READ(task, signal, tty);
+	tty = task->signal->tty;
 	if (tty)
 		s->e.num[3] = BPF_CORE_READ(tty, driver, major) << 8 | (BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index));
 	s->e.num[4] = next.exe_dev;
 	s->e.num[5] = next.exe_ino;
-	s->e.num[6] = BPF_CORE_READ(inode, i_mode) & 07777;
+	s->e.num[6] = inode->i_mode & 07777;
 	s->e.num[7] = arg_end - arg_start;
-	if (BPF_CORE_READ(inode, i_nlink) == 0)
+	if (inode->i_nlink == 0)
 		s->e.flags |= WIRE_DELETED;
 	if (!(c->flags & CONTAINER_STARTED)) {
 		c->mntns = mntns;

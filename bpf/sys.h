@@ -157,6 +157,36 @@ static __always_inline bool opened_before(__u32 fd)
 	return file && typed_facts(file, &f) && front_hit(&f, open_op(&f));
 }
 
+#define SHM_EXEC 0100000
+
+/*
+ * Whether the registers alone say that a handler has nothing to tell of a native call: a program that
+ * starts makes some thirty maps of its libraries, four of which can be executed, and looks for files
+ * that are not there. What is left out here the handlers would leave out themselves.
+ */
+static __always_inline bool says_nothing(__u32 handler, struct pt_regs *regs, long ret)
+{
+	switch (handler) {
+	case H_MMAP: /* and shmat */
+	case H_MPROTECT:
+#if defined(__TARGET_ARCH_x86)
+		return !(regs->dx & (PROT_EXEC | SHM_EXEC));
+#else
+		return !(regs->regs[2] & (PROT_EXEC | SHM_EXEC));
+#endif
+	case H_DUP:
+		return (unsigned long)ret > 2;
+	case H_OPEN:
+	case H_OPENAT:
+	case H_PATH:
+		return ret < 0 && ret != -EACCES && ret != -EPERM;
+	case H_DNS_BUFFER:
+	case H_DNS_MESSAGE:
+		return ret <= 0;
+	}
+	return false;
+}
+
 /* kernel: TRACE_EVENT_SYSCALL(sys_exit), TP_PROTO(regs, ret) */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
@@ -187,6 +217,8 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	}
 #endif
 	if ((g.failures & (1 + compat)) && ret != -EACCES && ret != -EPERM)
+		g.handler = 0;
+	if (!compat && says_nothing(g.handler, regs, ret))
 		g.handler = 0;
 	if (!g.handler && !g.used)
 		return 0;
@@ -526,7 +558,6 @@ static __always_inline int use_words(struct scratch *s, __u32 kind, __u32 op, __
 #define NR_SHMAT 196
 #define NR_PERSONALITY 92
 #endif
-#define SHM_EXEC 0100000
 #define READ_IMPLIES_EXEC 0x400000
 
 /* Memory without a file that may be executed: what a packer or an injected program needs. */

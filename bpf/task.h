@@ -76,7 +76,9 @@ static __always_inline __u32 number_in_namespace_of(struct pid *own, struct pid 
 	const void *at = (void *)(__u64)(bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid));
 	struct upid *mine = (void *)own + (__u64)at, *theirs = (void *)of + (__u64)at;
 
-	if (!of || BPF_CORE_READ(of, level) < level || BPF_CORE_READ(theirs, ns) != BPF_CORE_READ(mine, ns))
+	if (!of)
+		return 0;
+	if (of != own && (BPF_CORE_READ(of, level) < level || BPF_CORE_READ(theirs, ns) != BPF_CORE_READ(mine, ns)))
 		return 0;
 	return BPF_CORE_READ(theirs, nr);
 }

@@ -375,12 +375,15 @@ const KINDS: &[Kind] = &[
     plain("memory files", &["h_memfd"], "sys_exit", ""),
     plain("signals to others", &["h_signal"], "sys_exit", ""),
     plain("other rare calls", &["h_rare"], "sys_exit", ""),
-    plain(
-        "system calls used",
-        &["on_sys_exit"],
-        "sys_exit",
-        "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)",
-    ),
+    Kind {
+        advice: "it is the one kind that needs a program at the exit of every call of the machine: where fentry programs are taken, syscalls_used: false leaves none there",
+        ..plain(
+            "system calls used",
+            &["on_sys_exit"],
+            "sys_exit",
+            "calls used more than 256 times a second on the node are sampled; calls that never return (exit, rt_sigreturn)",
+        )
+    },
 ];
 
 /// How each kind is observed, and what was refused.

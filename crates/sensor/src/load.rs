@@ -688,6 +688,18 @@ impl Sensor {
         handed
     }
 
+    /// What each attached program did so far: name, runs, nanoseconds (0 unless the kernel counts them,
+    /// see `kernel.bpf_stats_enabled`). Programs that are reached by tail calls are part of
+    /// `on_sys_exit`.
+    pub fn run_times(&self) -> Vec<(String, u64, u64)> {
+        let names = self.links.iter().map(|(name, _)| name);
+        let infos = self.misses.iter().map(|(p, _)| program_info(p));
+        names
+            .zip(infos)
+            .filter_map(|(name, info)| info.map(|i| (name.clone(), i.run_cnt, i.run_time_ns)))
+            .collect()
+    }
+
     /// Accumulated run time of all programs, nanoseconds (0 unless the kernel counts it, see
     /// `kernel.bpf_stats_enabled`).
     pub fn run_time_ns(&self) -> u64 {

@@ -497,6 +497,8 @@ pub(crate) fn act(name: &str) -> bool {
             );
         }
         "cost-exec" => cost_exec(),
+        "cost-nothing" => {}
+        "cost-fork-exec" => println!("{}", fork_exec()),
         "cost-getppid" => println!(
             "{}",
             per_op(&mut || {
@@ -506,6 +508,26 @@ pub(crate) fn act(name: &str) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Nanoseconds that a fork and an exec of this program take, which loads its libraries and ends.
+fn fork_exec() -> f64 {
+    const N: u32 = 100;
+    let own = std::env::current_exe().expect("own path");
+    let run = || {
+        let ended = std::process::Command::new(&own)
+            .args(["act", "cost-nothing"])
+            .status();
+        assert!(ended.expect("it starts").success());
+    };
+    for _ in 0..30 {
+        run();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    (0..N / 4).for_each(|_| run());
+    let start = std::time::Instant::now();
+    (0..N).for_each(|_| run());
+    start.elapsed().as_nanos() as f64 / f64::from(N)
 }
 
 /// Nanoseconds an operation, after a warm-up.

@@ -491,33 +491,41 @@ fn run(sensor: &mut Sensor, mount: &Path, act: &str) -> Vec<Event> {
     events
 }
 
+const COSTS: [&str; 3] = ["cost-open", "cost-getppid", "cost-fork-exec"];
+
 /// Time of one operation in a watched container with and without the sensor; in a machine that counts
 /// instructions (`VM_ICOUNT=1 tests/vm/run`) these are guest instructions.
 fn cost() {
     let (hierarchy, mount) = hierarchy();
-    println!("COST | mechanisms | open+read+close | ratio | getppid | ratio |");
+    println!("COST | mechanisms | open+read+close | ratio | getppid | ratio | fork+exec | ratio |");
     // the first measurements of a machine that has just come up are of its start
     for _ in 0..3 {
         measure(None, &mount, "cost-open");
     }
-    for (top, calls_used) in [
+    let only = std::env::var("PLIMSOLL_MATRIX_MODE");
+    let only: Option<usize> = only.ok().and_then(|n| n.parse().ok());
+    let modes = [
         (Rung::Tracepoint, true),
         (Rung::Lsm, true),
         (Rung::Lsm, false),
         (Rung::Fentry, false),
-    ] {
+    ];
+    for (_, (top, calls_used)) in (0..)
+        .zip(modes)
+        .filter(|(i, _)| only.is_none_or(|n| n == *i))
+    {
         let mut config = SensorConfig::new(hierarchy.clone());
         (config.top, config.syscalls_used) = (top, calls_used);
-        let without = ["cost-open", "cost-getppid"].map(|op| measure(None, &mount, op));
+        let without = COSTS.map(|op| measure(None, &mount, op));
         let mut sensor = Sensor::load(&config).expect("load the sensor");
-        let with = ["cost-open", "cost-getppid"].map(|op| measure(Some(&mut sensor), &mount, op));
+        let with = COSTS.map(|op| measure(Some(&mut sensor), &mount, op));
         let open = sensor
             .hooks()
             .iter()
             .find(|h| h.kind == "file open")
             .and_then(|h| h.mechanism.clone());
         println!(
-            "COST | {}{} | {:.0} to {:.0} | {:.3} | {:.0} to {:.0} | {:.3} |",
+            "COST | {}{} | {:.0} to {:.0} | {:.3} | {:.0} to {:.0} | {:.3} | {:.0} to {:.0} | {:.3} |",
             open.unwrap_or_default()
                 .split(',')
                 .next()
@@ -532,7 +540,10 @@ fn cost() {
             with[0] / without[0],
             without[1],
             with[1],
-            with[1] / without[1]
+            with[1] / without[1],
+            without[2],
+            with[2],
+            with[2] / without[2]
         );
     }
 }
