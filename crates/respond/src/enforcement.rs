@@ -6,11 +6,10 @@
 //! that none matches is only observed. Documented in `docs/guide/enforcement.md`. Left out: reading
 //! the file, and whether the baseline is fit to enforce (the agent).
 
-use crate::policy::PolicyError;
-use crate::policy::read::{Result, Section, expected};
-use crate::policy::yaml::{self, Fault, Mark, Node};
+use crate::policy::{FILE_BYTES_MAX, PolicyError, millis};
 use crate::values::glob;
 use plimsoll_model::{Container, EnforceClass};
+use plimsoll_settings::{Fault, Mark, Node, Result, Section, expected, parse};
 use sha2::Digest as _;
 
 /// Rules of a policy at most.
@@ -165,26 +164,17 @@ impl Policy {
     }
 }
 
-fn fault(at: Mark, message: impl Into<String>) -> Fault {
-    let message = message.into();
-    Fault { at, message }
-}
-
 fn resolve(text: &str, digest: String) -> Result<Policy> {
-    let start = Mark { line: 1, column: 1 };
-    let Some(root) = yaml::parse(text)? else {
-        return Err(fault(start, "expected \"version: 1\" and rules"));
+    let Some(root) = parse(text, FILE_BYTES_MAX)? else {
+        let message = "expected \"version: 1\" and rules";
+        return Err(Fault::new(Mark::START, message));
     };
-    let file = Section::new(&root, "", &["version", "confirm_everything", "rules"])?;
-    let version = file.value("version", "1", |t| (t == "1").then_some(()))?;
-    if version.is_none() {
-        let message = "expected \"version: 1\", which says how to read the rest";
-        return Err(fault(start, message));
-    }
+    let file = Section::new(Some(&root), "", &["version", "confirm_everything", "rules"])?;
+    file.must_be("version", "1")?;
     let confirmed = file.flag("confirm_everything", false)?;
-    let nodes = file.list("rules")?;
+    let nodes = file.list("rules", "rules")?;
     if nodes.len() > RULES_MAX {
-        return Err(fault(
+        return Err(Fault::new(
             file.at,
             format!("expected at most {RULES_MAX} rules"),
         ));
@@ -194,14 +184,14 @@ fn resolve(text: &str, digest: String) -> Result<Policy> {
         let rule = rule(node, i)?;
         if rules.iter().any(|r| r.name == rule.name) {
             let message = format!("the name \"{}\" is given twice", rule.name);
-            return Err(fault(node.at, message));
+            return Err(Fault::new(node.at, message));
         }
         if !confirmed && rule.mode == Mode::Enforce && rule.select.is_everything() {
             let message = format!(
                 "\"{}\" could stop programs in every container: narrow its match, or confirm with \"confirm_everything: true\" at the top",
                 rule.name
             );
-            return Err(fault(node.at, message));
+            return Err(Fault::new(node.at, message));
         }
         rules.push(rule);
     }
@@ -219,14 +209,14 @@ fn rule(node: &Node, i: usize) -> Result<Rule> {
         "decide_within",
         "undecided",
     ];
-    let s = Section::new(node, &path, &keys)?;
+    let s = Section::new(Some(node), &path, &keys)?;
     let name = s
-        .value("name", "a name", |t| {
+        .text("name", "a name", |t| {
             (!t.is_empty() && t.len() <= 128).then(|| t.to_owned())
         })?
         .ok_or_else(|| expected(node, &s.name("name"), "a name"))?;
     let mode = s
-        .value("mode", "observe, alert or enforce", Mode::parse)?
+        .text("mode", "observe, alert or enforce", Mode::parse)?
         .ok_or_else(|| expected(node, &s.name("mode"), "observe, alert or enforce"))?;
     let at_exec = |t: &str| match t {
         "stop" => Some(AtExec::Stop),
@@ -238,7 +228,7 @@ fn rule(node: &Node, i: usize) -> Result<Rule> {
         "kill" => Some(Undecided::Kill),
         _ => None,
     };
-    let within = s.millis("decide_within")?.unwrap_or(DECIDE_WITHIN_MS);
+    let within = millis(&s, "decide_within")?.unwrap_or(DECIDE_WITHIN_MS);
     if !(100..=DECIDE_WITHIN_MAX_MS).contains(&within) {
         let what = "a length of time from 100ms to 60s";
         let at = s.get("decide_within").unwrap_or(node);
@@ -249,11 +239,11 @@ fn rule(node: &Node, i: usize) -> Result<Rule> {
         mode,
         classes: classes(&s)?,
         at_exec: s
-            .value("at_exec", "stop or kill", at_exec)?
+            .text("at_exec", "stop or kill", at_exec)?
             .unwrap_or(AtExec::Stop),
         decide_within_ms: within,
         undecided: s
-            .value("undecided", "continue or kill", undecided)?
+            .text("undecided", "continue or kill", undecided)?
             .unwrap_or(Undecided::Continue),
         name,
     })
@@ -261,12 +251,10 @@ fn rule(node: &Node, i: usize) -> Result<Rule> {
 
 fn select(rule: &Section<'_>) -> Result<Select> {
     let keys = ["image", "labels", "namespace", "service", "name"];
-    let Some(s) = rule.section("match", &keys)? else {
-        return Ok(Select::default());
-    };
+    let s = rule.section("match", &keys)?;
     Ok(Select {
         image: s.texts("image")?,
-        labels: s.pairs("labels")?,
+        labels: s.named_texts("labels")?,
         namespace: s.texts("namespace")?,
         service: s.texts("service")?,
         name: s.texts("name")?,
@@ -275,7 +263,7 @@ fn select(rule: &Section<'_>) -> Result<Select> {
 
 /// All classes, unless some are named.
 fn classes(rule: &Section<'_>) -> Result<Vec<EnforceClass>> {
-    let Some(node) = rule.get("classes") else {
+    let Some(node) = rule.get("classes").filter(|n| !n.is_null()) else {
         return Ok(EnforceClass::ALL.to_vec());
     };
     let known = |t: &String| {

@@ -149,7 +149,16 @@ fn mistakes_are_named_with_their_place() {
     for (text, place, words) in [
         ("", "1:1", "version: 1"),
         ("version: 2\n", "1:10", "expected 1"),
-        ("version: 1\npolicys: []\n", "2:1", "one of version"),
+        (
+            "version: 1\npolicys: []\n",
+            "2:1",
+            "did you mean \"policies\"?",
+        ),
+        (
+            "version: 1\nguards:\n  rate: {plans: }\n",
+            "3:15",
+            "found nothing",
+        ),
         (
             "version: 1\npolicies:\n  - steps: [notify]\n",
             "3:5",

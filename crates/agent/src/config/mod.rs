@@ -6,22 +6,20 @@
 //! machine (that a path exists is found out by whoever uses it). The keys are documented in
 //! `docs/guide/configuration.md`.
 
-mod read;
-mod yaml;
-
 use crate::inbox;
 use crate::respond::capture::Room;
 use crate::rules::RuleSources;
 use plimsoll_baseline::LearnConfig;
 use plimsoll_model::NodeId;
 use plimsoll_rules::MatchMode;
-use read::Section;
+use plimsoll_settings::{Fault, Section, parse};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use yaml::{Fault, Mark};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/plimsoll/config.yaml";
+/// A configuration file is at most this long.
+const MAX_FILE_BYTES: usize = 1 << 20;
 /// Where everything is kept.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/plimsoll";
 
@@ -380,14 +378,14 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)?
-        .take(yaml::MAX_FILE_BYTES as u64 + 1)
+        .take(MAX_FILE_BYTES as u64 + 1)
         .read_to_string(&mut text)?;
     Ok(text)
 }
 
 fn resolve(text: &str) -> Result<Config, Fault> {
     let default = Config::default();
-    let Some(root) = yaml::parse(text)? else {
+    let Some(root) = parse(text, MAX_FILE_BYTES)? else {
         return Ok(default);
     };
     let file = Section::new(
@@ -415,7 +413,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "notifications",
         ],
     )?;
-    file.must_be("version", "1", Mark { line: 1, column: 1 })?;
+    file.must_be("version", "1")?;
     Ok(Config {
         node: file.text(
             "node",
@@ -463,12 +461,8 @@ fn rings(file: &Section<'_>, default: Rings) -> Result<Rings, Fault> {
         ],
     )?;
     Ok(Rings {
-        bulk_bytes: s.ring_bytes("bulk_bytes", 64 << 10..=1 << 30, default.bulk_bytes.into())?,
-        alert_bytes: s.ring_bytes(
-            "alert_bytes",
-            64 << 10..=256 << 20,
-            default.alert_bytes.into(),
-        )?,
+        bulk_bytes: s.ring_bytes("bulk_bytes", 64 << 10..=1 << 30, default.bulk_bytes)?,
+        alert_bytes: s.ring_bytes("alert_bytes", 64 << 10..=256 << 20, default.alert_bytes)?,
         l1_entries: s.number("l1_entries", 1024..=4 << 20, default.l1_entries.into())? as u32,
         alert_quota_per_second: s.number(
             "alert_quota_per_second",
@@ -535,11 +529,9 @@ fn learning(file: &Section<'_>, default: LearnConfig) -> Result<LearnConfig, Fau
     Ok(LearnConfig {
         slot_seconds: number("slot_seconds", 1..=86_400, default.slot_seconds)?,
         startup_seconds: number("startup_seconds", 0..=86_400, default.startup_seconds)?,
-        min_coverage_permille: s.permille(
-            "ready_coverage",
-            500..=1000,
-            default.min_coverage_permille,
-        )?,
+        min_coverage_permille: s
+            .permille("ready_coverage", 500..=1000)?
+            .unwrap_or(default.min_coverage_permille),
         min_starts: number("min_starts", 0..=1000, default.min_starts)?,
         min_steady_slots: number("min_steady_slots", 0..=100_000, default.min_steady_slots)?,
         min_units: number("min_units", 1..=1_000_000, default.min_units)?,

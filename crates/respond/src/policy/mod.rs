@@ -5,17 +5,16 @@
 //! refused until it says `confirm_everything: true`. The language is documented in
 //! `docs/guide/response.md`. Left out: reading the file (the agent).
 
-pub(crate) mod read;
 mod steps;
-pub(crate) mod yaml;
 
 use crate::guards::{Guards, Window};
 use plimsoll_model::response::Step;
 use plimsoll_model::{Priority, Risk};
-use read::{Result, Section, expected};
+use plimsoll_settings::{Fault, Mark, Node, Result, Section, expected, parse};
 use sha2::Digest as _;
-use yaml::{Fault, Mark, Node};
 
+/// A policy file is at most this long: it is journalled whole.
+pub(crate) const FILE_BYTES_MAX: usize = 256 << 10;
 /// Entries of a policy at most.
 pub const ENTRIES_MAX: usize = 256;
 /// How long approvals are waited for, unless a policy says otherwise.
@@ -120,20 +119,13 @@ impl Policy {
     }
 }
 
-fn fault(at: Mark, message: impl Into<String>) -> Fault {
-    Fault {
-        at,
-        message: message.into(),
-    }
-}
-
 fn resolve(text: &str, digest: String) -> Result<Policy> {
-    let start = Mark { line: 1, column: 1 };
-    let Some(root) = yaml::parse(text)? else {
-        return Err(fault(start, "expected \"version: 1\" and policies"));
+    let Some(root) = parse(text, FILE_BYTES_MAX)? else {
+        let message = "expected \"version: 1\" and policies";
+        return Err(Fault::new(Mark::START, message));
     };
     let file = Section::new(
-        &root,
+        Some(&root),
         "",
         &[
             "version",
@@ -145,21 +137,13 @@ fn resolve(text: &str, digest: String) -> Result<Policy> {
             "policies",
         ],
     )?;
-    if file
-        .value("version", "1", |t| (t == "1").then_some(()))?
-        .is_none()
-    {
-        return Err(fault(
-            start,
-            "expected \"version: 1\", which says how to read the rest",
-        ));
-    }
+    file.must_be("version", "1")?;
     let dry_run = file.flag("dry_run", true)?;
     let confirmed = file.flag("confirm_everything", false)?;
     let approvals = approvals(&file)?;
-    let nodes = file.list("policies")?;
+    let nodes = file.list("policies", "policies")?;
     if nodes.len() > ENTRIES_MAX {
-        return Err(fault(
+        return Err(Fault::new(
             file.at,
             format!("expected at most {ENTRIES_MAX} policies"),
         ));
@@ -168,13 +152,13 @@ fn resolve(text: &str, digest: String) -> Result<Policy> {
     for (i, node) in nodes.iter().enumerate() {
         let entry = entry(node, i, dry_run, &approvals)?;
         if entries.iter().any(|e| e.name == entry.name) {
-            return Err(fault(
+            return Err(Fault::new(
                 node.at,
                 format!("the name \"{}\" is given twice", entry.name),
             ));
         }
         if !confirmed && entry.select.is_everything() && interferes(&entry) {
-            return Err(fault(
+            return Err(Fault::new(
                 node.at,
                 format!(
                     "\"{}\" could act on every container: narrow its match, or confirm with \"confirm_everything: true\" at the top",
@@ -191,6 +175,12 @@ fn resolve(text: &str, digest: String) -> Result<Policy> {
     })
 }
 
+/// A length of time in milliseconds.
+pub(crate) fn millis(section: &Section<'_>, key: &str) -> Result<Option<u64>> {
+    let what = "a length of time such as 500ms, 30s, 10m or 1h";
+    section.text(key, what, crate::values::parse_ms)
+}
+
 fn interferes(entry: &Entry) -> bool {
     entry.steps.iter().any(|s| s.kind.interferes())
 }
@@ -204,16 +194,10 @@ pub(crate) struct Approvals {
 }
 
 fn approvals(section: &Section<'_>) -> Result<Approvals> {
-    let Some(s) = section.section("approvals", &["count", "expiry", "two_person"])? else {
-        return Ok(Approvals {
-            count: None,
-            expiry_ms: APPROVAL_MS,
-            two_person: false,
-        });
-    };
+    let s = section.section("approvals", &["count", "expiry", "two_person"])?;
     Ok(Approvals {
-        count: s.number("count", 8)?.map(|n| n as u32),
-        expiry_ms: s.millis("expiry")?.unwrap_or(APPROVAL_MS),
+        count: s.whole("count", 0..=8)?.map(|n| n as u32),
+        expiry_ms: millis(&s, "expiry")?.unwrap_or(APPROVAL_MS),
         two_person: s.flag("two_person", false)?,
     })
 }
@@ -221,18 +205,19 @@ fn approvals(section: &Section<'_>) -> Result<Approvals> {
 fn entry(node: &Node, i: usize, dry_run: bool, all: &Approvals) -> Result<Entry> {
     let path = format!("policies[{i}]");
     let s = Section::new(
-        node,
+        Some(node),
         &path,
         &["name", "match", "dry_run", "steps", "approvals"],
     )?;
     let name = s
-        .value("name", "a name", |t| {
+        .text("name", "a name", |t| {
             (!t.is_empty() && t.len() <= 128).then(|| t.to_owned())
         })?
         .ok_or_else(|| expected(node, &s.name("name"), "a name"))?;
-    let own = match s.get("approvals") {
-        Some(_) => approvals(&s)?,
-        None => all.clone(),
+    let own = if s.gives("approvals") {
+        approvals(&s)?
+    } else {
+        all.clone()
     };
     let count = match (own.count, own.two_person) {
         (Some(n), true) => Some(n.max(2)),
@@ -261,25 +246,17 @@ fn selector(entry: &Section<'_>) -> Result<Selector> {
         "priority",
         "coverage",
     ];
-    let Some(s) = entry.section("match", &keys)? else {
-        return Ok(Selector::default());
-    };
-    let coverage = |t: &str| {
-        let f: f64 = t.parse().ok()?;
-        (0.0..=1.0)
-            .contains(&f)
-            .then(|| (f * 1000.0).round() as u32)
-    };
+    let s = entry.section("match", &keys)?;
     Ok(Selector {
         rule: s.texts("rule")?,
-        risk: s.value("risk", "low, medium, high or critical", risk)?,
+        risk: s.text("risk", "low, medium, high or critical", risk)?,
         technique: s.texts("technique")?,
         image: s.texts("image")?,
-        labels: s.pairs("labels")?,
+        labels: s.named_texts("labels")?,
         namespace: s.texts("namespace")?,
         service: s.texts("service")?,
-        priority: s.value("priority", "emergency … debug", priority)?,
-        coverage_permille: s.value("coverage", "a fraction from 0 to 1", coverage)?,
+        priority: s.text("priority", "emergency … debug", priority)?,
+        coverage_permille: s.permille("coverage", 0..=1000)?,
     })
 }
 
@@ -320,32 +297,22 @@ fn guards(file: &Section<'_>) -> Result<Guards> {
         "rate",
         "act_on_socket_holders",
     ];
-    let Some(s) = file.section("guards", &keys)? else {
-        return Ok(guards);
-    };
-    if let Some(p) = s.section("protected", &["names", "labels", "images"])? {
-        guards.names = p.texts("names")?;
-        guards.images = p.texts("images")?;
-        guards.labels = p.pairs("labels")?;
-    }
-    if let Some(a) = s.section("at_most", &["containers", "window"])? {
-        guards.at_most = a.number("containers", 10_000)?.unwrap_or(guards.at_most);
-        guards.window_ms = a.millis("window")?.unwrap_or(guards.window_ms);
-    }
-    if let Some(a) = s.section("at_most_percent", &["percent", "window"])? {
-        guards.percent = a.number("percent", 100)?.unwrap_or(guards.percent);
-        guards.percent_window_ms = a.millis("window")?.unwrap_or(guards.percent_window_ms);
-    }
-    let holders = |t: &str| t.parse::<bool>().ok();
-    let holders = s.value("act_on_socket_holders", "true or false", holders)?;
-    guards.socket_holders = holders.unwrap_or(false);
-    guards.min_healthy = s
-        .number("min_healthy", 10_000)?
-        .unwrap_or(guards.min_healthy);
-    if let Some(r) = s.section("rate", &["plans", "window"])? {
-        guards.rate = r.number("plans", 10_000)?.unwrap_or(guards.rate);
-        guards.rate_window_ms = r.millis("window")?.unwrap_or(guards.rate_window_ms);
-    }
+    let s = file.section("guards", &keys)?;
+    let p = s.section("protected", &["names", "labels", "images"])?;
+    guards.names = p.texts("names")?;
+    guards.images = p.texts("images")?;
+    guards.labels = p.named_texts("labels")?;
+    let a = s.section("at_most", &["containers", "window"])?;
+    guards.at_most = a.number("containers", 0..=10_000, guards.at_most)?;
+    guards.window_ms = millis(&a, "window")?.unwrap_or(guards.window_ms);
+    let a = s.section("at_most_percent", &["percent", "window"])?;
+    guards.percent = a.number("percent", 0..=100, guards.percent)?;
+    guards.percent_window_ms = millis(&a, "window")?.unwrap_or(guards.percent_window_ms);
+    guards.socket_holders = s.flag("act_on_socket_holders", false)?;
+    guards.min_healthy = s.number("min_healthy", 0..=10_000, guards.min_healthy)?;
+    let r = s.section("rate", &["plans", "window"])?;
+    guards.rate = r.number("plans", 0..=10_000, guards.rate)?;
+    guards.rate_window_ms = millis(&r, "window")?.unwrap_or(guards.rate_window_ms);
     Ok(guards)
 }
 
@@ -357,8 +324,9 @@ fn windows(file: &Section<'_>) -> Result<Vec<Window>> {
         (h < 24 && m < 60 || (h, m) == (24, 0)).then_some(h * 60 + m)
     };
     let read = |(i, node): (usize, &Node)| {
-        let s = Section::new(node, &format!("maintenance[{i}]"), &["days", "from", "to"])?;
-        let mut days = [s.get("days").is_none(); 7];
+        let path = format!("maintenance[{i}]");
+        let s = Section::new(Some(node), &path, &["days", "from", "to"])?;
+        let mut days = [!s.gives("days"); 7];
         for day in s.texts("days")? {
             let found = DAYS.iter().position(|d| *d == day);
             let found = found.ok_or_else(|| expected(node, &s.name("days"), "mon … sun"))?;
@@ -366,7 +334,7 @@ fn windows(file: &Section<'_>) -> Result<Vec<Window>> {
         }
         let time = "a time in UTC such as \"02:30\"";
         let need = |key| {
-            s.value(key, time, minutes)?
+            s.text(key, time, minutes)?
                 .ok_or_else(|| expected(node, &s.name(key), time))
         };
         Ok(Window {
@@ -375,7 +343,7 @@ fn windows(file: &Section<'_>) -> Result<Vec<Window>> {
             to: need("to")?,
         })
     };
-    file.list("maintenance")?
+    file.list("maintenance", "windows")?
         .iter()
         .enumerate()
         .map(read)

@@ -1,10 +1,9 @@
 //! The steps of an entry: names, parameters, order by class, and the capture that has to precede
 //! destruction.
 
-use super::read::{Result, Section, expected, scalar};
-use super::yaml::{Kind, Node};
 use crate::values::{parse_ms, parse_prefix};
 use plimsoll_model::response::{OnFailure, Step, StepClass, StepKind};
+use plimsoll_settings::{Fault, Kind, Node, Result, Section, expected, scalar};
 
 /// Steps of one entry at most.
 const STEPS_MAX: usize = 32;
@@ -74,7 +73,7 @@ pub(crate) fn timeout_ms(kind: StepKind) -> u64 {
 }
 
 pub(crate) fn steps(entry: &Section<'_>, approvals: Option<u32>) -> Result<Vec<Step>> {
-    let nodes = entry.list("steps")?;
+    let nodes = entry.list("steps", "steps")?;
     let mut steps = Vec::with_capacity(nodes.len() + 1);
     for (i, node) in nodes.iter().enumerate() {
         steps.push(step(
@@ -84,7 +83,7 @@ pub(crate) fn steps(entry: &Section<'_>, approvals: Option<u32>) -> Result<Vec<S
         )?);
     }
     if steps.is_empty() || steps.len() > STEPS_MAX {
-        return Err(super::fault(
+        return Err(Fault::new(
             entry.at,
             format!("{}: expected 1 to {STEPS_MAX} steps", entry.name("steps")),
         ));
@@ -129,7 +128,7 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
     };
     let kind = scalar(name)
         .and_then(StepKind::parse)
-        .ok_or_else(|| expected(name, path, &what()))?;
+        .ok_or_else(|| expected(name, path, what()))?;
     let mut step = plain(kind);
     // what a person is asked for applies to what interferes, unless the step says otherwise
     if kind.interferes() {
@@ -141,11 +140,11 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
     let known = parameters(kind);
     let mut keys: Vec<&str> = known.iter().map(|(name, ..)| *name).collect();
     keys.extend(["approvals", "timeout", "on_failure"]);
-    let s = Section::new(rest, &format!("{path}.{}", kind.as_str()), &keys)?;
+    let s = Section::new(Some(rest), &format!("{path}.{}", kind.as_str()), &keys)?;
     for (name, what, is) in known {
         let found = match s.get(name).map(|n| &n.kind) {
             Some(Kind::List(_)) => Some(s.texts(name)?.join(",")),
-            _ => s.value(name, what, |t| Some(t.to_owned()))?,
+            _ => s.text(name, what, |t| Some(t.to_owned()))?,
         };
         let Some(text) = found else { continue };
         if !is(&text) {
@@ -154,10 +153,10 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
         }
         step.parameters.push(((*name).to_owned(), text));
     }
-    if let Some(n) = s.number("approvals", 8)? {
+    if let Some(n) = s.whole("approvals", 0..=8)? {
         step.approvals = n as u32;
     }
-    if let Some(ms) = s.millis("timeout")? {
+    if let Some(ms) = super::millis(&s, "timeout")? {
         step.timeout_ms = ms;
     }
     let on_failure = |t: &str| match t {
@@ -165,7 +164,7 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
         "stop" => Some(OnFailure::Stop),
         _ => None,
     };
-    if let Some(choice) = s.value("on_failure", "continue or stop", on_failure)? {
+    if let Some(choice) = s.text("on_failure", "continue or stop", on_failure)? {
         step.on_failure = choice;
     }
     needed(node, path, step)
