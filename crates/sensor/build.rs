@@ -1,4 +1,4 @@
-//! Compiles `bpf/plimsoll.bpf.c` with clang and makes its typed skeleton.
+//! Compiles `bpf/plimsoll.bpf.c` and `bpf/isolate.bpf.c` with clang and makes their typed skeletons.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,13 +27,16 @@ fn main() {
     }
     println!("cargo::rerun-if-changed={}", bpf.display());
     println!("cargo::rerun-if-env-changed=CLANG");
-    libbpf_cargo::SkeletonBuilder::new()
-        .source(bpf.join("plimsoll.bpf.c"))
-        .obj(out.join("plimsoll.bpf.o"))
-        .clang(clang())
-        .clang_args(args)
-        .build_and_generate(out.join("plimsoll.skel.rs"))
-        .unwrap_or_else(|e| panic!("compile bpf/plimsoll.bpf.c: {e:#}"));
+    for name in ["plimsoll", "isolate"] {
+        let source = bpf.join(format!("{name}.bpf.c"));
+        libbpf_cargo::SkeletonBuilder::new()
+            .source(&source)
+            .obj(out.join(format!("{name}.bpf.o")))
+            .clang(clang())
+            .clang_args(args.clone())
+            .build_and_generate(out.join(format!("{name}.skel.rs")))
+            .unwrap_or_else(|e| panic!("compile {}: {e:#}", source.display()));
+    }
 }
 
 /// `$CLANG`, else the newest versioned clang, else `clang`.

@@ -364,6 +364,7 @@ impl Answers {
             gaps_last_hour: Some(shared.ledger.gaps_last_hour()),
             last_record: Some(shared.ledger.last_wall().rfc3339()),
             queues,
+            isolation: crate::respond::means(),
             problems,
         })
     }

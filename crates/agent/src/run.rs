@@ -9,7 +9,7 @@ use crate::files;
 use crate::kernel::{Kernel, KernelError, KernelSide};
 use crate::output;
 use crate::respond::act::{self, KernelWord, Machine};
-use crate::respond::{Beginning, block, capture, reload, sender};
+use crate::respond::{Beginning, Survey, block, capture, reload, sender};
 use plimsoll_sensor::api::{Hierarchy, Pins, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
@@ -272,9 +272,11 @@ fn response(config: &Config, kernel: &Arc<dyn Kernel>) -> Result<Beginning, RunE
         },
     };
     block::restore(&machine.blocks_dir, kernel.as_ref());
+    let survey = Survey::new(machine.clone());
     Ok(Beginning {
         policy,
         dry_run: config.response.dry_run,
+        reach: Arc::new(move |container, others| survey.of(container, others)),
         perform: Arc::new(move |target, action| act::perform(&machine, target, action)),
         launch,
     })

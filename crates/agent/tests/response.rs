@@ -109,6 +109,7 @@ fn beginning(policy: &str, perform: Perform) -> Beginning {
         policy: Some(("policy.yaml".into(), policy.into())),
         dry_run: false,
         perform,
+        reach: Arc::new(|_, _| vec!["isolate: web-2 shares its network".into()]),
         launch: None,
     }
 }
@@ -190,6 +191,13 @@ fn the_order_holds_on_a_real_journal_and_every_step_is_recorded() {
     );
     assert_eq!(plan.steps[2].sealed.as_deref(), Some("bundle-1"));
     assert!(!plan.reasons.is_empty() && !plan.blast_radius.is_empty());
+    assert!(
+        plan.blast_radius
+            .iter()
+            .any(|w| w.contains("web-2 shares its network")),
+        "{:?}",
+        plan.blast_radius
+    );
     rig.agent.stop("test");
 }
 

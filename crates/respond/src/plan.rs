@@ -25,6 +25,8 @@ pub struct Knowing<'a> {
     pub container: Option<&'a Container>,
     /// The rest of the node.
     pub around: Surroundings<'a>,
+    /// What steps would reach on this machine, and by which means, in words.
+    pub reach: &'a [String],
     /// Now.
     pub at: Stamp,
 }
@@ -179,6 +181,7 @@ fn blast_radius(entry: &Entry, knowing: Knowing<'_>) -> Vec<String> {
             .filter(|s| s.kind.interferes())
             .map(|s| format!("{}: {}", s.kind.as_str(), s.effect)),
     );
+    radius.extend_from_slice(knowing.reach);
     radius
 }
 

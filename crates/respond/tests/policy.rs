@@ -77,6 +77,7 @@ fn plan_of(policy: &Policy, rule: &str, c: &Container, around: Surroundings<'_>)
             record: None,
             container: Some(c),
             around,
+            reach: &["isolate: another is cut off too".to_owned()],
             at: Stamp::default(),
         },
     )
@@ -113,6 +114,8 @@ fn a_plan_says_what_why_and_how_far() {
         plan.reasons
     );
     assert!(plan.blast_radius[0].contains("web-1"));
+    let another = "isolate: another is cut off too";
+    assert_eq!(plan.blast_radius.last().map(String::as_str), Some(another));
     assert!(
         plan.held.iter().any(|h| h.contains("untouched")),
         "no replica is left: {:?}",

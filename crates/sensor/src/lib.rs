@@ -8,8 +8,14 @@
 
 pub mod api;
 mod block;
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]
+mod cut {
+    include!(concat!(env!("OUT_DIR"), "/isolate.skel.rs"));
+}
 mod enforce;
 mod hash;
+pub mod isolate;
 mod keep;
 mod ladder;
 mod load;

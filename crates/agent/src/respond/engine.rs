@@ -8,7 +8,7 @@
 use super::act::{Action, Target, action_of};
 use super::recall::{Found, Recalled, decision};
 use super::sender::SenderNews;
-use super::{Perform, Question, show};
+use super::{Perform, Question, Reach, show};
 use crate::clock::{Anchor, Clocks};
 use crate::gaps::Loss;
 use crate::ledger::Ledger;
@@ -91,6 +91,7 @@ pub(super) struct Parts {
     pub(super) policy: Policy,
     pub(super) dry_run: bool,
     pub(super) perform: Perform,
+    pub(super) reach: Reach,
     pub(super) reader: Reader,
     /// The lowest leaf of an alert for which the queue had no room.
     pub(super) missed: Arc<AtomicU64>,
@@ -479,6 +480,7 @@ impl Engine {
         };
         let running: Vec<&Container> = self.containers.values().map(Arc::as_ref).collect();
         let acts: Vec<Act> = self.acts.iter().cloned().collect();
+        let reach = self.reach(&found.alert, container.as_deref(), &running);
         let knowing = Knowing {
             alert: &found.alert,
             record: Some(&record),
@@ -488,11 +490,25 @@ impl Engine {
                 acts: &acts,
                 own: self.parts.own.as_ref(),
             },
+            reach: &reach,
             at,
         };
         let mut plan = make(&self.parts.policy, knowing)?;
         plan.dry_run |= self.parts.dry_run;
         Some(plan)
+    }
+
+    /// What is to be known of this machine for a plan that isolates.
+    fn reach(&self, alert: &Alert, of: Option<&Container>, running: &[&Container]) -> Vec<String> {
+        let Some(container) = of.filter(|c| c.state != ContainerState::Gone) else {
+            return Vec::new();
+        };
+        let chosen = choose(&self.parts.policy, alert, of);
+        let isolates = |s: &Step| s.kind == StepKind::Isolate;
+        match chosen.is_some_and(|(entry, _)| entry.steps.iter().any(isolates)) {
+            true => (self.parts.reach)(container, running),
+            false => Vec::new(),
+        }
     }
 
     fn step_record(

@@ -58,6 +58,13 @@ impl Freezer {
         })
     }
 
+    /// The cgroup of version 2 that holds the container, all of it and nothing else; `None`: there is
+    /// none.
+    pub(super) fn unified(container: &Container) -> Option<PathBuf> {
+        let all = Self::all(container);
+        all.into_iter().find(|f| !f.v1).map(|f| f.dir)
+    }
+
     /// Every freezer of the container, v2 before v1.
     pub(super) fn all(container: &Container) -> Vec<Self> {
         let Ok(place) = Place::of(container) else {

@@ -30,6 +30,9 @@ pub(crate) mod reload;
 pub mod sender;
 mod show;
 
+pub use net::Survey;
+pub(crate) use net::means;
+
 use crate::clock::{Anchor, Clocks};
 use crate::ledger::{Ledger, Listener};
 use crate::server::Peer;
@@ -39,7 +42,7 @@ use plimsoll_api::protocol::PlanWord;
 use plimsoll_api::{Failure, FailureCode};
 use plimsoll_evidence::Reader;
 use plimsoll_model::response::{PolicyInForce, StepOutcome};
-use plimsoll_model::{ContainerId, Record};
+use plimsoll_model::{Container, ContainerId, Record};
 use plimsoll_respond::policy::Policy;
 use sender::{Launch, supervise};
 use std::io;
@@ -60,6 +63,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Carries an action out.
 pub type Perform = Arc<dyn Fn(&Target, &Action) -> StepOutcome + Send + Sync>;
+
+/// Says what isolating a container would reach and by which means; the others are those that it may
+/// name.
+pub type Reach = Arc<dyn Fn(&Container, &[&Container]) -> Vec<String> + Send + Sync>;
 
 /// What a person asks or says.
 #[derive(Clone, Debug)]
@@ -105,6 +112,8 @@ pub struct Beginning {
     pub dry_run: bool,
     /// How actions are carried out.
     pub perform: Perform,
+    /// What a plan with `isolate` says about this machine.
+    pub reach: Reach,
     /// How the sender is started; `None`: nobody is told.
     pub launch: Option<Launch>,
 }
@@ -181,6 +190,7 @@ impl Responder {
             policy,
             dry_run: beginning.dry_run,
             perform: beginning.perform,
+            reach: beginning.reach,
             reader,
             missed,
             own: own_container(),

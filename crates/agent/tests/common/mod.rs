@@ -453,6 +453,7 @@ impl Rig {
             perform: Arc::new(|_, _| StepOutcome::Unavailable {
                 why: "no effects here".into(),
             }),
+            reach: Arc::new(|_, _| Vec::new()),
             launch: None,
         };
         Self::start_with(config, hands, town, response)
@@ -478,6 +479,7 @@ impl Rig {
             perform: Arc::new(|_, _| StepOutcome::Unavailable {
                 why: "no effects here".into(),
             }),
+            reach: Arc::new(|_, _| Vec::new()),
             launch: None,
         };
         let pinning = Pinning {

@@ -47,6 +47,8 @@ pub struct Status {
     pub last_record: Option<String>,
     /// Fill of every bounded queue and table: name → entries in use.
     pub queues: BTreeMap<String, u64>,
+    /// By which means a container's network can be cut here, in words; empty: by none, or no agent runs.
+    pub isolation: Vec<String>,
     /// What is wrong, in words; empty when nothing.
     pub problems: Vec<String>,
 }

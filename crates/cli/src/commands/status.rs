@@ -263,6 +263,13 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
             Style::Plain,
         ));
     }
+    if s.running {
+        let means = match s.isolation.is_empty() {
+            true => "not available: neither nf_tables nor cgroup v2".to_owned(),
+            false => s.isolation.join("; "),
+        };
+        rows.push(("isolation", means, Style::Plain));
+    }
     rows.push((
         "last record",
         s.last_record.clone().unwrap_or_else(|| "none".to_owned()),

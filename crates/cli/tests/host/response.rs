@@ -1,7 +1,7 @@
 //! A real container under attack: told first, contained, destroyed only when a named person has
 //! waived the capture (or one was sealed); its replica goes on; what can be undone is undone.
 
-use crate::effects::Docked;
+use crate::effects::{Docked, PEER};
 use crate::{Agent, alone, docker_socket};
 use plimsoll_agent::respond::capture;
 use serde_json::Value;
@@ -202,11 +202,10 @@ fn story(agent: &Agent, got: &Mutex<Vec<Value>>) {
 
 // ---- from the alert to the end, with everything that is kept and taken back between ----
 
-/// Takes what is sent to it.
-const PEER: &str = "sleep 600 | nc -l -p 7000 >/tmp/got & sleep 600";
-/// Has an established connection, and sends on it as long as it runs.
+/// Has an established connection and sends on it; another when that has ended.
 fn talks(to: &str) -> String {
-    format!("while :; do echo x; sleep 0.1; done | nc {to} 7000")
+    let say = "while echo x; do sleep 0.1; done";
+    format!("while :; do ({say}) | nc -w 2 {to} 7000; sleep 0.2; done")
 }
 /// A program that is on no disk when it starts.
 const FILELESS: &str = "cp /bin/busybox /tmp/x; exec 3</tmp/x; rm /tmp/x; ln -s /proc/self/fd/3 /tmp/sleep; MARK=plimsoll-5319 /tmp/sleep 300";
@@ -299,7 +298,7 @@ fn told_frozen_kept_cut_given_back_and_removed_last_while_the_replica_goes_on() 
             .plimsoll(&["plan", "undo", id(&plan), "--reason", "drill"])
             .expect("undone");
     }
-    agent.wait_until("the connection goes on", || far.grows("/tmp/got"));
+    agent.wait_until("it is connected again", || far.grows("/tmp/got"));
 
     // another attack, to its end
     hit.exec("cp /bin/busybox /tmp/other; /tmp/other true");

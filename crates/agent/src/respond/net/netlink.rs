@@ -1,5 +1,6 @@
 //! The few netlink messages that effects need, laid out by hand (`linux/netlink.h`,
-//! `linux/netfilter/nfnetlink.h`): one socket, one batch, one answer for each message.
+//! `linux/netfilter/nfnetlink.h`, `linux/sock_diag.h`): one socket, one batch, one answer for each
+//! message.
 //!
 //! Promises: every wait has an end; what the kernel answers is checked before it is used. Without
 //! a library: none with a free licence writes nf_tables without linking C, and running `nft`
@@ -146,24 +147,109 @@ fn answers(socket: &OwnedFd, expected: u32) -> io::Result<()> {
 }
 
 /// The numbers of all `NLMSG_ERROR` messages; 0 is an acknowledgement.
-fn errors(mut bytes: &[u8]) -> io::Result<Vec<i32>> {
-    let nonsense = || io::Error::other("the kernel's answer is not understood");
+fn errors(bytes: &[u8]) -> io::Result<Vec<i32>> {
+    let all = messages(bytes)?;
+    let errors = all.iter().filter(|(kind, _)| *kind == NLMSG_ERROR);
+    errors.map(|(_, body)| number(body)).collect()
+}
+
+/// Kind and body of each message.
+fn messages(mut bytes: &[u8]) -> io::Result<Vec<(u16, &[u8])>> {
     let mut found = Vec::new();
     while bytes.len() >= HEADER {
-        let word = |at: usize| -> [u8; 4] { bytes[at..at + 4].try_into().expect("four bytes") };
-        let length = u32::from_ne_bytes(word(0)) as usize;
+        let length = u32::from_ne_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
         if length < HEADER || length > bytes.len() {
             return Err(nonsense());
         }
-        if u16::from_ne_bytes([bytes[4], bytes[5]]) == NLMSG_ERROR {
-            if length < HEADER + 4 {
-                return Err(nonsense());
-            }
-            found.push(i32::from_ne_bytes(word(HEADER)));
-        }
+        let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
+        found.push((kind, &bytes[HEADER..length]));
         bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
     }
     Ok(found)
+}
+
+/// The first number of a body.
+fn number(body: &[u8]) -> io::Result<i32> {
+    let four = body.first_chunk().ok_or_else(nonsense)?;
+    Ok(i32::from_ne_bytes(*four))
+}
+
+fn nonsense() -> io::Error {
+    io::Error::other("the kernel's answer is not understood")
+}
+
+// ---- sockets ----
+
+/// A request to `NETLINK_SOCK_DIAG`.
+#[derive(Clone, Debug)]
+pub(super) struct Message(Vec<u8>);
+
+impl Message {
+    /// `kind`: `SOCK_DIAG_BY_FAMILY`, `SOCK_DESTROY`; `flags` beside `NLM_F_REQUEST`.
+    pub(super) fn new(kind: u16, flags: u16, body: Vec<u8>) -> Self {
+        const NLM_F_REQUEST: u16 = 1;
+        let mut bytes = Vec::with_capacity(HEADER + body.len());
+        bytes.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        Self(bytes)
+    }
+}
+
+/// What knows the sockets of a network namespace: that in which this was opened.
+#[derive(Debug)]
+pub(super) struct Diag(OwnedFd);
+
+impl Diag {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(open(netlink::SOCK_DIAG)?))
+    }
+
+    /// Asks for a list; each entry's body.
+    ///
+    /// # Errors
+    /// The kernel's, or of the socket.
+    pub(super) fn dump(
+        &self,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        mut entry: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        const NLMSG_DONE: u16 = 3;
+        let message = Message::new(kind, flags, body.to_vec());
+        send(&self.0, &message.0, SendFlags::empty())?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let (length, _) = recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
+            for (kind, body) in messages(&buffer[..length.min(buffer.len())])? {
+                match kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return Err(io::Error::from_raw_os_error(-number(body)?)),
+                    _ => entry(body),
+                }
+            }
+        }
+    }
+
+    /// Asks for several things at once; the error number of each, 0: done.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub(super) fn ask(&self, all: &[Message]) -> io::Result<Vec<i32>> {
+        let bytes: Vec<u8> = all.iter().flat_map(|m| &m.0).copied().collect();
+        send(&self.0, &bytes, SendFlags::empty())?;
+        let mut buffer = vec![0; 64 << 10];
+        let mut found = Vec::with_capacity(all.len());
+        while found.len() < all.len() {
+            let (length, _) = recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
+            found.extend(errors(&buffer[..length.min(buffer.len())])?);
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]

@@ -101,7 +101,8 @@ fn gateway() -> Option<IpAddr> {
     })
 }
 
-fn holds((prefix, length): Prefix, address: IpAddr) -> bool {
+/// Whether the address is one of the prefix's.
+pub(super) fn holds((prefix, length): Prefix, address: IpAddr) -> bool {
     let bits = |a: IpAddr| match a {
         IpAddr::V4(a) => u128::from(u32::from(a)) << 96,
         IpAddr::V6(a) => u128::from(a),

@@ -62,13 +62,15 @@ pub(super) fn table_name(plan: &str) -> String {
     format!("plimsoll_{plan}")
 }
 
-/// Cuts this network namespace off, but for loopback and `allow`.
+/// Cuts this network namespace off, but for loopback and `allow`; where connections are being ended
+/// (`ending`), also but for the resets that tell their other ends.
 ///
 /// # Errors
 /// The kernel's; nothing has changed then.
-pub(super) fn cut(table: &str, allow: &[Prefix]) -> io::Result<()> {
+pub(super) fn cut(table: &str, allow: &[Prefix], ending: bool) -> io::Result<()> {
     let mut batch = Batch::new();
     anew(&mut batch, INET, table);
+    mark_ending(&mut batch, table, ending);
     for hook in Hook::ALL {
         chain(&mut batch, table, hook, DROP);
         let mut add = |parts: &[Attributes], verdict| {
@@ -79,6 +81,9 @@ pub(super) fn cut(table: &str, allow: &[Prefix]) -> io::Result<()> {
             Hook::Output => {
                 add(&address(DOCKER_DNS, true), DROP);
                 add(&loopback(META_OUT), ACCEPT);
+                if ending {
+                    add(&reset(), ACCEPT);
+                }
             }
             Hook::Forward => {}
         }
@@ -167,8 +172,9 @@ pub(super) fn forbid(table: &str, addresses: &[Prefix]) -> io::Result<()> {
 /// The kernel's.
 pub(super) fn restore(table: &str) -> io::Result<bool> {
     let mut was_there = false;
-    for family in [INET, NETDEV] {
-        if !is_there_in(table, family)? {
+    let ending = ending_name(table);
+    for (name, family) in [(table, INET), (table, NETDEV), (ending.as_str(), INET)] {
+        if !is_there_in(name, family)? {
             continue;
         }
         let mut batch = Batch::new();
@@ -176,12 +182,49 @@ pub(super) fn restore(table: &str) -> io::Result<bool> {
             DELETE_TABLE,
             0,
             family,
-            &Attributes::default().text(1, table),
+            &Attributes::default().text(1, name),
         );
         batch.commit()?;
         was_there = true;
     }
     Ok(was_there)
+}
+
+/// Whether the table that cuts is there, and lets no resets out any more.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn holds(table: &str) -> io::Result<bool> {
+    Ok(is_there(table)? && !is_there(&ending_name(table))?)
+}
+
+/// Whether this kernel has nf_tables.
+pub(super) fn are_available() -> bool {
+    is_there("plimsoll").is_ok()
+}
+
+/// Whether an error says that the kernel has no nf_tables.
+pub(super) fn are_missing(e: &io::Error) -> bool {
+    const EINVAL: i32 = 22;
+    const EPROTONOSUPPORT: i32 = 93;
+    const EOPNOTSUPP: i32 = 95;
+    matches!(
+        e.raw_os_error(),
+        Some(EPROTONOSUPPORT | EOPNOTSUPP | EINVAL)
+    ) && !are_available()
+}
+
+/// An empty table beside it says that connections are being ended: who comes after a crash finds it.
+fn ending_name(table: &str) -> String {
+    format!("{table}_ending")
+}
+
+fn mark_ending(batch: &mut Batch, table: &str, ending: bool) {
+    let name = Attributes::default().text(1, &ending_name(table));
+    batch.add(NEW_TABLE, CREATE, INET, &name);
+    if !ending {
+        batch.add(DELETE_TABLE, 0, INET, &name);
+    }
 }
 
 /// Whether the table that cuts or forbids is there.
@@ -334,6 +377,16 @@ fn frame_to((address, length): Prefix) -> Vec<Attributes> {
     };
     let mut parts = frame(ethertype);
     parts.extend(at((address, length), LINK, ETHERNET + offset));
+    parts
+}
+
+/// A TCP segment that ends its connection.
+fn reset() -> Vec<Attributes> {
+    const TCP: u8 = 6;
+    const FLAGS: u32 = 13;
+    const RST: u8 = 4;
+    let mut parts = vec![meta(META_PROTOCOL), equals(&[TCP])];
+    parts.extend([payload(TRANSPORT, FLAGS, 1), mask(&[RST]), equals(&[RST])]);
     parts
 }
 
