@@ -22,7 +22,7 @@ static __always_inline struct scratch *leave_call(unsigned long long *ctx, struc
 	struct scratch *s;
 	__s64 ret = ctx[1];
 
-	if (!g.handler || is_idle() || ((g.failures & 1) && ret != -EACCES && ret != -EPERM))
+	if (!g.handler || is_idle() || ((g.failures & 1) && !is_refusal(ret)))
 		return NULL;
 	p = bpf_map_lookup_elem(&processes, &tgid);
 	if (!p || (p->flags & PROCESS_SETUP))

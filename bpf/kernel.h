@@ -289,6 +289,13 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define EEXIST 17
 #define EACCES 13
 #define EPERM 1
+#define EROFS 30
 #define PF_KTHREAD 0x00200000
+
+/* Refused by who one is or by how a place is mounted; a name that is not there is no refusal. */
+static __always_inline int is_refusal(long ret)
+{
+	return ret == -EACCES || ret == -EPERM || ret == -EROFS;
+}
 
 #endif

@@ -179,7 +179,7 @@ static __always_inline bool says_nothing(__u32 handler, struct pt_regs *regs, lo
 	case H_OPEN:
 	case H_OPENAT:
 	case H_PATH:
-		return ret < 0 && ret != -EACCES && ret != -EPERM;
+		return ret < 0 && !is_refusal(ret);
 	case H_DNS_BUFFER:
 	case H_DNS_MESSAGE:
 		return ret <= 0;
@@ -216,7 +216,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 		compat = 1;
 	}
 #endif
-	if ((g.failures & (1 + compat)) && ret != -EACCES && ret != -EPERM)
+	if ((g.failures & (1 + compat)) && !is_refusal(ret))
 		g.handler = 0;
 	if (!compat && says_nothing(g.handler, regs, ret))
 		g.handler = 0;
@@ -482,7 +482,7 @@ static __always_inline int opened(struct scratch *s, struct path_call pc, __u64 
 	struct file_facts f;
 	struct file *file;
 
-	if (s->ret == -EACCES || s->ret == -EPERM)
+	if (is_refusal(s->ret))
 		return use_paths(s, FILE_FAILED, pc, s->ret);
 	if (s->ret < 0)
 		return 0;
@@ -511,7 +511,7 @@ HANDLER(path)
 	struct file_facts f;
 	struct file *file;
 
-	if (s->ret < 0 && s->ret != -EACCES && s->ret != -EPERM)
+	if (s->ret < 0 && !is_refusal(s->ret))
 		return 0;
 	pc = path_calls[s->nr & (SYSCALLS - 1)];
 	if (pc.path == 0xff) {
@@ -710,8 +710,8 @@ HANDLER(ptrace)
 
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	request = call == 0 ? s->args[0] : call == 1 ? 0xffffffff : 0xfffffffe;
-	/* reading and stepping are no news after attaching */
-	if (call == 0 && request != 16 && request != 0x4206 && request != 4 && request != 5 && request != 13 && request != 0x4205)
+	/* asking to be traced, attaching, changing; reading and stepping are no news after that */
+	if (call == 0 && request != 0 && request != 16 && request != 0x4206 && request != 4 && request != 5 && request != 13 && request != 0x4205)
 		return 0;
 	begin(s, WIRE_PTRACE, &s->actor);
 	s->e.num[0] = request;

@@ -1036,10 +1036,11 @@ impl Act<'_> {
             "traceme" | "peek" | "process_vm_readv" | "get registers"
         );
         let risk = if looking { Risk::Medium } else { Risk::High };
-        let reason = format!(
-            "{} traces or changes another process ({what})",
-            self.program()
-        );
+        let program = self.program();
+        let reason = match what.as_str() {
+            "traceme" => format!("{program} lets its parent trace it (traceme)"),
+            _ => format!("{program} traces or changes another process ({what})"),
+        };
         Class::risky(DriftClass::ProcessTampering, risk, reason)
     }
 

@@ -55,6 +55,7 @@ static const struct {
 	{ "read-implies-exec", read_implies_exec },
 	{ "proc-mem", proc_mem },
 	{ "trace-poke", trace_poke },
+	{ "trace-me", trace_me },
 	{ "vm-write", vm_write },
 	{ "memfd-exec", memfd_exec },
 	{ "memfd-execveat", memfd_execveat },

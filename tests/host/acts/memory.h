@@ -77,6 +77,11 @@ static void trace_poke(void)
 	finish(pid);
 }
 
+static void trace_me(void)
+{
+	must(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+}
+
 static void vm_write(void)
 {
 	pid_t pid = sleeper();

@@ -595,6 +595,23 @@ pub(crate) const TABLE: &[Scenario] = &[
         ],
     ),
     row(
+        "refused-by-mount",
+        "a try at a setting of the host, which is mounted read-only",
+        Shell("(echo x > /proc/sys/kernel/core_pattern) 2> /dev/null; true"),
+        by::CALL,
+        &[Seen(
+            "file",
+            &[is(OP, "failed"), ends(PATH, "/core_pattern")],
+        )],
+    ),
+    row(
+        "trace-me",
+        "a program that lets its parent trace it, so that nobody else can",
+        Act("trace-me"),
+        by::CALL,
+        &[Seen("ptrace", &[is("/detail/request", "0")])],
+    ),
+    row(
         "vm-write",
         "another process's memory changed by process_vm_writev",
         Act("vm-write"),
