@@ -6,15 +6,17 @@
 //! of the user, and what is missing from a record) and a rule asks for; at most [`LOOKS_PER_S`] execs a second are looked at. Memory
 //! and files of the process, which it can make slow, are read on threads of their own, and the
 //! reader of the rings waits for them [`PATIENCE`] at most; at most [`SLOW_MAX`] of them may hang,
-//! and until one returns no more is asked of them. What was not seen stays unknown to rules.
+//! and until one returns no more is asked of them. Who has ended before it was looked at has the name
+//! that its user bore in the same cgroup before. What was not seen stays unknown to rules.
 //!
 //! Left out: what is read and how ([`plimsoll_workload::glance`]), and masking.
 
 use crate::rules::Loaded;
 use plimsoll_model::event::Exec;
-use plimsoll_model::{Event, EventKind, Glance, Text};
+use plimsoll_model::{Event, EventKind, Glance, ProcessKey, Text};
 use plimsoll_rules::{Field, FieldArg, Source};
 use plimsoll_workload::{EnvWanted, Place};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
@@ -26,6 +28,9 @@ pub const LOOKS_PER_S: u32 = 2000;
 pub const PATIENCE: Duration = Duration::from_millis(10);
 /// Threads that may hang in such reads.
 pub const SLOW_MAX: usize = 4;
+
+/// Names of users that are remembered.
+const NAMES_MAX: usize = 4096;
 
 /// What the rules in force ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,6 +142,8 @@ pub struct Glances {
 struct Inner {
     second: Instant,
     looks: u32,
+    /// What a user of a cgroup was called when it was looked at last, for programs that end too soon.
+    names: HashMap<(u64, u32), Text>,
     ready: Option<Slow>,
     hanging: Vec<Slow>,
 }
@@ -150,6 +157,7 @@ impl Glances {
             inner: Mutex::new(Inner {
                 second: Instant::now(),
                 looks: 0,
+                names: HashMap::new(),
                 ready: None,
                 hanging: Vec::new(),
             }),
@@ -190,19 +198,39 @@ impl Glances {
             return;
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if !inner.may_look() {
-            return self.count(2);
-        }
-        let Some((place, seen)) = Place::look(&self.proc_root, event.process.key, exec) else {
-            return self.count(1);
+        let user = (event.cgroup_id, exec.euid);
+        let Some((place, seen)) = self.place(&mut inner, event.process.key, exec) else {
+            if let (true, Some(told)) = (beyond.user, exec.glance.as_deref_mut()) {
+                inner.name(user, told);
+            }
+            return;
         };
         self.count(0);
         let mut glance = exec.glance.take().unwrap_or_else(|| Box::new(seen));
         glance.uid = exec.euid;
-        if beyond.is_slow() && !inner.ask(place, exec, beyond, &mut glance) {
+        let asks_for_user = beyond.user;
+        let in_time = !beyond.is_slow() || inner.ask(place, exec, beyond, &mut glance);
+        if !in_time {
             self.count(3);
         }
+        match (asks_for_user, in_time) {
+            (true, true) => inner.remember(user, &glance.user),
+            (true, false) => inner.name(user, &mut glance),
+            (false, _) => {}
+        }
         exec.glance = Some(glance);
+    }
+
+    fn place(&self, inner: &mut Inner, key: ProcessKey, exec: &Exec) -> Option<(Place, Glance)> {
+        if !inner.may_look() {
+            self.count(2);
+            return None;
+        }
+        let found = Place::look(&self.proc_root, key, exec);
+        if found.is_none() {
+            self.count(1);
+        }
+        found
     }
 
     fn count(&self, which: usize) {
@@ -218,6 +246,19 @@ impl Inner {
         }
         self.looks += 1;
         self.looks <= LOOKS_PER_S
+    }
+
+    fn remember(&mut self, user: (u64, u32), name: &Text) {
+        if self.names.len() >= NAMES_MAX && !self.names.contains_key(&user) {
+            self.names.clear();
+        }
+        self.names.insert(user, name.clone());
+    }
+
+    fn name(&self, user: (u64, u32), told: &mut Glance) {
+        if let Some(name) = self.names.get(&user) {
+            (told.uid, told.user) = (user.1, name.clone());
+        }
     }
 
     /// Asks a thread for what may be slow; `false`: it did not answer in time.
@@ -309,4 +350,67 @@ fn slowly(place: &Place, exec: &Exec, wanted: &Wanted) -> Told {
         false => Text::default(),
     };
     Told { env, user }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plimsoll_model::{BootNs, Event, ProcessInfo};
+
+    fn exec(cgroup_id: u64, euid: u32) -> Event {
+        let exec = Exec {
+            euid,
+            glance: Some(Box::default()),
+            ..Exec::default()
+        };
+        let key = ProcessKey {
+            tgid: u32::MAX,
+            start: BootNs(1),
+        };
+        let event = Event::new(EventKind::Exec(exec));
+        Event {
+            cgroup_id,
+            process: ProcessInfo {
+                key,
+                ..event.process
+            },
+            ..event
+        }
+    }
+
+    fn name(event: &Event) -> String {
+        let EventKind::Exec(exec) = &event.kind else {
+            return String::new();
+        };
+        let told = exec.glance.as_ref().expect("what the exec told");
+        told.user.to_str_lossy().into_owned()
+    }
+
+    #[test]
+    fn who_has_ended_has_the_name_that_its_user_bore_before_in_the_same_cgroup() {
+        let glances = Glances::new("/proc");
+        glances.want(Wanted {
+            user: true,
+            ..Wanted::default()
+        });
+        let mut inner = glances.inner.lock().expect("not poisoned");
+        inner.remember((7, 1), &"daemon".into());
+        drop(inner);
+        for (cgroup, uid, want) in [(7, 1, "daemon"), (7, 2, ""), (8, 1, "")] {
+            let mut event = exec(cgroup, uid);
+            glances.look(&mut event);
+            assert_eq!(name(&event), want, "user {uid} of {cgroup}");
+        }
+        assert_eq!(glances.counts().gone, 3);
+    }
+
+    #[test]
+    fn names_that_are_remembered_are_bounded() {
+        let glances = Glances::new("/proc");
+        let mut inner = glances.inner.lock().expect("not poisoned");
+        for uid in 0..3 * NAMES_MAX as u32 {
+            inner.remember((1, uid), &"x".into());
+            assert!(inner.names.len() <= NAMES_MAX);
+        }
+    }
 }

@@ -219,9 +219,18 @@ pub fn action_on(native: Table, kind: &EventKind) -> String {
         EventKind::Ptrace { request, target } => match *request {
             u32::MAX => format!("wrote the memory of process {target}"),
             r if r == u32::MAX - 1 => format!("read the memory of process {target}"),
+            0 => "let its parent trace it".to_owned(),
             r => format!("traced process {target} ({})", ptrace_name(r)),
         },
-        EventKind::Module { name } => format!("loaded or tried kernel module {}", path(name)),
+        EventKind::Module { name } if name.is_empty() => {
+            "loaded or removed a kernel module, or tried to".to_owned()
+        }
+        EventKind::Module { name } => {
+            format!(
+                "loaded or removed kernel module {}, or tried to",
+                path(name)
+            )
+        }
         EventKind::Bpf { command } => format!("called bpf ({})", bpf_name(*command)),
         EventKind::Credentials {
             old_uid,

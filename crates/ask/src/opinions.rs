@@ -28,6 +28,8 @@ pub(crate) struct Opinion {
     /// The process that acted, where the record names it.
     pub(crate) process: Option<ProcessKey>,
     pub(crate) text: String,
+    /// In few words, beside another one of the same act.
+    name: String,
     pub(crate) evidence: Vec<RecordId>,
 }
 
@@ -47,6 +49,7 @@ impl Opinion {
                 d.risk.as_str(),
                 crate::baseline::behaviour(&d.behaviour)
             ),
+            name: class_name(d.class).replace('_', " "),
             evidence: d.observation.iter().cloned().chain([id]).collect(),
         }
     }
@@ -61,6 +64,7 @@ impl Opinion {
             tags: a.tags.clone(),
             process: None,
             text: format!("rule {:?} fired: {}", a.rule, a.output),
+            name: format!("rule {:?}", a.rule),
             evidence: a.evidence.iter().cloned().chain([id]).collect(),
         }
     }
@@ -114,7 +118,14 @@ impl About<'_> {
             say.tally().limits.push(limit);
         }
         let mut list: Vec<Opinion> = found.into_values().collect();
-        list.sort_by_key(|o| (o.first.boot, o.evidence.first().map(|id| id.leaf)));
+        let leaf = |id: Option<&RecordId>| id.map(|id| id.leaf);
+        list.sort_by_key(|o| {
+            (
+                o.first.boot,
+                leaf(o.evidence.first()),
+                leaf(o.evidence.last()),
+            )
+        });
         Ok(list)
     }
 }
@@ -132,14 +143,17 @@ impl Opinion {
     }
 }
 
-/// Tells the opinions that fit, and whether there were any.
+/// Tells the opinions that fit, those of one act together, and whether there were any.
 pub(crate) fn tell<'a>(
     lead: &str,
     list: impl Iterator<Item = &'a Opinion>,
     say: &mut Sentences,
 ) -> bool {
-    let list: Vec<&Opinion> = list.collect();
-    for o in list.iter().take(SHOWN) {
+    let acts = by_act(list);
+    for act in acts.iter().take(SHOWN) {
+        let Some((o, others)) = act.split_first() else {
+            continue;
+        };
         let repeats = match o.count {
             0 | 1 => String::new(),
             n => {
@@ -147,17 +161,87 @@ pub(crate) fn tell<'a>(
                 format!(", {n} times in {lasted}")
             }
         };
+        let mut names: Vec<&str> = others.iter().map(|o| o.name.as_str()).collect();
+        names.dedup();
+        let also = match names.is_empty() {
+            true => String::new(),
+            false => format!("; also judged as {}", names.join(", ")),
+        };
         let text = o.text.trim_end_matches('.');
         say.observed(
-            format!("{lead}: {text}, at {}{repeats}.", when(o.first.wall)),
-            &o.evidence,
+            format!("{lead}: {text}, at {}{repeats}{also}.", when(o.first.wall)),
+            act.iter().flat_map(|o| &o.evidence),
         );
     }
-    if let Some(rest) = list.get(SHOWN..).filter(|rest| !rest.is_empty()) {
+    if let Some(rest) = acts.get(SHOWN..).filter(|rest| !rest.is_empty()) {
         say.observed(
             format!("{lead}: {} more.", rest.len()),
-            rest.iter().flat_map(|o| &o.evidence),
+            rest.iter().flatten().flat_map(|o| &o.evidence),
         );
     }
-    !list.is_empty()
+    !acts.is_empty()
+}
+
+/// Opinions of the same act side by side, in the order of the acts: a drift before the rules that
+/// fired, because it says what was done.
+fn by_act<'a>(list: impl Iterator<Item = &'a Opinion>) -> Vec<Vec<&'a Opinion>> {
+    let mut acts: Vec<Vec<&Opinion>> = Vec::new();
+    let mut place: HashMap<&RecordId, usize> = HashMap::new();
+    for opinion in list {
+        let act = opinion.evidence.first();
+        match act.and_then(|id| place.get(id)) {
+            Some(at) => acts[*at].push(opinion),
+            None => {
+                place.extend(act.map(|id| (id, acts.len())));
+                acts.push(vec![opinion]);
+            }
+        }
+    }
+    for act in &mut acts {
+        act.sort_by_key(|o| o.class.is_none());
+    }
+    acts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plimsoll_model::NodeId;
+
+    fn opinion(class: Option<DriftClass>, name: &str, act: Option<u64>) -> Opinion {
+        let origin = NodeId::parse("n").expect("a name");
+        Opinion {
+            first: Stamp::default(),
+            last: Stamp::default(),
+            count: 1,
+            class,
+            risk: None,
+            tags: Vec::new(),
+            process: None,
+            text: name.into(),
+            name: name.into(),
+            evidence: act
+                .map(|leaf| RecordId { origin, leaf })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_thought_of_one_act_stands_together_the_drift_first() {
+        let list = [
+            opinion(None, "rule a", Some(7)),
+            opinion(None, "rule b", Some(9)),
+            opinion(Some(DriftClass::SensitiveFileRead), "drift", Some(7)),
+            opinion(None, "rule c", None),
+            opinion(None, "rule d", None),
+        ];
+        let acts = by_act(list.iter());
+        let names: Vec<Vec<&str>> = acts
+            .iter()
+            .map(|act| act.iter().map(|o| o.name.as_str()).collect())
+            .collect();
+        let want: [&[&str]; 4] = [&["drift", "rule a"], &["rule b"], &["rule c"], &["rule d"]];
+        assert_eq!(names, want);
+    }
 }

@@ -1,8 +1,8 @@
 //! Kills the acting process and its descendants, and nothing else.
 //!
 //! Promises: a process is addressed by a descriptor that cannot come to mean another one; its
-//! start, and that the kernel says it is the container's, are checked after that was opened; the
-//! container's first process is left alone, because its death would end the container before
+//! start, and that the kernel says it is the container's, are checked after that was opened, and none
+//! is kept open, so that the number of processes meets no limit of files; the container's first process is left alone, because its death would end the container before
 //! anything was kept. The container is frozen while its tree is read (with a watchdog, as every
 //! freeze), or else each process is stopped when it is found, so that none forks away. It counts
 //! when every one of them was seen to be gone. What was paused is paused again. Bounded by
@@ -16,7 +16,7 @@ use super::freeze::{self, Freezer, Hold};
 use super::place::{Place, pids, stat};
 use plimsoll_model::ProcessKey;
 use plimsoll_model::response::StepOutcome;
-use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,11 +32,8 @@ const STANDSTILL: Duration = Duration::from_secs(10);
 /// Nanoseconds of one tick of `/proc/PID/stat` (`USER_HZ` is 100 on every architecture we run on).
 const TICK_NS: u64 = 10_000_000;
 
-/// A process that is to be killed.
-struct Victim {
-    fd: OwnedFd,
-    start_ticks: u64,
-}
+/// Processes that are to be killed, each with its start in ticks since boot.
+type Tree = BTreeMap<u32, u64>;
 
 /// Carries it out.
 pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
@@ -72,8 +69,9 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
         drop(hold);
         return failed("it is not in the container any more".to_owned());
     };
-    for victim in tree.values() {
-        let _ = pidfd_send_signal(&victim.fd, Signal::KILL);
+    let mut complete = complete;
+    for (pid, start_ticks) in &tree {
+        complete &= send(&place, *pid, Some(*start_ticks), Signal::KILL) != Sent::NotPossible;
     }
     let left = end(&tree, hold, paused);
     match (left, complete) {
@@ -82,7 +80,7 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
             tree.len()
         )),
         (Ok(()), false) => failed(format!(
-            "{} processes were killed; there were more, and they multiplied faster than they could be stopped",
+            "{} processes were killed; there were more, which multiplied faster than they could be stopped, or could not be opened",
             tree.len()
         )),
         (Err(why), _) => failed(why),
@@ -95,22 +93,14 @@ pub(super) fn queue_all(machine: &Machine, target: &Target) {
     let Ok(place) = Place::with(&target.container, &machine.kernel) else {
         return;
     };
-    for victim in place
-        .owned()
-        .into_iter()
-        .filter_map(|pid| open(&place, pid))
-    {
-        let _ = pidfd_send_signal(&victim.fd, Signal::KILL);
+    for pid in place.owned() {
+        let _ = send(&place, pid, None, Signal::KILL);
     }
 }
 
 /// Waits until all are gone. Where the container stood still by the v1 freezer, under which
 /// nothing dies, it is let go for that, and paused again if it was before.
-fn end(
-    tree: &BTreeMap<u32, Victim>,
-    hold: Option<Hold>,
-    paused: Option<&Freezer>,
-) -> Result<(), String> {
+fn end(tree: &Tree, hold: Option<Hold>, paused: Option<&Freezer>) -> Result<(), String> {
     if let Some(hold) = hold {
         hold.release().map_err(|e| e.to_string())?;
     }
@@ -119,7 +109,7 @@ fn end(
         freezer.set(false).map_err(|e| e.to_string())?;
     }
     let until = Instant::now() + PATIENCE;
-    let there = || tree.iter().filter(|(pid, v)| is_there(**pid, v)).count();
+    let there = || tree.iter().filter(|(p, t)| is_there(**p, **t)).count();
     while there() > 0 && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -136,8 +126,8 @@ fn end(
 }
 
 /// A zombie holds nothing but its number.
-fn is_there(pid: u32, victim: &Victim) -> bool {
-    stat(pid).is_some_and(|s| s.start_ticks == victim.start_ticks && !matches!(s.state, 'Z' | 'X'))
+fn is_there(pid: u32, start_ticks: u64) -> bool {
+    stat(pid).is_some_and(|s| s.start_ticks == start_ticks && !matches!(s.state, 'Z' | 'X'))
 }
 
 fn done(effect: String) -> StepOutcome {
@@ -150,20 +140,18 @@ fn done(effect: String) -> StepOutcome {
 
 /// The root and every descendant, each stopped, until a look finds no new one; whether it came to
 /// that.
-fn find(
-    place: &Place,
-    root: ProcessKey,
-    first: Option<u32>,
-) -> Option<(BTreeMap<u32, Victim>, bool)> {
-    let mut tree = BTreeMap::new();
-    let victim = open(place, root.tgid)?;
-    if !started(victim.start_ticks, root) {
+fn find(place: &Place, root: ProcessKey, first: Option<u32>) -> Option<(Tree, bool)> {
+    let mut tree = Tree::new();
+    let start_ticks = stat(root.tgid)?.start_ticks;
+    if !started(start_ticks, root)
+        || send(place, root.tgid, Some(start_ticks), Signal::STOP) != Sent::To(start_ticks)
+    {
         return None;
     }
-    let _ = pidfd_send_signal(&victim.fd, Signal::STOP);
-    tree.insert(root.tgid, victim);
+    tree.insert(root.tgid, start_ticks);
     for _ in 0..ROUNDS {
         let before = tree.len();
+        let mut all = true;
         let parents = parents();
         for &pid in parents.keys() {
             let new = !tree.contains_key(&pid) && Some(pid) != first;
@@ -173,26 +161,52 @@ fn find(
             if tree.len() >= PROCESSES_MAX {
                 return Some((tree, false));
             }
-            if let Some(victim) = open(place, pid) {
-                let _ = pidfd_send_signal(&victim.fd, Signal::STOP);
-                tree.insert(pid, victim);
+            match send(place, pid, None, Signal::STOP) {
+                Sent::To(start_ticks) => drop(tree.insert(pid, start_ticks)),
+                Sent::Nobody => {}
+                Sent::NotPossible => all = false,
             }
         }
-        if tree.len() == before {
+        if all && tree.len() == before {
             return Some((tree, true));
         }
     }
     Some((tree, false))
 }
 
-/// A descriptor of a process of the container.
-fn open(place: &Place, pid: u32) -> Option<Victim> {
-    let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    let fd = pidfd_open(raw, PidfdFlags::empty()).ok()?;
+/// What became of a signal.
+#[derive(PartialEq, Eq)]
+enum Sent {
+    /// It went to the process that started then, in ticks since boot.
+    To(u64),
+    /// No such process, or none of the container's.
+    Nobody,
+    /// Refused by the kernel, or for want of descriptors.
+    NotPossible,
+}
+
+/// Sends a signal to a process of the container, the one that started at `start_ticks` if that is
+/// given.
+fn send(place: &Place, pid: u32, start_ticks: Option<u64>, signal: Signal) -> Sent {
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Sent::Nobody;
+    };
+    let fd = match pidfd_open(raw, PidfdFlags::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::SRCH) => return Sent::Nobody,
+        Err(_) => return Sent::NotPossible,
+    };
     // after opening: the number cannot change hands while the descriptor's process lives, and
     // when it has ended, the signal reaches nobody
-    let start_ticks = stat(pid)?.start_ticks;
-    place.owns(pid).then_some(Victim { fd, start_ticks })
+    let now = stat(pid).map(|s| s.start_ticks);
+    let Some(now) = now.filter(|n| start_ticks.is_none_or(|s| s == *n) && place.owns(pid)) else {
+        return Sent::Nobody;
+    };
+    match pidfd_send_signal(&fd, signal) {
+        Ok(()) => Sent::To(now),
+        Err(Errno::SRCH) => Sent::Nobody,
+        Err(_) => Sent::NotPossible,
+    }
 }
 
 /// The process with which the container began: of those whose parent is outside, the eldest. (Not
