@@ -10,6 +10,7 @@ use crate::kernel::{Kernel, KernelError, KernelSide};
 use crate::output;
 use crate::respond::act::{self, KernelWord, Machine};
 use crate::respond::{Beginning, Survey, block, capture, reload, sender};
+use plimsoll_api::describe;
 use plimsoll_sensor::api::{Hierarchy, Pins, SensorConfig};
 use plimsoll_sensor::{Sensor, SensorError};
 use plimsoll_workload::cgroup::DetectLayoutError;
@@ -21,7 +22,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// Why the agent did not run, or stopped running.
 #[derive(Debug, thiserror::Error)]
@@ -164,18 +164,11 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     if keep && sensor.pinning().home.is_some() {
         eprintln!(
             "plimsoll: its hooks go on recording for the next agent for {}, then they do nothing; `plimsoll hooks remove` takes them out",
-            in_words(config.hooks.keep_for)
+            describe::span(config.hooks.keep_for.as_nanos() as u64)
         );
     }
     sensor.leave(keep);
     watched
-}
-
-fn in_words(time: Duration) -> String {
-    match time.as_secs() {
-        s if s % 60 == 0 => format!("{} min", s / 60),
-        s => format!("{s} s"),
-    }
 }
 
 /// Masks secrets with the key of this data directory, as configured.

@@ -1,12 +1,12 @@
 //! Kills the acting process and its descendants, and nothing else.
 //!
 //! Promises: a process is addressed by a descriptor that cannot come to mean another one; its
-//! start, and that the kernel says it is the container's, are checked after that was opened, and none
-//! is kept open, so that the number of processes meets no limit of files; the container's first process is left alone, because its death would end the container before
-//! anything was kept. The container is frozen while its tree is read (with a watchdog, as every
-//! freeze), or else each process is stopped when it is found, so that none forks away. It counts
-//! when every one of them was seen to be gone. What was paused is paused again. Bounded by
-//! [`PROCESSES_MAX`].
+//! start, and that the kernel says it is the container's, are checked after that was opened. None
+//! is kept open, so that the number of processes meets no limit of files. The container's first
+//! process is left alone, because its death would end the container before anything was kept. The
+//! container is frozen while its tree is read (with a watchdog, as every freeze), or else each
+//! process is stopped when it is found, so that none forks away. It counts when every one of them
+//! was seen to be gone. What was paused is paused again. Bounded by [`PROCESSES_MAX`].
 //!
 //! Left out: descendants whose parent had ended before; the kernel has given them to another
 //! parent by then, and nothing there tells whose they were.
@@ -65,11 +65,10 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
         Some(_) => None,
     };
     let tree = find(&place, root, first);
-    let Some((tree, complete)) = tree else {
+    let Some((tree, mut complete)) = tree else {
         drop(hold);
         return failed("it is not in the container any more".to_owned());
     };
-    let mut complete = complete;
     for (pid, start_ticks) in &tree {
         complete &= send(&place, *pid, Some(*start_ticks), Signal::KILL) != Sent::NotPossible;
     }

@@ -439,7 +439,7 @@ fn sockets_know_v2() -> bool {
 
 /// Version of the kernel.
 fn release() -> (u32, u32) {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let text = crate::machine::kernel();
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     let mut next = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
     (next(), next())
