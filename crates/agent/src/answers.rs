@@ -4,12 +4,12 @@
 //! refused as busy, so a question can be late but never stops observing for longer than its own
 //! work. Making JSON is done on the connection's thread. A decision names uid and login uid.
 
-use crate::daemon::Shared;
 use crate::pipeline::Pipeline;
 use crate::respond::Question;
 use crate::server::{Answer, Peer};
+use crate::shared::Shared;
 use crate::shelf::{DOCUMENT_BYTES_MAX, ShelfError};
-use crate::{machine, past, view};
+use crate::{enforce, machine, past, view};
 use plimsoll_api::protocol::BaselineSelector;
 use plimsoll_api::types::{
     BaselineCounts, DoctorState, JournalStatus, RecorderSpan, RecorderStatus, Refusal,
@@ -118,7 +118,7 @@ impl Answer for Answers {
             }
             Request::EnforcementStatus {} => {
                 let standings = self.ask(|p| p.standings())?;
-                one(Item::Enforcement(view::enforcement(
+                one(Item::Enforcement(enforce::view::enforcement(
                     &self.0.enforcement,
                     &standings,
                 )))
@@ -217,7 +217,7 @@ impl Answers {
     ) -> Answered {
         let at = self.0.anchor.stamp(self.0.clocks.boot());
         let approval = approval(peer, &reason, at);
-        let decision = decision(action, String::new(), reason, peer, at);
+        let decision = peer.decides(action, String::new(), reason, at);
         let (change, reference) = self.ask(move |p| {
             let shelved = p.shelf().find(&id).map_err(refused)?;
             let change = act(&mut shelved.baseline, approval)
@@ -247,7 +247,7 @@ impl Answers {
         } else {
             "enforcement.on"
         };
-        let decision = decision(action, String::new(), reason, peer, at);
+        let decision = peer.decides(action, String::new(), reason, at);
         let ledger = &shared.ledger;
         ledger.record_urgent(&Record::Decision(decision), at, None);
         let record = Record::Enforcement(shared.enforcement.record(at));
@@ -276,7 +276,7 @@ impl Answers {
         let baseline = plimsoll_baseline::import(document.as_bytes())
             .map_err(|e| Failure::new(FailureCode::BadRequest, e.to_string()))?;
         let at = self.0.anchor.stamp(self.0.clocks.boot());
-        let decision = decision("baseline.import", String::new(), reason, peer, at);
+        let decision = peer.decides("baseline.import", String::new(), reason, at);
         let reference = self.ask(move |p| {
             let id: BaselineId = p.shelf().import(baseline).map_err(refused)?;
             let subject = id.to_string();
@@ -453,7 +453,7 @@ fn journal(shared: &Shared, writer: &plimsoll_evidence::WriterStatus) -> Journal
         free_bytes: machine::free_bytes(&shared.journal_dir),
         health: state.to_owned(),
         reason,
-        unanchored_since: Some(shared.custody.unanchored_since().rfc3339()),
+        unanchored_since: Some(shared.anchoring.unanchored_since().rfc3339()),
     }
 }
 
@@ -579,24 +579,6 @@ fn approval(peer: &Peer, reason: &str, at: Stamp) -> Approval {
         who,
         why: reason.to_owned(),
         at,
-    }
-}
-
-pub(crate) fn decision(
-    action: &str,
-    subject: String,
-    reason: String,
-    peer: &Peer,
-    at: Stamp,
-) -> Decision {
-    Decision {
-        at,
-        action: action.to_owned(),
-        subject,
-        reason,
-        uid: peer.uid,
-        login_uid: peer.login_uid,
-        method: "socket".to_owned(),
     }
 }
 

@@ -5,70 +5,24 @@
 //! Left out: reading itself (readers open the data directory), and what retention removes
 //! ([`crate::ledger`]).
 
-use crate::daemon::Shared;
 use crate::ledger::{Ledger, stored};
 use crate::server::Peer;
+use crate::shared::Shared;
 use plimsoll_api::evidence::EvidenceAct;
 use plimsoll_api::{Failure, FailureCode, storage};
-use plimsoll_evidence::{Filter, Hold, HoldError, InstanceKey, Leaf, Reader};
+use plimsoll_evidence::{Hold, HoldError, InstanceKey, Leaf};
 use plimsoll_model::record::{Anchored, LakeFile, LakeSealed};
-use plimsoll_model::{Record, RecordId, RecordKind, Stamp, WallNs};
+use plimsoll_model::{Record, RecordId, Stamp};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A file of the lake is not longer.
 const LAKE_FILE_BYTES_MAX: u64 = 4 << 30;
 /// How long the disk may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What is remembered about anchors.
-#[derive(Debug)]
-pub struct Custody {
-    /// When a checkpoint was last taken elsewhere, and how much it covers.
-    anchored: Mutex<Option<(WallNs, u64)>>,
-    /// The first record: since then nothing has been anchored, if nothing ever was.
-    begun: WallNs,
-}
-
-impl Custody {
-    /// What the journal says.
-    pub fn look_back(reader: &Reader, now: Stamp) -> Self {
-        let first = reader.get(Leaf(0)).ok().flatten();
-        let newest = Filter {
-            kinds: vec![RecordKind::Anchored as u16],
-            newest_first: true,
-            ..Filter::default()
-        };
-        let mut found = reader.scan(newest).into_iter().flatten().flatten();
-        let anchored = found.find_map(|entry| {
-            match Record::decode(entry.header.kind, entry.payload.bytes()?) {
-                Ok(Record::Anchored(a)) => Some((a.at.wall, a.size)),
-                _ => None,
-            }
-        });
-        Self {
-            anchored: Mutex::new(anchored),
-            begun: first.map_or(now.wall, |entry| WallNs(entry.header.wall_ns)),
-        }
-    }
-
-    /// Since when the log has not been anchored elsewhere.
-    pub fn unanchored_since(&self) -> WallNs {
-        let anchored = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
-        anchored.map_or(self.begun, |(at, _)| at)
-    }
-
-    fn anchored(&self, at: WallNs, size: u64) {
-        let mut anchored = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
-        if anchored.is_none_or(|(_, before)| size >= before) {
-            *anchored = Some((at, size));
-        }
-    }
-}
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureCode::Failed, error.to_string())
@@ -83,7 +37,7 @@ pub fn act(
 ) -> Result<String, Failure> {
     let at = shared.anchor.stamp(shared.clocks.boot());
     let decided = |action: &str, subject: String| {
-        let decision = crate::answers::decision(action, subject, reason.clone(), peer, at);
+        let decision = peer.decides(action, subject, reason.clone(), at);
         record(&shared.ledger, &Record::Decision(decision), at)
     };
     match act {
@@ -93,7 +47,7 @@ pub fn act(
         }
         EvidenceAct::Access { action, subject } if is_reading(&action) => {
             // Read often and by many: it goes with the next commit, nobody waits for the disk.
-            let decision = crate::answers::decision(&action, subject, reason, peer, at);
+            let decision = peer.decides(&action, subject, reason, at);
             match shared.ledger.record(&Record::Decision(decision), at, None) {
                 true => Ok(String::new()),
                 false => Err(Failure::new(
@@ -118,7 +72,7 @@ pub fn act(
                 &Record::Anchored(Anchored { at, size, target }),
                 at,
             )?;
-            shared.custody.anchored(at.wall, size);
+            shared.anchoring.anchored(at.wall, size);
             Ok(id)
         }
         EvidenceAct::LakeSealed { first, end } => {

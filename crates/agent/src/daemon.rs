@@ -21,45 +21,42 @@
 //! empties the inbox, writes what bursts and counters still hold, and says "stop" in the journal.
 //! Left out: loading the sensor and finding the machine's layout ([`crate::run`]).
 
+use crate::anchoring::Anchoring;
 use crate::answers::Answers;
 use crate::attribution::Attribute;
-use crate::clock::{self, Anchor, Clocks};
+use crate::begin::{first_records, handover_gaps, prime_kernel, resume_left_over};
+use crate::chores::{flush_gaps, keep_files, run_scrub, run_timer};
+use crate::clock::{Anchor, Clocks};
 use crate::config::Config;
-use crate::custody::Custody;
 use crate::enforce::warden::Warden;
-use crate::enforce::{Enforcement, InForce, held};
+use crate::enforce::{Enforcement, InForce};
 use crate::files;
-use crate::gaps::{GapBook, Loss};
+use crate::gaps::GapBook;
 use crate::glance::Glances;
 use crate::inbox::Inbox;
-use crate::kernel::{EventSource, Kernel, KernelError, KernelSide};
+use crate::kernel::{EventSource, KernelError, KernelSide};
 use crate::ledger::{Ledger, retention};
 use crate::machine;
 use crate::output::{Outputs, Sink};
-use crate::past::{Past, down_gap, idle_gap, look_back, recovery_gaps};
-use crate::pipeline::{Ask, BATCH, Parts, Pipeline, Roots, SAVES_MAX};
+use crate::past::{Past, down_gap, idle_gap, look_back};
+use crate::pipeline::{Ask, BATCH, Parts, Pipeline, SAVES_MAX};
 use crate::recorder;
-use crate::respond::{BeginError, Beginning, Door, Responder};
+use crate::respond::{BeginError, Beginning, Responder};
 use crate::rules::capabilities::refused;
-use crate::rules::watcher::{Health, Watcher, at_start};
+use crate::rules::health::Health;
+use crate::rules::watcher::{Watcher, at_start};
 use crate::rules::{RulesError, files as rule_files};
-use crate::scrub::Scrub;
 use crate::server::{Access, ServeError, Server, group_id};
+use crate::shared::{Job, News, Shared};
 use crate::shelf::Shelf;
-use plimsoll_baseline::PathPattern;
-use plimsoll_evidence::{Journal, OpenError, Options, Reader, Recovery, Sealing};
+use plimsoll_evidence::{Journal, OpenError, Options, Recovery, Sealing};
 use plimsoll_model::record::Lifecycle;
-use plimsoll_model::{
-    BootId, BootNs, Enforced, Gap, GapScope, Instance, NodeId, Record, Stage, Stamp,
-};
-use plimsoll_sensor::api::{
-    HookStatus, Inherited, Loss as KernelLoss, PathMatch, Pinning, SeedProcess, Signal, WatchedPath,
-};
-use plimsoll_workload::{ApiNews, Scan};
+use plimsoll_model::{BootId, BootNs, GapScope, NodeId, Record, Stamp};
+use plimsoll_workload::Scan;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,70 +70,8 @@ const TICK: Duration = Duration::from_millis(50);
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// How often changed baselines are written out.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
-/// How often retention looks, and how many payload files it removes at a time.
-const RETAIN_EVERY: Duration = Duration::from_secs(600);
-const RETAIN_MOST: usize = 8;
-/// How often the scrub takes a step.
-const SCRUB_EVERY: Duration = Duration::from_secs(1);
 /// A container that ended while no agent was there has said so by then.
 const LATE_END_NS: u64 = 10_000_000_000;
-
-/// Work for the pipeline's thread.
-pub type Job = Box<dyn FnOnce(&mut Pipeline) + Send>;
-
-/// Where a runtime's answers go.
-pub type News = Box<dyn FnMut(ApiNews) + Send>;
-
-/// What all threads share.
-pub struct Shared {
-    /// The journal.
-    pub ledger: Arc<Ledger>,
-    /// Open gaps.
-    pub gaps: Arc<Mutex<GapBook>>,
-    /// The clocks.
-    pub clocks: Arc<dyn Clocks>,
-    /// The anchor in force.
-    pub anchor: Arc<Anchor>,
-    /// Events on their way.
-    pub inbox: Arc<Inbox>,
-    /// The kernel's maps.
-    pub kernel: Arc<dyn Kernel>,
-    /// Hooks in use and refused.
-    pub hooks: Vec<HookStatus>,
-    /// Whether they outlive the agent.
-    pub pinning: Pinning,
-    /// Where alerts are shown.
-    pub outputs: Arc<Outputs>,
-    /// When the agent started.
-    pub started: Stamp,
-    /// Where the journal lies.
-    pub journal_dir: PathBuf,
-    /// What is known about anchors.
-    pub custody: Custody,
-    /// Whether the rule files are in force as they are.
-    pub rules: Health,
-    /// Looks at processes that have just executed.
-    pub glances: Arc<Glances>,
-    /// Containers held to their baseline.
-    pub enforcement: Arc<Enforcement>,
-    /// The way to plans and notifications, once they have begun.
-    pub response: OnceLock<Door>,
-    pub(crate) roots: Arc<Roots>,
-    jobs: crossbeam_channel::Sender<Job>,
-}
-
-impl Shared {
-    /// Gives the pipeline a job.
-    ///
-    /// # Errors
-    /// When too many wait, or it has ended.
-    #[allow(clippy::result_unit_err)] // there is one way to fail, and the caller names it
-    pub fn job(&self, job: Job) -> Result<(), ()> {
-        self.jobs.try_send(job).map_err(drop)?;
-        self.inbox.nudge();
-        Ok(())
-    }
-}
 
 /// Why the agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -272,7 +207,7 @@ impl Agent {
             clocks,
         } = opened;
         let access = access(config)?;
-        let custody = Custody::look_back(&journal.reader(), started);
+        let anchoring = Anchoring::look_back(&journal.reader(), started);
         // before anything is written: rules that a person named have to load
         let rule_options =
             rule_files::options(config.rules.match_mode, &refused(&around.side.hooks));
@@ -312,7 +247,7 @@ impl Agent {
             outputs: Arc::new(outputs),
             started,
             journal_dir: config.journal_dir(),
-            custody,
+            anchoring,
             rules: Health::default(),
             glances: Arc::new(Glances::new("/proc")),
             enforcement,
@@ -323,7 +258,7 @@ impl Agent {
         let pinning = around.side.pinning;
         // bound to this boot: nothing of another one can be pinned
         let inherited = pinning.inherited.clone().filter(|_| past.same_boot);
-        begin(&shared, &boot_id, &recovery, &pinning);
+        first_records(&shared, &boot_id, &recovery, &pinning);
         let down = match &inherited {
             Some(before) => before
                 .idle_since
@@ -508,89 +443,6 @@ impl Agent {
     }
 }
 
-impl Shared {
-    /// Takes one signal of the kernel side; never blocks.
-    pub fn deliver(&self, signal: Signal) {
-        match signal {
-            Signal::Event(mut event) => {
-                // here and not behind the inbox: a process may be gone a moment later; one that was
-                // refused its exec is still the program that it was
-                if event.enforced != Some(Enforced::Denied) {
-                    self.glances.look(&mut event);
-                }
-                if event.enforced == Some(Enforced::Held) && event.boot < self.started.boot {
-                    // stopped under the agent before, and continued when this one came
-                    event.enforced = None;
-                }
-                if event.enforced == Some(Enforced::Held) {
-                    // whatever becomes of the event, its process does not wait for ever
-                    self.enforcement.note_held(&event);
-                }
-                let Err(event) = self.inbox.offer(event) else {
-                    return;
-                };
-                if let Some(dict) = &event.dict {
-                    // not forgotten means: not emitted again; the loss below says it was there
-                    let _ = self.kernel.forget(dict);
-                }
-                self.note(&KernelLoss {
-                    stage: Stage::Queue,
-                    cgroup_id: event.cgroup_id,
-                    count: 1,
-                    from: event.boot,
-                    to: event.boot,
-                });
-            }
-            Signal::Loss(loss) => self.note(&loss),
-            Signal::Stream(uses) => {
-                let count = uses.len() as u64;
-                let (from, to) = (uses.first().map(|u| u.at), uses.last().map(|u| u.at));
-                if self.jobs.try_send(Box::new(|p| p.streamed(uses))).is_err() {
-                    // uses of known behaviour, each counted in the kernel: no event is missing
-                    self.ledger.note(Loss {
-                        stage: Stage::Records,
-                        instance: None,
-                        count: Some(count),
-                        from: from.unwrap_or_default(),
-                        to: to.unwrap_or_default(),
-                        reason: "the pipeline could not take all uses of a container that streams"
-                            .into(),
-                    });
-                }
-            }
-        }
-    }
-
-    /// The instance under a root cgroup.
-    pub fn instance_at(&self, cgroup_id: u64) -> Option<Instance> {
-        self.roots.get(cgroup_id)
-    }
-
-    fn note(&self, loss: &KernelLoss) {
-        let reason = match loss.stage {
-            Stage::BulkRing => "the ring of ordinary events was full",
-            Stage::AlertRing => "the ring of alert-class events was full",
-            Stage::Recursion => "the kernel skipped a probe that was already running",
-            Stage::Scratch => "no scratch space on that processor",
-            Stage::KernelMap => "a table in the kernel was full",
-            Stage::Decode => "bytes from the kernel could not be decoded",
-            Stage::Queue => "the queue before the pipeline was full",
-            Stage::Sequence => {
-                "records that the kernel numbered never came out of their ring, and no counter says why"
-            }
-            _ => "lost on the kernel side",
-        };
-        self.ledger.note(Loss {
-            stage: loss.stage,
-            instance: self.roots.get(loss.cgroup_id),
-            count: Some(loss.count),
-            from: loss.from,
-            to: loss.to,
-            reason: reason.into(),
-        });
-    }
-}
-
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new()
         .name(name.to_owned())
@@ -617,208 +469,6 @@ fn news_to(shared: &Arc<Shared>) -> News {
             inbox.nudge();
         }
     })
-}
-
-/// The first records of this run: start, clock, what recovery found, what is not seen.
-fn begin(shared: &Shared, boot_id: &BootId, recovery: &Recovery, pinning: &Pinning) {
-    let at = shared.started;
-    let mut details = vec![
-        ("boot_id".to_owned(), boot_id.to_string()),
-        ("kernel".to_owned(), machine::kernel()),
-        // which tables the numbers of system calls are of
-        ("machine".to_owned(), std::env::consts::ARCH.to_owned()),
-        ("pid".to_owned(), std::process::id().to_string()),
-    ];
-    for hook in &shared.hooks {
-        let how = hook.mechanism.as_deref().unwrap_or("refused");
-        details.push((format!("hook {}", hook.kind), how.to_owned()));
-    }
-    details.extend(hook_details(shared, pinning));
-    let start = Lifecycle {
-        what: "start".to_owned(),
-        at,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        details,
-    };
-    shared
-        .ledger
-        .record_urgent(&Record::Lifecycle(start), at, None);
-    if shared.enforcement.in_force().path.is_some() {
-        let record = Record::Enforcement(shared.enforcement.record(at));
-        shared.ledger.record_urgent(&record, at, None);
-    }
-    shared
-        .ledger
-        .record(&Record::Clock(shared.anchor.get()), at, None);
-    for gap in recovery_gaps(recovery, at) {
-        shared.ledger.record_gap(gap);
-    }
-    shared.ledger.record_losses();
-    for hook in shared.hooks.iter().filter(|h| h.mechanism.is_none()) {
-        let reasons: Vec<&str> = hook.refused.iter().map(|r| r.reason.as_str()).collect();
-        shared.ledger.record_gap(Gap {
-            stage: Stage::Hook,
-            scope: GapScope::Node,
-            from: at,
-            to: at,
-            count: None,
-            reason: format!(
-                "{} is not seen from this start on: {}",
-                hook.kind,
-                reasons.join("; ")
-            ),
-        });
-    }
-}
-
-/// What is pinned, and what was taken over, for the start record. `watched_since` (wall clock,
-/// nanoseconds) says that the programs in the kernel went on recording from then on; `watched_until`, that
-/// those of the agent before went on until then, and nothing recorded from there to this start.
-fn hook_details(shared: &Shared, pinning: &Pinning) -> Vec<(String, String)> {
-    let mut details = Vec::new();
-    let mut say = |key: &str, value: String| details.push((key.to_owned(), value));
-    if let Some(home) = &pinning.home {
-        say("pinned", home.display().to_string());
-    }
-    for problem in &pinning.problems {
-        say("not_pinned", problem.clone());
-    }
-    if let Some(before) = &pinning.inherited {
-        let wall = |at: BootNs| shared.anchor.stamp(at).wall.0.to_string();
-        match before.idle_since {
-            None => say("watched_since", wall(before.until)),
-            Some(idle) => say("watched_until", wall(idle)),
-        }
-        say(
-            "took_over",
-            match before.replaced {
-                true => "other programs, which these replaced",
-                false => "programs and maps",
-            }
-            .to_owned(),
-        );
-    }
-    details
-}
-
-/// What the time between two agents over the same programs cost.
-fn handover_gaps(
-    before: &Inherited,
-    past: &Past,
-    syscalls_used: bool,
-    shared: &Shared,
-) -> Vec<Gap> {
-    let anchor = shared.anchor.get();
-    let from = anchor.stamp(before.until);
-    let to = before
-        .idle_since
-        .map_or(shared.started, |at| anchor.stamp(at));
-    let gap = |stage, from, count, reason: &str| Gap {
-        stage,
-        scope: GapScope::Node,
-        from,
-        to,
-        count,
-        reason: reason.to_owned(),
-    };
-    let mut gaps = Vec::new();
-    if before.in_hand > 0 {
-        // what it had read is of the moments before; its last record bounds them
-        let last = past
-            .until
-            .map_or(from, |u| if u.boot < from.boot { u } else { from });
-        gaps.push(Gap {
-            to: from,
-            ..gap(
-                Stage::Handover,
-                last,
-                Some(before.in_hand),
-                "an agent that ended without saying so had read these events and may not have recorded them: at most this many",
-            )
-        });
-    }
-    if syscalls_used {
-        gaps.push(gap(
-            Stage::Sampled,
-            from,
-            None,
-            "no agent was there: of system calls used, only the first 256 uses of each on the node were looked at; everything else went on being recorded",
-        ));
-    }
-    gaps
-}
-
-/// An agent that was killed may have left programs stopped at their exec: they go on, because nothing
-/// is prevented without an agent. Which of the stopped ones those were is not known any more.
-fn resume_left_over(shared: &Shared, scan: &Scan) {
-    let in_containers = scan.processes.iter().filter(|p| p.cgroup_id != 0);
-    let resumed = in_containers
-        .filter(|p| held::resume_left_over(p.key))
-        .count();
-    if resumed > 0 {
-        shared.ledger.note(Loss {
-            stage: Stage::Enforcement,
-            instance: None,
-            count: Some(resumed as u64),
-            from: shared.started.boot,
-            to: shared.clocks.boot(),
-            reason: "stopped processes of containers were continued at the start".into(),
-        });
-    }
-}
-
-/// Tells the kernel what was running before and what has to be emitted every time.
-fn prime_kernel(
-    shared: &Shared,
-    pipeline: &mut Pipeline,
-    scan: Scan,
-    past: Past,
-    down: Option<&Gap>,
-) {
-    let seeds: Vec<SeedProcess> = scan
-        .processes
-        .iter()
-        .filter(|p| p.cgroup_id != 0)
-        .map(|p| SeedProcess {
-            key: p.key,
-            cgroup_id: p.cgroup_id,
-            exe: p.exe.clone(),
-            script: p.script.clone(),
-            entry: p.entry,
-            uid: p.uid,
-        })
-        .collect();
-    // containers first: a process is watched as one of its container's
-    pipeline.seed(scan, past.remembered, down);
-    let failed = seeds
-        .iter()
-        .filter(|seed| shared.kernel.seed_process(seed).is_err())
-        .count();
-    let watched = shared.kernel.set_watched_paths(&watched_paths());
-    let bumped = shared.kernel.bump_generation();
-    if failed > 0 || watched.is_err() || bumped.is_err() {
-        shared.ledger.note(Loss {
-            stage: Stage::KernelMap,
-            instance: None,
-            count: Some(failed as u64),
-            from: shared.started.boot,
-            to: shared.clocks.boot(),
-            reason: "the kernel's tables did not take all that was running at the start".into(),
-        });
-    }
-}
-
-fn watched_paths() -> Vec<WatchedPath> {
-    plimsoll_baseline::watched_paths()
-        .into_iter()
-        .map(|(pattern, ops)| WatchedPath {
-            path: match pattern {
-                PathPattern::Exact(p) => PathMatch::Exact(p.into()),
-                PathPattern::Below(p) => PathMatch::Below(p.into()),
-            },
-            ops,
-        })
-        .collect()
 }
 
 fn run_pipeline(
@@ -865,103 +515,5 @@ fn run_pipeline(
     for file in pipeline.finish() {
         // the agent is ending: waiting for the disk is right here
         let _ = keep.send(file);
-    }
-}
-
-fn keep_files(shared: &Shared, files: &crossbeam_channel::Receiver<(PathBuf, Vec<u8>)>) {
-    for (path, bytes) in files {
-        if let Err(e) = files::replace(&path, &bytes) {
-            // it is written again when it has changed; the journal has its versions
-            let now = shared.clocks.boot();
-            shared.ledger.note(Loss {
-                stage: Stage::Journal,
-                instance: None,
-                count: Some(0),
-                from: now,
-                to: now,
-                reason: format!("a baseline could not be written to its file: {e}").into(),
-            });
-        }
-    }
-}
-
-/// Looks at a little of the journal each second.
-fn run_scrub(shared: &Shared, stopped: &crossbeam_channel::Receiver<()>) {
-    use crossbeam_channel::RecvTimeoutError::Timeout;
-    // without a journal to read the writer has said so already
-    let Ok(reader) = Reader::open(&shared.journal_dir) else {
-        return;
-    };
-    let mut scrub = Scrub::new(reader);
-    while stopped.recv_timeout(SCRUB_EVERY) == Err(Timeout) {
-        let now = shared.anchor.stamp(shared.clocks.boot());
-        for gap in scrub.step(now) {
-            shared.ledger.record_gap(gap);
-        }
-    }
-}
-
-fn run_timer(
-    shared: &Shared,
-    stopped: &crossbeam_channel::Receiver<()>,
-    policy: &plimsoll_evidence::RetentionPolicy,
-) {
-    use crossbeam_channel::RecvTimeoutError::Timeout;
-    let mut retained: Option<Instant> = None;
-    let mut lost = 0;
-    while stopped.recv_timeout(Duration::from_secs(1)) == Err(Timeout) {
-        check_clock(shared);
-        flush_gaps(shared);
-        let Some(health) = shared.ledger.status().map(|s| s.health) else {
-            return;
-        };
-        if health.lost != lost && health.trouble.is_none() {
-            lost = health.lost;
-            shared.ledger.record_losses();
-        }
-        if retained.is_none_or(|r| r.elapsed() >= RETAIN_EVERY) {
-            retained = Some(Instant::now());
-            let now = shared.anchor.stamp(shared.clocks.boot());
-            shared.ledger.retain(policy.clone(), now, RETAIN_MOST);
-        }
-    }
-}
-
-/// Journals an anchor when one is due, and at once when the wall clock stepped.
-pub fn check_clock(shared: &Shared) {
-    let before = shared.anchor.get();
-    let (anchor, stepped) = match clock::judge(&before, &shared.clocks.read()) {
-        clock::Verdict::Holds => return,
-        clock::Verdict::Due(anchor) => (anchor, false),
-        clock::Verdict::Stepped(anchor) => (anchor, true),
-    };
-    shared.anchor.set(anchor);
-    let at = anchor.stamp(anchor.boot);
-    shared.ledger.record(&Record::Clock(anchor), at, None);
-    if stepped {
-        shared.ledger.record_gap(Gap {
-            stage: Stage::Clock,
-            scope: GapScope::Node,
-            from: before.stamp(before.boot),
-            to: at,
-            count: None,
-            reason: format!(
-                "the wall clock stepped by {:+.3} s; boot times are not affected",
-                anchor.step_ns as f64 / 1e9
-            ),
-        });
-    }
-}
-
-/// Journals what was lost since the last time.
-pub fn flush_gaps(shared: &Shared) {
-    let anchor = shared.anchor.get();
-    let gaps = shared
-        .gaps
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .flush(&anchor);
-    for gap in gaps {
-        shared.ledger.record_gap(gap);
     }
 }

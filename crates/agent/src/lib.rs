@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`config`] | the file and the command line, resolved |
 //! | [`run()`] | finds the machine, loads the sensor, reads until told to stop |
-//! | [`daemon`] | threads, start and end |
+//! | [`daemon`], [`shared`] | threads, start and end; what they share |
 //! | [`inbox`] | the bounded, fair queue behind the rings |
 //! | [`glance`] | what `/proc` shows of a process right after its exec, for rules that ask |
 //! | [`pipeline`] | attribute, judge, record: the one order of things |
@@ -34,8 +34,11 @@
 //! bytes lie on disk (`evidence`) and in the kernel (`sensor`).
 #![forbid(unsafe_code)]
 
+pub mod anchoring;
 pub mod answers;
 pub mod attribution;
+pub mod begin;
+pub mod chores;
 pub mod clock;
 pub mod config;
 pub mod custody;
@@ -62,6 +65,7 @@ pub mod rules;
 pub mod run;
 pub mod scrub;
 pub mod server;
+pub mod shared;
 pub mod shelf;
 #[cfg(test)]
 mod testing;

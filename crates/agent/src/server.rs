@@ -7,6 +7,8 @@
 
 use plimsoll_api::protocol::{self, LineError};
 use plimsoll_api::{Failure, FailureCode, Item, Reply, Request};
+use plimsoll_model::Stamp;
+use plimsoll_model::record::Decision;
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -36,6 +38,21 @@ pub struct Peer {
     pub pid: u32,
     /// Its login uid (`u32::MAX`: none).
     pub login_uid: u32,
+}
+
+impl Peer {
+    /// A decision of this peer at `at`, for the journal.
+    pub fn decides(&self, action: &str, subject: String, reason: String, at: Stamp) -> Decision {
+        Decision {
+            at,
+            action: action.to_owned(),
+            subject,
+            reason,
+            uid: self.uid,
+            login_uid: self.login_uid,
+            method: "socket".to_owned(),
+        }
+    }
 }
 
 /// Who may ask.

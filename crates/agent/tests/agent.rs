@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use plimsoll_agent::daemon::check_clock;
+use plimsoll_agent::chores::check_clock;
 use plimsoll_agent::inbox::Bounds;
 use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;

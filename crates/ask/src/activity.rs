@@ -4,9 +4,9 @@
 //! processes; one that raised an alert has always a sentence of its own. Of the acts of a process the
 //! telling ones are named first; system calls are only listed.
 
+use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
-use crate::subject::between;
 use crate::tree::{chain, started_at};
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};

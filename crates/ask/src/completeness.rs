@@ -4,10 +4,10 @@
 //! containers whose start was not seen, uncertain clocks, and what retention took away.
 
 use crate::coverage::{Life, Stretch, Watch, length, stretches};
+use crate::interval::{Interval, between};
 use crate::records::{Body, Filter, RecordsError};
-use crate::removed::Removed;
 use crate::say::{Sentences, count};
-use crate::subject::between;
+use crate::tally::Tally;
 use crate::{About, AskError};
 use plimsoll_api::Completeness;
 use plimsoll_api::describe::{span, when, words};
@@ -21,36 +21,6 @@ const GAPS_MAX: usize = 100;
 const SILENCE_NS: i64 = 20_000_000_000;
 /// A clock this uncertain is worth a word.
 const CLOCK_WORTH_A_WORD_NS: u64 = 100_000_000;
-
-/// The time that an answer looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Interval {
-    pub(crate) from: WallNs,
-    pub(crate) to: WallNs,
-}
-
-impl Interval {
-    pub(crate) fn text(self) -> String {
-        between(self.from, self.to)
-    }
-    pub(crate) fn touches(self, from: WallNs, to: WallNs) -> bool {
-        from <= self.to && to >= self.from
-    }
-}
-
-/// What was read for an answer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) read: u64,
-    pub(crate) pruned: u64,
-    /// Those by the deletion that took their content.
-    pub(crate) removed: Removed,
-    pub(crate) damaged: u64,
-    pub(crate) uncertainty_ns: u64,
-    pub(crate) limits: Vec<String>,
-    /// Observations of the subject; `None`: none were asked for.
-    pub(crate) observations: Option<u64>,
-}
 
 impl About<'_> {
     /// Visits records, counting what is missing of them.

@@ -4,7 +4,7 @@
 //! - *blind*: the records say that none ran: from a stop, or a death, to the next start;
 //! - *unknown*: nothing says whether one ran: before the first start, and behind the journal's end.
 
-use crate::completeness::Interval;
+use crate::interval::Interval;
 use plimsoll_model::{RecordId, WallNs};
 
 /// One run of the agent.

@@ -4,12 +4,11 @@
 //! that the other accepted from this container's address, and something new there behind it.
 
 use crate::collected::failed;
-use crate::completeness::Interval;
 use crate::directory::{Known, lived_at};
+use crate::interval::{Interval, between};
 use crate::network::counted_of;
 use crate::records::Filter;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
-use crate::subject::between;
 use crate::tree::chain;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};

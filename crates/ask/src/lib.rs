@@ -28,6 +28,7 @@ mod directory;
 mod escape;
 mod identity;
 mod image;
+mod interval;
 mod lateral;
 mod marks;
 pub mod minutes;
@@ -43,6 +44,7 @@ mod say;
 mod scope;
 mod secrets;
 mod subject;
+mod tally;
 mod tree;
 mod who;
 
@@ -54,8 +56,8 @@ pub use records::{
 };
 pub use subject::{Subject, SubjectError};
 
-use completeness::Interval;
 use directory::Directory;
+use interval::Interval;
 use plimsoll_api::{Answer, describe};
 use plimsoll_model::{EventKind, NodeId, WallNs};
 use removed::Removals;
@@ -131,9 +133,9 @@ pub fn ask(
         Question::Q17 => access::access(&about, &mut sentences)?,
         Question::Q18 => response::response(&about, &mut sentences)?,
     }
-    removed::say(&removals, &mut sentences);
+    sentences.deletions(&removals);
     let completeness = completeness::judge(&about, sentences.tally())?;
-    Ok(sentences.answer(ask.question, &case, completeness))
+    Ok(sentences.answer(ask.question, &case.title(), completeness))
 }
 
 /// Everything that a question may look at.

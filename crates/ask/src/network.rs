@@ -1,8 +1,8 @@
 //! Q8: whom it contacted, and which process resolved or dialled the name.
 
+use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
-use crate::subject::between;
 use crate::tree::chain;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, span};

@@ -3,24 +3,20 @@
 //! Promise: a record without content is never silence. The answer says how many there were, when and by
 //! which rule they were deleted, and which record proves it; or that no tombstone says so.
 
-use crate::completeness::Tally;
 use crate::records::{Body, Filter, Kinds, Records, RecordsError};
-use crate::say::{Sentences, count};
-use plimsoll_api::describe::when;
 use plimsoll_api::storage::retention_class;
 use plimsoll_model::record::Removal;
 use plimsoll_model::{Record, RecordId, RecordKind, WallNs};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Deletions told one by one in an answer.
-const TOLD_MAX: usize = 8;
 /// Records without content that are told apart; more are counted as often as they are met.
 const APART_MAX: usize = 1 << 17;
 
-struct Tombstone {
-    id: RecordId,
-    at: WallNs,
-    removal: Removal,
+/// A deletion.
+pub(crate) struct Tombstone {
+    pub(crate) id: RecordId,
+    pub(crate) at: WallNs,
+    pub(crate) removal: Removal,
 }
 
 /// All deletions that the records know, by first leaf and class.
@@ -32,7 +28,7 @@ pub(crate) struct Removals(BTreeMap<(u64, u8), Tombstone>);
 pub(crate) struct Removed {
     met: BTreeSet<u64>,
     /// By the tombstone's key; `None`: no tombstone covers them.
-    by: BTreeMap<Option<(u64, u8)>, u64>,
+    pub(crate) by: BTreeMap<Option<(u64, u8)>, u64>,
 }
 
 impl Removals {
@@ -52,6 +48,11 @@ impl Removals {
             }
         })?;
         Ok(Self(all))
+    }
+
+    /// The deletion under a key.
+    pub(crate) fn get(&self, key: &(u64, u8)) -> Option<&Tombstone> {
+        self.0.get(key)
     }
 
     /// The deletion of a record that was looked for among these kinds.
@@ -82,36 +83,5 @@ impl Removed {
             self.met.insert(leaf);
         }
         *self.by.entry(removals.covering(leaf, kinds)).or_default() += 1;
-    }
-}
-
-/// Says what was deleted of what the question looked at.
-pub(crate) fn say(removals: &Removals, say: &mut Sentences) {
-    let Tally { removed, .. } = say.tally();
-    let by = removed.by.clone();
-    let told = |key: &Option<(u64, u8)>| key.as_ref().and_then(|key| removals.0.get(key));
-    for (key, n) in by.iter().take(TOLD_MAX) {
-        let records = count(*n, "record");
-        match told(key) {
-            Some(t) => say.observed(
-                format!(
-                    "The content of {records} in the interval was deleted by retention at {} (rule: {} {}; by {}), tombstone {}: what it said is not known any more.",
-                    when(t.at), t.removal.reason, t.removal.policy, t.removal.actor, t.id
-                ),
-                [&t.id],
-            ),
-            None => say.unknown(format!(
-                "The content of {records} in the interval is not there, and no tombstone says who removed it: `plimsoll evidence verify` names them."
-            )),
-        }
-    }
-    let more = by.len().saturating_sub(TOLD_MAX);
-    if more > 0 {
-        let n: u64 = by.values().skip(TOLD_MAX).sum();
-        say.unknown(format!(
-            "The content of {} more was deleted by retention, under {}.",
-            count(n, "record"),
-            count(more as u64, "more tombstone")
-        ));
     }
 }

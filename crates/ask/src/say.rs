@@ -3,11 +3,15 @@
 //! Promise: every sentence is safe to show on a terminal, and their number and the number of
 //! records that each names are bounded; what was left out is said.
 
-use crate::completeness::Tally;
 use crate::question::Question;
-use crate::subject::Case;
+use crate::removed::Removals;
+use crate::tally::Tally;
+use plimsoll_api::describe::when;
 use plimsoll_api::{Answer, Completeness, Statement, StatementStatus, describe};
 use plimsoll_model::RecordId;
+
+/// Deletions told one by one in an answer.
+const TOLD_MAX: usize = 8;
 
 /// Sentences of one answer.
 pub(crate) const SENTENCES_MAX: usize = 150;
@@ -92,10 +96,40 @@ impl Sentences {
         &mut self.tally
     }
 
+    /// Says what was deleted of what the question looked at.
+    pub(crate) fn deletions(&mut self, removals: &Removals) {
+        let by = self.tally.removed.by.clone();
+        let told = |key: &Option<(u64, u8)>| key.as_ref().and_then(|key| removals.get(key));
+        for (key, n) in by.iter().take(TOLD_MAX) {
+            let records = count(*n, "record");
+            match told(key) {
+                Some(t) => self.observed(
+                    format!(
+                        "The content of {records} in the interval was deleted by retention at {} (rule: {} {}; by {}), tombstone {}: what it said is not known any more.",
+                        when(t.at), t.removal.reason, t.removal.policy, t.removal.actor, t.id
+                    ),
+                    [&t.id],
+                ),
+                None => self.unknown(format!(
+                    "The content of {records} in the interval is not there, and no tombstone says who removed it: `plimsoll evidence verify` names them."
+                )),
+            }
+        }
+        let more = by.len().saturating_sub(TOLD_MAX);
+        if more > 0 {
+            let n: u64 = by.values().skip(TOLD_MAX).sum();
+            self.unknown(format!(
+                "The content of {} more was deleted by retention, under {}.",
+                count(n, "record"),
+                count(more as u64, "more tombstone")
+            ));
+        }
+    }
+
     pub(crate) fn answer(
         mut self,
         question: Question,
-        case: &Case,
+        subject: &str,
         completeness: Completeness,
     ) -> Answer {
         if self.left_out > 0 {
@@ -111,7 +145,7 @@ impl Sentences {
         Answer {
             question: question.as_str().to_owned(),
             title: question.title().to_owned(),
-            subject: describe::words(&case.title()),
+            subject: describe::words(subject),
             statements: self.said,
             completeness,
         }

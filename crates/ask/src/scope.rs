@@ -1,10 +1,10 @@
 //! Q3, whether a behaviour occurred before; Q13, how far a fingerprint reaches.
 
 use crate::directory::same_workload;
+use crate::interval::between;
 use crate::marks::{Mark, of_observation};
 use crate::records::{Body, Filter};
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
-use crate::subject::between;
 use crate::who::siblings;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};

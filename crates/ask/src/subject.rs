@@ -4,7 +4,6 @@ use crate::directory::{Directory, Known};
 use crate::marks::Mark;
 use crate::records::{Body, Filter, Records, RecordsError};
 use crate::say::{Sentences, count};
-use plimsoll_api::describe::when;
 use plimsoll_model::{
     Alert, AlertId, AlertSource, Behaviour, Drift, Instance, Record, RecordId, RecordKind, WallNs,
 };
@@ -233,14 +232,4 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
         started: Some(c.first_seen.wall),
         gone: c.gone.map(|s| s.wall),
     })
-}
-
-/// `between A and B`, or `at A` when they are the same to a person.
-pub(crate) fn between(from: WallNs, to: WallNs) -> String {
-    let (a, b) = (when(from), when(to));
-    if a == b {
-        format!("at {a}")
-    } else {
-        format!("between {a} and {b}")
-    }
 }

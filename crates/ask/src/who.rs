@@ -1,9 +1,9 @@
 //! Q1, which instance it was; Q4, what changed before.
 
 use crate::directory::{Known, same_workload};
+use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{Sentences, count, times};
-use crate::subject::between;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};
 use plimsoll_api::types::class_name;

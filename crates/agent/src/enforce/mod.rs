@@ -14,6 +14,7 @@
 
 pub mod desk;
 pub mod held;
+pub mod view;
 pub mod warden;
 
 use crate::files;

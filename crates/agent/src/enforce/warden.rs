@@ -7,8 +7,8 @@
 //! [`super::BEAT_EVERY`]; removing the file turns it on.
 
 use super::{BEAT_EVERY, Enforcement, InForce};
-use crate::daemon::Shared;
 use crate::gaps::Loss;
+use crate::shared::Shared;
 use plimsoll_model::record::{Decision, Lifecycle};
 use plimsoll_model::{BootNs, Gap, GapScope, Record, Stage};
 use std::os::unix::fs::MetadataExt as _;

@@ -9,7 +9,7 @@
 //! Left out: a copy of the file under another name is another file; a script is its interpreter; what
 //! runs already goes on (`kill-tree`); while no agent runs, nothing is forbidden.
 
-use super::act::{Machine, Target};
+use super::machine::{Machine, Target};
 use crate::files;
 use crate::kernel::Kernel;
 use crate::machine;

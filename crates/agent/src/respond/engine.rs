@@ -5,7 +5,8 @@
 //! journal that refuses makes plans wait, never go on. Left out: effects ([`super::act`]), the
 //! protocols of receivers, reading back ([`super::recall`]).
 
-use super::act::{Action, Target, action_of};
+use super::act::{Action, action_of};
+use super::machine::Target;
 use super::recall::{Found, Recalled, decision};
 use super::sender::SenderNews;
 use super::{Perform, Question, Reach, show};

@@ -12,8 +12,8 @@
 //! and ends; a file that cannot be read changes nothing, so that no accident leaves a container
 //! frozen.
 
-use super::act::{Machine, Target};
 use super::docker;
+use super::machine::{Machine, Target};
 use super::place::{Place, is_below};
 use plimsoll_model::response::StepOutcome;
 use plimsoll_model::{Container, ContainerId};

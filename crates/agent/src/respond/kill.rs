@@ -11,8 +11,8 @@
 //! Left out: descendants whose parent had ended before; the kernel has given them to another
 //! parent by then, and nothing there tells whose they were.
 
-use super::act::{Machine, Target};
 use super::freeze::{self, Freezer, Hold};
+use super::machine::{Machine, Target};
 use super::place::{Place, pids, stat};
 use plimsoll_model::ProcessKey;
 use plimsoll_model::response::StepOutcome;

@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`act`] | the boundary: an action in, an outcome out |
+//! | [`act`], [`machine`] | the boundary: an action in, an outcome out; what is acted upon, and where |
 //! | [`docker`], [`kill`] | effects through a runtime's socket; on one process tree |
 //! | [`freeze`] | stops every process for a bounded time, with a watchdog outside the agent |
 //! | [`block`] | forbids a program in a container or on the node, for a time |
@@ -23,6 +23,7 @@ pub mod docker;
 pub mod engine;
 pub mod freeze;
 pub mod kill;
+pub mod machine;
 mod net;
 mod place;
 pub mod recall;
@@ -36,8 +37,9 @@ pub(crate) use net::means;
 use crate::clock::{Anchor, Clocks};
 use crate::ledger::{Ledger, Listener};
 use crate::server::Peer;
-use act::{Action, Target};
+use act::Action;
 use engine::{Answered, Engine, News, Parts};
+use machine::Target;
 use plimsoll_api::protocol::PlanWord;
 use plimsoll_api::{Failure, FailureCode};
 use plimsoll_evidence::Reader;

@@ -5,7 +5,7 @@
 //! followed it from there to wherever it has moved itself ([`Place::owns`]); it is told from a later
 //! one with its number by its start. Nothing is executed. Bound: [`PROCESSES_MAX`].
 
-use super::act::KernelWord;
+use super::machine::KernelWord;
 use plimsoll_model::Container;
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_workload::Layout;

@@ -26,6 +26,7 @@ mod args;
 pub mod capabilities;
 pub mod engine;
 pub mod files;
+pub mod health;
 pub mod key;
 pub mod kinds;
 mod net;

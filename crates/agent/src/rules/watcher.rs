@@ -9,36 +9,18 @@
 //! changes without telling, and there is nothing to overflow.
 
 use super::files::{Loaded, Options, RuleSources, RulesError, first_errors, id_of, load_texts};
-use crate::daemon::Shared;
+use crate::shared::Shared;
 use plimsoll_model::record::Lifecycle;
 use plimsoll_model::{Record, Text};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often files are looked at.
 pub const EVERY: Duration = Duration::from_secs(1);
 /// Longest reason that is kept, bytes.
 const WHY_MAX: usize = 2048;
-
-/// How the rules are doing, for `status`.
-#[derive(Debug, Default)]
-pub struct Health(Mutex<Option<String>>);
-
-impl Health {
-    /// Why the files as they are now are not in force; `None`: they are.
-    pub fn problem(&self) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, problem: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
-    }
-}
 
 /// What files looked like: enough to see that one changed.
 type Look = Vec<(std::path::PathBuf, u64, u64, i64, i64)>;

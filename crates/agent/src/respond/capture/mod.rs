@@ -17,10 +17,10 @@
 mod bundle;
 mod identity;
 mod layer;
-mod masks;
+pub(super) mod masks;
 mod mounts;
 mod patience;
-mod room;
+pub(super) mod room;
 mod runtime;
 mod sweep;
 mod tree;
@@ -29,7 +29,7 @@ pub use bundle::verify;
 pub use masks::Masks;
 pub use room::Room;
 
-use super::act::{Machine, Target};
+use super::machine::{Machine, Target};
 use super::place;
 use bundle::{Bundle, Limits, Sealed};
 use plimsoll_model::ContainerState;

@@ -5,7 +5,7 @@
 //! [`super::patience::PATIENCE`] and noted. Links that the kernel resolves (`/proc/PID/exe`, `fd/N`) are opened, names
 //! inside the container never. Bounds: [`PROCESSES_MAX`], [`FDS_MAX`], [`TEXT_MAX`], [`FILE_MAX`].
 
-use super::super::act::{KernelWord, Target};
+use super::super::machine::{KernelWord, Target};
 use super::super::place::{self, Place};
 use super::bundle::{Bundle, Origin};
 use super::identity;

@@ -8,8 +8,8 @@
 //! cgroup; a packet of our own on the wire as a test, which would need a process of ours in the container's
 //! cgroup.
 
-use super::super::act::Target;
 use super::super::freeze::Freezer;
+use super::super::machine::Target;
 use super::rules::Prefix;
 use super::{Found, RESETS_MAX, Space, done, end_connections, failed, took};
 use plimsoll_model::response::StepOutcome;

@@ -24,8 +24,8 @@ mod survey;
 pub use survey::Survey;
 pub(crate) use survey::means;
 
-use super::act::{Machine, Target};
 use super::freeze::Freezer;
+use super::machine::{Machine, Target};
 use super::place::{self, Place, is_below};
 use plimsoll_model::Container;
 use plimsoll_model::response::StepOutcome;

@@ -3,7 +3,7 @@
 //! Promises: reads `/proc` and asks the kernel, changes nothing; bounded, and remembered for
 //! [`FRESH`], so that a storm of alerts does not make it dear.
 
-use super::super::act::Machine;
+use super::super::machine::Machine;
 use super::super::place::{Place, is_below};
 use super::{Found, Means, Neighbour, diag, rules, sockets_know_v2};
 use plimsoll_model::{Container, Instance};
