@@ -1,7 +1,7 @@
 //! Records accepted but not yet written: one group commit's worth.
 
+use crate::durable::Ack;
 use crate::format::{self, FrameSeed, LeafBytes, Salt};
-use crate::journal::Ack;
 use crate::record::RetentionClass;
 
 const CLASSES: usize = RetentionClass::MAX as usize + 1;

@@ -14,11 +14,11 @@ use crate::format::{
     self, EMERGENCY_MAGIC, FILE_HEADER_BYTES, FileHeader, FrameSeed, HeaderFault, LOSS_MAGIC,
     LeafBytes, SALT_BYTES, Salt,
 };
-use crate::journal::MAX_PAYLOAD_BYTES;
 use crate::loss::Loss;
+use crate::meta::Meta;
+use crate::options::MAX_PAYLOAD_BYTES;
 use crate::paths::Paths;
 use crate::record::LEAF_BYTES;
-use crate::store::Meta;
 
 const FRAME_MAGIC: [u8; 4] = *b"EMRF";
 const LOSSES_AT: u64 = 4096;

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::disk::{self, Disk, OpenMode};
 use crate::format::{FILE_HEADER_BYTES, FileHeader, KEY_MAGIC};
+use crate::meta::Meta;
 use crate::note::PublicKey;
-use crate::store::Meta;
 
 const SEED_BYTES: usize = 32;
 const KEY_BYTES: usize = FILE_HEADER_BYTES + SEED_BYTES + 4;

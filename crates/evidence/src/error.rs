@@ -1,8 +1,9 @@
 //! Failures, each named for the operation that failed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::format::{FORMAT_VERSION, HeaderFault};
 use crate::record::RetentionClass;
 
 /// Why a journal could not be opened; nothing was changed on disk.
@@ -189,4 +190,30 @@ pub enum RetainError {
         /// The disk's answer.
         source: io::Error,
     },
+}
+
+/// Makes the error of what was done to `path` when it failed.
+pub(crate) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_path_buf();
+    move |source| OpenError::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+/// What a header that cannot be read says of its file.
+pub(crate) fn header_error(path: &Path, fault: HeaderFault) -> OpenError {
+    let path = path.to_path_buf();
+    match fault {
+        HeaderFault::Newer(found) => OpenError::NewerFormat {
+            path,
+            found,
+            supported: FORMAT_VERSION,
+        },
+        _ => OpenError::Foreign {
+            path,
+            why: "it does not begin as a journal file".to_owned(),
+        },
+    }
 }

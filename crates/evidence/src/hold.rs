@@ -14,11 +14,12 @@ use minicbor::{Decoder, Encoder};
 use crate::checkpoint::Checkpoint;
 use crate::disk::{self, Disk};
 use crate::error::{ReadError, RetainError};
+use crate::filter::Filter;
 use crate::format::{FILE_HEADER_BYTES, FileHeader, HELD_MAGIC, HOLD_MAGIC, Salt};
 use crate::journal::Journal;
 use crate::note::Note;
 use crate::pack::Packed;
-use crate::reader::{Filter, Reader};
+use crate::reader::Reader;
 use crate::record::{InstanceKey, Leaf, RetentionClass};
 
 /// Holds that can lie at the same time.

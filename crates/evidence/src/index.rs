@@ -4,10 +4,10 @@
 //! It only lets readers skip; it is never needed, never trusted when its checksum fails,
 //! and can be deleted. False positives are possible, false negatives are not.
 
+use crate::filter::Filter;
 use crate::format::{self, FILE_HEADER_BYTES, FileHeader, INDEX_MAGIC, LeafBytes};
-use crate::reader::Filter;
+use crate::meta::Meta;
 use crate::record::{Header, InstanceKey};
-use crate::store::Meta;
 
 pub(crate) const BLOCK_LEAVES: u64 = 4096;
 const BLOOM_BYTES: usize = 256;

@@ -10,96 +10,21 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use crate::batch::Batch;
-use crate::clock::{Clock, SystemClock};
-use crate::disk::{Disk, RealDisk};
+use crate::clock::Clock;
+use crate::durable::{Ack, Durable, Place};
 use crate::emergency::{Emergency, Kept};
 use crate::error::{AppendError, OpenError};
 use crate::format::{self, SALT_BYTES, Salt};
 use crate::loss::{Loss, LossBook, LossReason};
+use crate::options::{Entropy, MAX_PAYLOAD_BYTES, Options};
 use crate::reader::{Reader, Tail};
 use crate::record::{Leaf, Record, RecordId};
 use crate::recover::{self, Recovery};
-use crate::seal::{SealStatus, Sealer, Sealing};
+use crate::seal::{SealStatus, Sealer};
 use crate::store::{Store, WriteFault};
-
-/// The largest payload of one record, in bytes.
-pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
-/// Leaves of one subtree, the unit of retention.
-pub const SUBTREE_LEAVES: u32 = 65_536;
 
 const BATCH_RECORDS_MAX: usize = 65_536;
 const SALTS_AHEAD: usize = 256;
-
-/// Fills a buffer with unpredictable bytes, or says why it cannot.
-pub type Entropy = Box<dyn FnMut(&mut [u8]) -> Result<(), String> + Send>;
-
-/// Told once what became of a record. Runs on the writing thread, so it must be quick;
-/// it must not panic.
-pub type Ack = Box<dyn FnOnce(Result<Durable, AppendError>) + Send>;
-
-/// Where a durable record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// In the journal proper.
-    Journal,
-    /// In the emergency segment, until there is room; the leaf index is final.
-    Emergency,
-}
-
-/// Proof that a record is fsynced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Durable {
-    /// Its position, final.
-    pub leaf: Leaf,
-    /// Boot-clock time at which the sync had returned, nanoseconds.
-    pub boot_ns: u64,
-    /// Wall-clock time at which the sync had returned, nanoseconds.
-    pub wall_ns: i64,
-    /// Where it lies.
-    pub place: Place,
-}
-
-/// How a journal is opened.
-pub struct Options {
-    /// The node's id, at most 255 bytes; fixed when the journal is made.
-    pub origin: String,
-    /// Leaves of one subtree, a power of two from 2; fixed when the journal is made.
-    pub subtree_leaves: u32,
-    /// Size of the emergency segment in bytes, from 12 KiB.
-    pub emergency_bytes: u64,
-    /// A batch is committed when it reaches this many bytes.
-    pub batch_bytes: usize,
-    /// How long to wait before trying a disk that refused again, milliseconds.
-    pub retry_ms: u64,
-    /// This boot's id: boot-clock times of one segment all belong to it.
-    pub boot_id: [u8; 16],
-    /// Where the files are.
-    pub disk: Arc<dyn Disk>,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
-    /// Where salts come from.
-    pub entropy: Entropy,
-    /// Whether and how the journal is sealed: hash tree, checkpoints, keys.
-    pub sealing: Option<Sealing>,
-}
-
-impl Options {
-    /// The machine's disk, clocks and random numbers, and the default bounds.
-    pub fn new(origin: impl Into<String>) -> Self {
-        Self {
-            origin: origin.into(),
-            subtree_leaves: SUBTREE_LEAVES,
-            emergency_bytes: 16 << 20,
-            batch_bytes: 4 << 20,
-            retry_ms: 250,
-            boot_id: [0; 16],
-            disk: Arc::new(RealDisk::default()),
-            clock: Arc::new(SystemClock),
-            entropy: Box::new(|buf| getrandom::fill(buf).map_err(|e| e.to_string())),
-            sealing: None,
-        }
-    }
-}
 
 /// Why the journal is not growing at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

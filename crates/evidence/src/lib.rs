@@ -14,9 +14,25 @@
 //! - What could not be kept is counted ([`Loss`]), so that the caller can record the gap.
 //! - Queues, batches, payloads and reports have stated bounds.
 //!
-//! What it leaves out: the meaning of payloads (opaque bytes), the hash tree and its
-//! checkpoints, the query lake, and any decision about what should be kept. It prints
-//! nothing and reads the clock only through [`Clock`].
+//! - Anyone with the public key can tell whether anything under a checkpoint was changed
+//!   ([`verify()`]), with nothing but a copy of the directory or a bundle.
+//!
+//! What it leaves out: the meaning of payloads (opaque bytes), the query lake, and any
+//! decision about what should be kept. It prints nothing and reads the clock only through
+//! [`Clock`].
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `journal`, `writer` | accepting records, and the thread that commits them in groups |
+//! | `batch`, `store`, `emergency` | a commit; the files that it grows; where alerts go when the disk refuses |
+//! | `record`, `format`, `frames`, `meta`, `paths` | what a record is, and how it lies on disk |
+//! | `recover` | opening after any end |
+//! | `reader`, `filter`, `index` | reading, live or copied |
+//! | `merkle`, `tiles`, `tlog`, `proof` | the hash tree and its proofs |
+//! | `seal`, `epoch`, `checkpoint`, `note`, `thin` | checkpoints, hourly keys, which checkpoints stay |
+//! | `retain`, `tombstone`, `hold`, `loss` | removing payloads under the tree, and what keeps them; what was lost |
+//! | `verify`, `bundle`, `pack`, `beside` | what a third party checks; what leaves the machine |
+//! | `disk`, `clock` | the seams: faults and time in tests |
 //!
 //! ```
 //! use plimsoll_evidence::{Journal, Options, Record, Reader, RetentionClass};
@@ -40,16 +56,21 @@ mod bundle;
 mod checkpoint;
 mod clock;
 mod disk;
+mod durable;
 mod emergency;
 mod epoch;
 mod error;
+mod filter;
 mod format;
+mod frames;
 mod hold;
 mod index;
 mod journal;
 mod loss;
 pub mod merkle;
+mod meta;
 pub mod note;
+mod options;
 mod pack;
 mod paths;
 mod proof;
@@ -72,18 +93,19 @@ pub use bundle::{
 pub use checkpoint::{Certificate, Checkpoint, KeyChain};
 pub use clock::{Clock, SystemClock};
 pub use disk::{DirItem, Disk, DiskFile, OpenMode, RealDisk};
+pub use durable::{Ack, Durable, Place};
 pub use error::{AppendError, OpenError, ReadError, RetainError};
+pub use filter::Filter;
 pub use hold::{HOLD_NAMES_MAX, HOLDS_MAX, Hold, HoldError};
-pub use journal::{
-    Ack, Durable, Entropy, Health, Journal, MAX_PAYLOAD_BYTES, Options, Place, SUBTREE_LEAVES,
-};
+pub use journal::{Health, Journal};
 pub use loss::{Loss, LossReason};
+pub use options::{Entropy, MAX_PAYLOAD_BYTES, Options, SUBTREE_LEAVES, Sealing};
 pub use pack::Packed;
-pub use reader::{Entry, Filter, Follow, Payload, Picked, Picker, Reader, Scan, ScrubReport, Tail};
+pub use reader::{Entry, Follow, Payload, Picked, Picker, Reader, Scan, ScrubReport, Tail};
 pub use record::{Header, InstanceKey, LEAF_BYTES, Leaf, Record, RecordId, RetentionClass};
 pub use recover::{Damage, EmergencyReport, Preserved, Recovery, Torn};
 pub use retain::{Prune, PruneReason, Pruned, RetentionPolicy, RetentionRule};
-pub use seal::{EPOCH_KEY_KIND, SealStatus, Sealing, exported_key, key_name};
+pub use seal::{EPOCH_KEY_KIND, SealStatus, exported_key, key_name};
 pub use tombstone::Tombstone;
 pub use verify::{Fault, Problem, VerifyOptions, VerifyReport, verify, verify_on};
 pub use writer::{JournalWriter, QueueBounds, SubmitError, WriterStatus};

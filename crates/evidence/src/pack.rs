@@ -6,8 +6,8 @@
 //! Reading is bounded and believes nothing: [`Packed::is_proven`] says what a record is worth.
 
 use crate::format::{self, LeafBytes, SALT_BYTES};
-use crate::journal::MAX_PAYLOAD_BYTES;
 use crate::merkle::{self, Hash, PROOF_HASHES_MAX};
+use crate::options::MAX_PAYLOAD_BYTES;
 use crate::reader::{Entry, Payload};
 use crate::record::{Header, LEAF_BYTES, Leaf};
 

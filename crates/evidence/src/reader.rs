@@ -15,16 +15,17 @@ use std::sync::Arc;
 use crate::disk::{self, Disk, DiskFile, OpenMode, RealDisk};
 use crate::emergency::{self, Kept};
 use crate::error::{OpenError, ReadError};
+use crate::filter::Filter;
 use crate::format::{
     self, FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, LeafBytes, PRUNED_MAGIC, SALT_BYTES,
     Salt,
 };
+use crate::frames::{payload_frame_bytes, read_frames};
 use crate::index::{self, BLOCK_LEAVES, Index};
 use crate::merkle::{self, Hash};
+use crate::meta::{Meta, read_head, read_meta};
 use crate::paths::{self, Name, Paths};
-use crate::record::{Header, InstanceKey, LEAF_BYTES, Leaf, RecordId, RetentionClass};
-use crate::recover::{payload_frame_bytes, read_frames, read_head, read_meta};
-use crate::store::Meta;
+use crate::record::{Header, LEAF_BYTES, Leaf, RecordId, RetentionClass};
 use crate::tiles::{self, TILE_HASHES};
 use crate::tlog::TlogPaths;
 
@@ -41,56 +42,6 @@ pub enum Tail {
     Durable,
     /// To the last whole leaf: for a copy, or a disk whose writer is gone for good.
     Everything,
-}
-
-/// Which entries are wanted; empty lists and `None` mean all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    /// Leaf indexes.
-    pub leaves: Range<u64>,
-    /// Wall-clock times of the facts, nanoseconds.
-    pub wall_ns: Option<Range<i64>>,
-    /// Record kinds.
-    pub kinds: Vec<u16>,
-    /// Retention classes.
-    pub classes: Vec<RetentionClass>,
-    /// Container instances.
-    pub containers: Vec<InstanceKey>,
-    /// The latest leaf first.
-    pub newest_first: bool,
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self {
-            leaves: 0..u64::MAX,
-            wall_ns: None,
-            kinds: Vec::new(),
-            classes: Vec::new(),
-            containers: Vec::new(),
-            newest_first: false,
-        }
-    }
-}
-
-impl Filter {
-    fn matches(&self, header: &Header) -> bool {
-        let any = |list_is_empty: bool, found: bool| list_is_empty || found;
-        self.wall_ns
-            .as_ref()
-            .is_none_or(|w| w.contains(&header.wall_ns))
-            && any(self.kinds.is_empty(), self.kinds.contains(&header.kind))
-            && any(
-                self.classes.is_empty(),
-                self.classes.contains(&header.class),
-            )
-            && any(
-                self.containers.is_empty(),
-                header
-                    .container
-                    .is_some_and(|key| self.containers.contains(&key)),
-            )
-    }
 }
 
 /// The content of an entry, or why there is none.

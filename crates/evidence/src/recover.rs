@@ -17,22 +17,23 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::emergency::{EMERGENCY_BYTES_MIN, Emergency, Found, Kept, OpenFault};
-use crate::error::{OpenError, ReadError};
+use crate::error::{OpenError, ReadError, header_error, io_error};
 use crate::format::{
-    self, FILE_HEADER_BYTES, FORMAT_VERSION, FRAME_BYTES, FileHeader, Frame, HEAD_MAGIC,
-    HeaderFault, LEAF_MAGIC, META_MAGIC, PAYLOAD_MAGIC, PAYLOAD_PREFIX_BYTES,
+    self, FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, HeaderFault, LEAF_MAGIC, META_MAGIC,
+    PAYLOAD_MAGIC,
 };
+use crate::frames::{frame_at, payload_frame_bytes, read_frames};
 use crate::index::IndexBuilder;
-use crate::journal::{Entropy, MAX_PAYLOAD_BYTES, Options};
 use crate::loss::Loss;
+use crate::meta::{Meta, read_head, read_meta};
+use crate::options::{Entropy, Options};
 use crate::paths::{self, Name, Paths, TORN_MARK};
 use crate::reader::{Reader, Tail};
 use crate::record::RetentionClass;
-use crate::store::{Grow, Meta, Store, frame_at};
+use crate::store::{Grow, Store};
 use crate::tiles::{Hashes, Prefer, TILE_HASHES, Tree};
 use crate::tlog::{self, TlogPaths};
 
-const META_BYTES_MAX: usize = FILE_HEADER_BYTES + 255 + 4;
 const REPORTED_MAX: usize = 1000;
 const SCAN_FRAMES: u64 = 4096;
 /// Leaves hashed at a time when the tree is made again.
@@ -162,15 +163,6 @@ pub(crate) struct Opened {
     pub(crate) entropy: Entropy,
     pub(crate) batch_bytes: usize,
     pub(crate) retry_ms: u64,
-}
-
-pub(crate) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_path_buf();
-    move |source| OpenError::Io {
-        doing,
-        path,
-        source,
-    }
 }
 
 pub(crate) fn open(dir: &Path, mut options: Options) -> Result<Opened, OpenError> {
@@ -398,58 +390,6 @@ fn read_or_make_meta(
     Ok(meta)
 }
 
-/// What a store is; `None` when the directory is not one yet.
-pub(crate) fn read_meta(disk: &dyn Disk, paths: &Paths) -> Result<Option<Meta>, OpenError> {
-    let path = paths.meta();
-    let Some(bytes) =
-        disk::read_small(disk, &path, META_BYTES_MAX).map_err(io_error("read", &path))?
-    else {
-        return Ok(None);
-    };
-    let damaged = |why: &str| OpenError::DamagedMeta {
-        path: path.clone(),
-        why: why.to_owned(),
-    };
-    let header = FileHeader::decode(META_MAGIC, &bytes).map_err(|fault| match fault {
-        HeaderFault::Unwritten => damaged("too short"),
-        HeaderFault::Damaged => damaged("its checksum does not match"),
-        fault => header_error(&path, fault),
-    })?;
-    let len = usize::try_from(header.b).unwrap_or(usize::MAX);
-    let origin = bytes[FILE_HEADER_BYTES..]
-        .split_at_checked(len)
-        .and_then(|(origin, crc)| {
-            let whole = crc
-                .first_chunk()
-                .is_some_and(|crc| u32::from_le_bytes(*crc) == crc32c::crc32c(origin));
-            String::from_utf8(origin.to_vec()).ok().filter(|_| whole)
-        });
-    let origin = origin.ok_or_else(|| damaged("the origin's checksum does not match"))?;
-    if !header.subtree_leaves.is_power_of_two() || header.subtree_leaves < 2 {
-        return Err(damaged("the subtree size is no power of two"));
-    }
-    Ok(Some(Meta {
-        store: header.store,
-        subtree_leaves: header.subtree_leaves,
-        origin,
-    }))
-}
-
-fn header_error(path: &Path, fault: HeaderFault) -> OpenError {
-    let path = path.to_path_buf();
-    match fault {
-        HeaderFault::Newer(found) => OpenError::NewerFormat {
-            path,
-            found,
-            supported: FORMAT_VERSION,
-        },
-        _ => OpenError::Foreign {
-            path,
-            why: "it does not begin as a journal file".to_owned(),
-        },
-    }
-}
-
 fn emergency_error(paths: &Paths, fault: OpenFault) -> OpenError {
     let path = paths.emergency();
     match fault {
@@ -463,18 +403,6 @@ fn other_store(path: PathBuf) -> OpenError {
         path,
         why: "it belongs to another store".to_owned(),
     }
-}
-
-/// Durable leaves by the head file; `None` when it is absent or altered.
-pub(crate) fn read_head(disk: &dyn Disk, paths: &Paths, meta: &Meta) -> Option<u64> {
-    // A reader can meet the file in the middle of a write.
-    (0..3).find_map(|_| {
-        let bytes = disk::read_small(disk, &paths.head(), FILE_HEADER_BYTES)
-            .ok()
-            .flatten()?;
-        let header = FileHeader::decode(HEAD_MAGIC, &bytes).ok()?;
-        (header.store == meta.store).then_some(header.first)
-    })
 }
 
 /// A leaf segment as found.
@@ -1083,23 +1011,4 @@ impl<'a> Recover<'a> {
             index,
         )))
     }
-}
-
-/// Length of the leaf's payload frame; `None` when no payload can be that long.
-pub(crate) fn payload_frame_bytes(frame: &Frame) -> Option<usize> {
-    let bytes = usize::try_from(format::header_of(&frame.leaf)?.payload_bytes).ok()?;
-    (bytes <= MAX_PAYLOAD_BYTES).then_some(bytes + PAYLOAD_PREFIX_BYTES)
-}
-
-/// The frames of leaves `block` of the segment that begins at `first`; fewer at its end.
-pub(crate) fn read_frames(
-    file: &dyn DiskFile,
-    first: u64,
-    block: &Range<u64>,
-) -> io::Result<Vec<u8>> {
-    let leaves = usize::try_from(block.end - block.start).unwrap_or(0);
-    let mut bytes = vec![0; leaves * FRAME_BYTES];
-    let filled = disk::read_up_to(file, &mut bytes, frame_at(first, block.start))?;
-    bytes.truncate(filled);
-    Ok(bytes)
 }

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use crate::disk::{self};
+use crate::durable::Durable;
 use crate::error::{ReadError, RetainError};
+use crate::filter::Filter;
 use crate::format::PRUNED_MAGIC;
-use crate::journal::{Durable, Journal};
+use crate::journal::Journal;
 use crate::merkle::{Peaks, leaf_hash};
 use crate::paths::{self, Name};
-use crate::reader::Filter;
 use crate::record::{Record, RetentionClass};
 
 /// How long one class is kept.

@@ -7,7 +7,7 @@
 //!   the next opening. Only one key can ever sign for an epoch that is over: none.
 //! - Failing to seal never stops the journal; [`SealStatus`] says since when and why.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -15,41 +15,17 @@ use zeroize::Zeroizing;
 use crate::checkpoint::{Certificate, Checkpoint, log_name};
 use crate::disk::{self, Disk, DiskFile, OpenMode};
 use crate::epoch::{EpochKey, KeyStore};
+use crate::filter::Filter;
 use crate::journal::Journal;
 use crate::note::{self, PublicKey};
+use crate::options::Sealing;
 use crate::paths::TORN_MARK;
-use crate::reader::Filter;
 use crate::record::{Record, RetentionClass};
 use crate::thin;
 use crate::tlog::{self, TlogPaths};
 
 /// Kind of the records that hold certificates of epoch keys; their payload is the signed note.
 pub const EPOCH_KEY_KIND: u16 = 30;
-
-/// How a journal is sealed.
-#[derive(Debug, Clone)]
-pub struct Sealing {
-    /// Where secret keys lie; outside of the journal's directory.
-    pub key_dir: PathBuf,
-    /// A growing journal gets a checkpoint this often, milliseconds.
-    pub checkpoint_ms: u64,
-    /// After an urgent record at the latest this long after the last one, milliseconds.
-    pub urgent_ms: u64,
-    /// A key signs for this long, milliseconds.
-    pub epoch_ms: u64,
-}
-
-impl Sealing {
-    /// Every 5 s, within 100 ms after an alert, and a key an hour.
-    pub fn new(key_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            key_dir: key_dir.into(),
-            checkpoint_ms: 5_000,
-            urgent_ms: 100,
-            epoch_ms: 3_600_000,
-        }
-    }
-}
 
 /// How sealing is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

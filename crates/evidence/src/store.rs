@@ -10,39 +10,15 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::disk::{self, Disk, DiskFile, OpenMode};
-use crate::format::{
-    FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, FrameSeed, HEAD_MAGIC, LEAF_MAGIC,
-    PAYLOAD_MAGIC,
-};
+use crate::format::{FILE_HEADER_BYTES, FileHeader, Frame, HEAD_MAGIC, LEAF_MAGIC, PAYLOAD_MAGIC};
 use crate::index::IndexBuilder;
 use crate::merkle;
+use crate::meta::Meta;
 use crate::paths::Paths;
 use crate::record::RetentionClass;
 use crate::tiles::Tree;
 
 const CLASSES: usize = RetentionClass::MAX as usize + 1;
-
-/// What a store is: fixed when it is made.
-#[derive(Debug, Clone)]
-pub(crate) struct Meta {
-    pub(crate) store: [u8; 16],
-    pub(crate) subtree_leaves: u32,
-    pub(crate) origin: String,
-}
-
-impl Meta {
-    pub(crate) fn subtree_of(&self, leaf: u64) -> u64 {
-        leaf - leaf % u64::from(self.subtree_leaves)
-    }
-
-    pub(crate) fn seed(&self) -> FrameSeed {
-        FrameSeed::of(&self.store)
-    }
-
-    pub(crate) fn header(&self, magic: [u8; 8]) -> FileHeader {
-        FileHeader::new(magic, self.store, self.subtree_leaves)
-    }
-}
 
 /// A file that grows; `len` is what is known durable.
 pub(crate) struct Grow {
@@ -345,8 +321,4 @@ fn write_after(file: Option<&Grow>, bytes: &[u8]) -> Result<(), WriteFault> {
         disk::write_all(grow.file.as_ref(), bytes, grow.len)
             .map_err(WriteFault::new("write", &grow.path))
     })
-}
-
-pub(crate) fn frame_at(first: u64, index: u64) -> u64 {
-    FILE_HEADER_BYTES as u64 + (index - first) * FRAME_BYTES as u64
 }

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use crate::disk::{self, Disk, OpenMode};
 use crate::error::ReadError;
+use crate::filter::Filter;
 use crate::merkle::{self, Hash, Nodes, Peaks};
-use crate::reader::{Filter, Reader};
+use crate::reader::Reader;
 
 /// Hashes of one whole tile.
 pub(crate) const TILE_HASHES: usize = 256;

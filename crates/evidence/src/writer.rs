@@ -9,9 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::durable::Ack;
 use crate::error::AppendError;
-use crate::journal::{Ack, Health, Journal, MAX_PAYLOAD_BYTES};
+use crate::journal::{Health, Journal};
 use crate::loss::Loss;
+use crate::options::MAX_PAYLOAD_BYTES;
 use crate::record::Record;
 
 /// Records taken from the queue at a time: bounds how long an urgent one waits.
