@@ -7,8 +7,12 @@ use crate::commands::lake::LakeCommand;
 use crate::commands::notify::NotifyCommand;
 use crate::commands::plan::PlanCommand;
 use crate::commands::query::QueryArgs;
-use crate::when::{Length, Moment};
-use clap::builder::{PathBufValueParser, TypedValueParser};
+use crate::global::{Global, Selection};
+use crate::values::{
+    Questions, absolute, alert, behaviour, container, kind, node, priority, questions, reason,
+    selector,
+};
+use crate::when::Length;
 use clap::{Args, Parser, Subcommand};
 use plimsoll_ask::Question;
 use plimsoll_model::{AlertId, NodeId, Priority};
@@ -40,44 +44,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options of every command.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Global {
-    /// Where journal and baselines are kept [default: from the configuration, else /var/lib/plimsoll]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "PLIMSOLL_DATA_DIR",
-        hide_env_values = true,
-        value_parser = absolute()
-    )]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Configuration file [default: /etc/plimsoll/config.yaml, where there is one]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "PLIMSOLL_CONFIG",
-        hide_env_values = true,
-        value_parser = absolute()
-    )]
-    pub(crate) config: Option<PathBuf>,
-    /// The agent's socket [default: from the configuration, else /run/plimsoll/agent.sock]
-    #[arg(
-        long,
-        global = true,
-        value_name = "SOCKET",
-        env = "PLIMSOLL_SOCKET",
-        hide_env_values = true,
-        value_parser = absolute()
-    )]
-    pub(crate) socket: Option<PathBuf>,
-    /// One JSON object a line instead of tables
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
 }
 
 /// What to do.
@@ -252,11 +218,6 @@ unknown.")]
         /// On the boot clock
         deadline_ms: u64,
     },
-}
-
-/// A path as it is from `/`: `agent.sock` has no directory to make or to sync.
-pub(crate) fn absolute() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(std::path::absolute)
 }
 
 fn ask_help() -> String {
@@ -468,23 +429,6 @@ pub(crate) enum BaselineCommand {
     },
 }
 
-/// Which records.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Selection {
-    /// Only this container: name, id or its beginning, or ID@START
-    #[arg(long, short, value_name = "NAME|ID", value_parser = container)]
-    pub(crate) container: Option<String>,
-    /// Not before: 10m, 1h30m, 2d ago, or a date in UTC
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<Moment>,
-    /// Not after: 10m, 1h30m, 2d ago, or a date in UTC
-    #[arg(long, value_name = "TIME")]
-    pub(crate) until: Option<Moment>,
-    /// At most the latest N; 0: all [default: 200 in tables, all in JSON]
-    #[arg(long, short = 'n', value_name = "N")]
-    pub(crate) limit: Option<usize>,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct AlertsArgs {
     #[command(flatten)]
@@ -550,128 +494,6 @@ pub(crate) struct AskArgs {
     pub(crate) scan: bool,
 }
 
-/// One question, or all.
-#[derive(Clone, Debug)]
-pub(crate) enum Questions {
-    One(Question),
-    All,
-}
-
-fn questions(text: &str) -> Result<Questions, String> {
-    match text.eq_ignore_ascii_case("all") {
-        true => Ok(Questions::All),
-        false => text
-            .parse()
-            .map(Questions::One)
-            .map_err(|e: plimsoll_ask::UnknownQuestion| format!("{e}, or all")),
-    }
-}
-
-pub(crate) fn alert(text: &str) -> Result<AlertId, String> {
-    AlertId::parse(text).map_err(|e| format!("{e}; `plimsoll alerts` lists them"))
-}
-
-fn node(text: &str) -> Result<NodeId, String> {
-    NodeId::parse(text).map_err(|e| e.to_string())
-}
-
-/// What may name a container: runtimes allow no other characters in names and ids.
-pub(crate) fn container(text: &str) -> Result<String, String> {
-    named(text, "container name or id", |b| matches!(b, b'/' | b'@'))
-}
-
-fn selector(text: &str) -> Result<String, String> {
-    named(text, "baseline id, container name, role or image", |b| {
-        matches!(b, b'/' | b'@')
-    })
-}
-
-fn named(text: &str, what: &str, also: fn(u8) -> bool) -> Result<String, String> {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.:+".contains(&b) || also(b);
-    match (text.is_empty() || text.len() > 512, text.bytes().all(fine)) {
-        (false, true) => Ok(text.to_owned()),
-        (true, _) => Err(format!("not a {what}: empty or too long")),
-        (_, false) => Err(format!(
-            "not a {what}: it has a character that is not allowed"
-        )),
-    }
-}
-
-fn behaviour(text: &str) -> Result<String, String> {
-    let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
-        "not a behaviour id: expected 32 hex digits, as `plimsoll baseline show` prints them"
-            .to_owned()
-    })
-}
-
-pub(crate) fn reason(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("a decision needs a reason".to_owned()),
-        t if t.len() > plimsoll_api::protocol::REASON_BYTES_MAX => {
-            Err("longer than 1024 bytes".to_owned())
-        }
-        t => Ok(t.to_owned()),
-    }
-}
-
-fn priority(text: &str) -> Result<Priority, String> {
-    const ALL: [Priority; 8] = [
-        Priority::Emergency,
-        Priority::Alert,
-        Priority::Critical,
-        Priority::Error,
-        Priority::Warning,
-        Priority::Notice,
-        Priority::Informational,
-        Priority::Debug,
-    ];
-    let word = text.to_ascii_lowercase();
-    let fits =
-        |p: &&Priority| word.len() >= 3 && p.as_str().to_ascii_lowercase().starts_with(&word);
-    ALL.iter().find(fits).copied().ok_or_else(|| {
-        "expected emergency, alert, critical, error, warning, notice, informational or debug"
-            .to_owned()
-    })
-}
-
-/// Names of the kinds of events, as `EventKind::name` gives them.
-pub(crate) const KINDS: [&str; 26] = [
-    "exec",
-    "exit",
-    "fork",
-    "file",
-    "library",
-    "socket",
-    "connect",
-    "accept",
-    "listen",
-    "bind",
-    "datagram",
-    "dns",
-    "dup",
-    "namespace",
-    "mount",
-    "ptrace",
-    "module",
-    "bpf",
-    "credentials",
-    "syscall",
-    "memfd",
-    "cgroup_mkdir",
-    "cgroup_rmdir",
-    "cgroup_attach",
-    "rare",
-    "signal",
-];
-
-fn kind(text: &str) -> Result<String, String> {
-    let known = KINDS.contains(&text);
-    known
-        .then(|| text.to_owned())
-        .ok_or_else(|| format!("expected one of {}", KINDS.join(", ")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -680,13 +502,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn priorities_are_found_by_their_beginning() {
-        assert_eq!(priority("WARN"), Ok(Priority::Warning));
-        assert_eq!(priority("info"), Ok(Priority::Informational));
-        assert!(priority("x").is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The lake in the data directory, joined with the journal and with the coding of behaviours.
 
-use crate::commands::evidence::ask;
 use crate::failure::Failure;
 use crate::out::remark;
+use crate::source::ask_evidence;
 use plimsoll_api::evidence::EvidenceAct;
 use plimsoll_api::{Client, describe};
 use plimsoll_baseline::{PeerNames as _, ResolvedNames, behaviours};
@@ -177,7 +177,7 @@ pub(crate) fn tell(lake: &Lake, journal: &LakeJournal, agent: Option<&mut Client
             continue;
         }
         let (first, end) = (seal.first, seal.end);
-        if let Err(e) = ask(client, EvidenceAct::LakeSealed { first, end }, "") {
+        if let Err(e) = ask_evidence(client, EvidenceAct::LakeSealed { first, end }, "") {
             return remark(&format!(
                 "note: digests of the lake are not recorded: {}",
                 e.in_full()

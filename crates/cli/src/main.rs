@@ -16,6 +16,7 @@ mod args;
 mod baselines;
 mod commands;
 mod failure;
+mod global;
 mod journal;
 mod lake;
 mod listed;
@@ -23,6 +24,7 @@ mod out;
 mod replay;
 mod source;
 mod table;
+mod values;
 mod when;
 
 use args::{Cli, Command};

@@ -2,8 +2,8 @@
 //!
 //! Promise: what is read may be old only if that is said, once, on standard error.
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::Journal;
 use crate::out::remark;
 use plimsoll_agent::config::{Config, Overrides};
@@ -28,6 +28,24 @@ pub(crate) fn config(global: &Global, more: Overrides) -> Result<Config, Failure
         ..more
     };
     Ok(Config::load(global.config.as_deref(), overrides)?)
+}
+
+/// Asks the agent to do something with evidence; the document it answers with.
+pub(crate) fn ask_evidence(
+    client: &mut Client,
+    act: EvidenceAct,
+    reason: &str,
+) -> Result<String, Failure> {
+    let request = Request::Evidence {
+        act,
+        reason: reason.to_owned(),
+    };
+    let (items, _) = client.ask(&request)?;
+    let document = items.into_iter().find_map(|item| match item {
+        Item::Document(text) => Some(text),
+        _ => None,
+    });
+    document.ok_or_else(|| Failure::Failed("the agent gave no answer to that".to_owned()))
 }
 
 impl Source {

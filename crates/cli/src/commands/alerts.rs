@@ -3,8 +3,9 @@
 use super::priority_style;
 use super::select::{Resolved, resolve};
 use crate::Verdict;
-use crate::args::{AlertsArgs, Global};
+use crate::args::AlertsArgs;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::{Containers, Wanted, filter, read_failure};
 use crate::out::{Out, Style, remark};
 use crate::source::Source;

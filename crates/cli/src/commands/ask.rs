@@ -1,13 +1,15 @@
 //! `plimsoll ask`: the standard questions, from evidence.
 
 use crate::Verdict;
-use crate::args::{AskArgs, Global, Questions};
+use crate::args::AskArgs;
 use crate::baselines::Kept;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::listed::Listed;
 use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::wrap;
+use crate::values::Questions;
 use crate::when::now;
 use plimsoll_api::types::Coverage;
 use plimsoll_api::{Answer, Statement, StatementStatus, describe, storage};

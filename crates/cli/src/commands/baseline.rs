@@ -3,9 +3,10 @@
 use super::containers;
 use super::{risk_style, state_style};
 use crate::Verdict;
-use crate::args::{BaselineCommand, Global};
+use crate::args::BaselineCommand;
 use crate::baselines::{Kept, diff};
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::Journal;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;

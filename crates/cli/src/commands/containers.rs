@@ -2,8 +2,9 @@
 
 use super::state_style;
 use crate::Verdict;
-use crate::args::{ContainersArgs, Global};
+use crate::args::ContainersArgs;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};

@@ -5,8 +5,8 @@
 
 use super::state_style;
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::wrap;

@@ -3,8 +3,9 @@
 use super::risk_style;
 use super::select::resolve;
 use crate::Verdict;
-use crate::args::{DriftArgs, Global};
+use crate::args::DriftArgs;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style};
 use crate::source::Source;
 use crate::table::{Cell, Table};

@@ -2,11 +2,12 @@
 
 use super::select::resolve;
 use crate::Verdict;
-use crate::args::{self, Global, Selection};
 use crate::failure::Failure;
+use crate::global::{Global, Selection};
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
+use crate::values;
 use clap::Subcommand;
 use plimsoll_api::describe::words;
 use plimsoll_api::types::{Enforcement, PreventedSum};
@@ -28,13 +29,13 @@ have been stopped. \"≥\" marks counts that the kernel keeps by itself.")]
     /// Switch enforcement off on the whole node, at once; it stays off over a restart
     Off {
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Switch it on again
     On {
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Check a policy file; needs no agent

@@ -2,8 +2,9 @@
 
 use super::select::{Read, Resolved, resolve};
 use crate::Verdict;
-use crate::args::{EventsArgs, Global, Selection};
+use crate::args::EventsArgs;
 use crate::failure::Failure;
+use crate::global::{Global, Selection};
 use crate::journal::{Containers, Journal, Wanted};
 use crate::out::{Out, Style, remark};
 use crate::source::Source;

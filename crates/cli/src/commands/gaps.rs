@@ -2,8 +2,9 @@
 
 use super::select::{resolve, touches};
 use crate::Verdict;
-use crate::args::{GapsArgs, Global};
+use crate::args::GapsArgs;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::Wanted;
 use crate::out::{Out, Style};
 use crate::source::Source;

@@ -1,8 +1,8 @@
 //! `plimsoll hooks`: what agents have pinned in the kernel, and taking out what nobody uses.
 
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};

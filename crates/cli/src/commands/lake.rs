@@ -1,8 +1,8 @@
 //! `plimsoll lake`: make, make again, check.
 
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::lake::{LakeJournal, contradicted, tell, words};
 use crate::listed;
 use crate::out::{Out, remark};

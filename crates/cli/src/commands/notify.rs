@@ -1,11 +1,12 @@
 //! `plimsoll notify`: what has not been told yet; and, hidden, the process that tells it.
 
 use crate::Verdict;
-use crate::args::{self, Global};
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
+use crate::values;
 use clap::Subcommand;
 use plimsoll_api::describe::words;
 use plimsoll_api::{Item, Request};
@@ -27,7 +28,7 @@ pub(crate) enum NotifyCommand {
         #[arg(long, value_name = "NAME")]
         receiver: Option<String>,
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Check a file of receivers; needs no agent

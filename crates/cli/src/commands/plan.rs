@@ -1,11 +1,12 @@
 //! `plimsoll plan`: what is done about alerts, and a person's word about it.
 
 use crate::Verdict;
-use crate::args::{self, Global};
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
+use crate::values;
 use clap::Subcommand;
 use plimsoll_api::describe::words;
 use plimsoll_api::protocol::PlanWord;
@@ -36,7 +37,7 @@ pub(crate) enum PlanCommand {
         #[arg(long)]
         waive_capture: bool,
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// End the plan: no further step is taken
@@ -45,7 +46,7 @@ pub(crate) enum PlanCommand {
         #[arg(value_name = "PLAN|ALERT", value_parser = id)]
         id: String,
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Take back what can be taken back, latest step first
@@ -54,19 +55,19 @@ pub(crate) enum PlanCommand {
         #[arg(value_name = "PLAN|ALERT", value_parser = id)]
         id: String,
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Stop all automation at once: nothing new begins, on any container
     Stop {
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Let automation go on
     Resume {
         /// Why; it is kept with your uid and login uid
-        #[arg(long, value_parser = args::reason)]
+        #[arg(long, value_parser = values::reason)]
         reason: String,
     },
     /// Check a policy file; needs no agent

@@ -1,8 +1,8 @@
 //! `plimsoll query`: SQL over the lake and the journal's tail.
 
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::lake::{LakeJournal, current, tell};
 use crate::out::{Out, remark};
 use crate::source::Source;

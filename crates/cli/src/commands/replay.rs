@@ -3,8 +3,8 @@
 use super::evidence::args::ReplayArgs;
 use super::evidence::target;
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::{Journal, Wanted};
 use crate::out::{Out, Style};
 use crate::replay::{Outcome, Replay};

@@ -5,9 +5,10 @@
 //! taken into account; without an agent, all hooks are taken to be there.
 
 use crate::Verdict;
-use crate::args::{Global, RuleFiles, RulesCommand};
+use crate::args::{RuleFiles, RulesCommand};
 use crate::commands::priority_style;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};

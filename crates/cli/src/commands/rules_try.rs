@@ -6,8 +6,8 @@
 use super::rules_audit::Lines;
 use super::select::resolve;
 use crate::Verdict;
-use crate::args::{Global, Selection};
 use crate::failure::Failure;
+use crate::global::{Global, Selection};
 use crate::out::{Out, Style};
 use crate::source::Source;
 use plimsoll_agent::rules::files::Loaded;

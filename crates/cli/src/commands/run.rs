@@ -1,8 +1,9 @@
 //! `plimsoll run`: hands over to the agent.
 
 use crate::Verdict;
-use crate::args::{Global, RunArgs};
+use crate::args::RunArgs;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::remark;
 use crate::source::config;
 use plimsoll_agent::config::{Config, Overrides, Stdout};

@@ -1,8 +1,8 @@
 //! What `--container`, `--since`, `--until` and `--limit` mean, for every command that lists
 //! records.
 
-use crate::args::Selection;
 use crate::failure::Failure;
+use crate::global::Selection;
 use crate::journal::{Containers, Journal, Wanted};
 use crate::out::{Out, remark};
 use crate::when::now;

@@ -2,9 +2,9 @@
 
 use super::state_style;
 use crate::Verdict;
-use crate::args::Global;
 use crate::baselines::Kept;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::{Journal, Wanted};
 use crate::out::{Out, Style};
 use crate::source::Source;

@@ -6,10 +6,10 @@
 
 use super::args::AnchorArgs;
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, remark};
-use crate::source::Source;
+use crate::source::{Source, ask_evidence};
 use plimsoll_api::describe;
 use plimsoll_api::evidence::EvidenceAct;
 use plimsoll_evidence::note::Note;
@@ -115,7 +115,7 @@ fn taken(
                 size: checkpoint.size,
                 target: target.to_owned(),
             };
-            Some(super::ask(client, act, "")?)
+            Some(ask_evidence(client, act, "")?)
         }
         None => {
             remark("note: agent not running; the anchor is not recorded in the log");

@@ -72,13 +72,13 @@ pub(crate) struct CaptureArgs {
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// A data directory, a journal directory, or a bundle [default: this machine's]
-    #[arg(value_name = "DIR|BUNDLE", value_parser = crate::args::absolute())]
+    #[arg(value_name = "DIR|BUNDLE", value_parser = crate::values::absolute())]
     pub(crate) target: Option<PathBuf>,
     /// The node's public root key, or a file that holds it
     #[arg(long, value_name = "PUB")]
     pub(crate) key: Option<String>,
     /// A checkpoint that was kept elsewhere
-    #[arg(long, value_name = "FILE", value_parser = crate::args::absolute())]
+    #[arg(long, value_name = "FILE", value_parser = crate::values::absolute())]
     pub(crate) checkpoint: Option<PathBuf>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct CheckpointArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AnchorArgs {
     /// A directory elsewhere
-    #[arg(long, value_name = "DIR", value_parser = crate::args::absolute())]
+    #[arg(long, value_name = "DIR", value_parser = crate::values::absolute())]
     pub(crate) to: Vec<PathBuf>,
     /// A receiver: the checkpoint is posted to it as text
     #[arg(long, value_name = "URL")]
@@ -107,10 +107,10 @@ pub(crate) struct AnchorArgs {
 #[command(group = clap::ArgGroup::new("about").required(true).args(["alert", "container", "incident"]))]
 pub(crate) struct About {
     /// This alert
-    #[arg(long, value_name = "ALERT", value_parser = crate::args::alert)]
+    #[arg(long, value_name = "ALERT", value_parser = crate::values::alert)]
     pub(crate) alert: Option<plimsoll_model::AlertId>,
     /// This container: name, id or its beginning, or ID@START
-    #[arg(long, short, value_name = "NAME|ID", value_parser = crate::args::container)]
+    #[arg(long, short, value_name = "NAME|ID", value_parser = crate::values::container)]
     pub(crate) container: Option<String>,
     /// This incident
     #[arg(long, value_name = "INCIDENT")]
@@ -125,10 +125,10 @@ pub(crate) struct BundleArgs {
     #[arg(long, value_name = "LENGTH", default_value = "10m")]
     pub(crate) around: crate::when::Length,
     /// Into this file, which must not exist
-    #[arg(long, short, value_name = "FILE", value_parser = crate::args::absolute())]
+    #[arg(long, short, value_name = "FILE", value_parser = crate::values::absolute())]
     pub(crate) output: PathBuf,
     /// Why; it is kept with your uid
-    #[arg(long, value_parser = crate::args::reason)]
+    #[arg(long, value_parser = crate::values::reason)]
     pub(crate) reason: String,
 }
 
@@ -136,10 +136,10 @@ pub(crate) struct BundleArgs {
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["alert", "container", "since", "until"]))]
 pub(crate) struct ExportArgs {
     /// This alert, with its container around it
-    #[arg(long, value_name = "ALERT", value_parser = crate::args::alert, conflicts_with = "container")]
+    #[arg(long, value_name = "ALERT", value_parser = crate::values::alert, conflicts_with = "container")]
     pub(crate) alert: Option<plimsoll_model::AlertId>,
     /// This container: name, id or its beginning, or ID@START
-    #[arg(long, short, value_name = "NAME|ID", value_parser = crate::args::container)]
+    #[arg(long, short, value_name = "NAME|ID", value_parser = crate::values::container)]
     pub(crate) container: Option<String>,
     /// Not before: a length of time ago, or a date
     #[arg(long, value_name = "TIME")]
@@ -154,10 +154,10 @@ pub(crate) struct ExportArgs {
     #[arg(long, short, value_name = "FORMAT", default_value = "jsonl", value_parser = format)]
     pub(crate) format: plimsoll_export::Format,
     /// Into this file, which must not exist [default: standard output]
-    #[arg(long, short, value_name = "FILE", value_parser = crate::args::absolute())]
+    #[arg(long, short, value_name = "FILE", value_parser = crate::values::absolute())]
     pub(crate) output: Option<PathBuf>,
     /// Why; it is kept with your uid
-    #[arg(long, value_parser = crate::args::reason)]
+    #[arg(long, value_parser = crate::values::reason)]
     pub(crate) reason: String,
 }
 
@@ -174,7 +174,7 @@ pub(crate) struct HoldArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Why; it is kept with your uid
-    #[arg(long, value_parser = crate::args::reason)]
+    #[arg(long, value_parser = crate::values::reason)]
     pub(crate) reason: String,
 }
 
@@ -184,13 +184,13 @@ pub(crate) struct ReleaseArgs {
     #[arg(value_name = "HOLD")]
     pub(crate) hold: String,
     /// Why; it is kept with your uid
-    #[arg(long, value_parser = crate::args::reason)]
+    #[arg(long, value_parser = crate::values::reason)]
     pub(crate) reason: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// A data directory, a journal directory, or a bundle [default: this machine's]
-    #[arg(value_name = "JOURNAL|BUNDLE", value_parser = crate::args::absolute())]
+    #[arg(value_name = "JOURNAL|BUNDLE", value_parser = crate::values::absolute())]
     pub(crate) target: Option<PathBuf>,
 }

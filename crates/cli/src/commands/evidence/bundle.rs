@@ -3,10 +3,10 @@
 use super::args::BundleArgs;
 use super::select::{self, Found, Interval};
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, remark};
-use crate::source::Source;
+use crate::source::{Source, ask_evidence};
 use crate::when::now;
 use memchr::memmem;
 use plimsoll_api::describe;
@@ -98,8 +98,8 @@ fn write_down(
         action: "evidence.bundle".to_owned(),
         subject: found.subject.clone(),
     };
-    let written = super::ask(client, act, &args.reason)?;
-    super::ask(client, EvidenceAct::Checkpoint {}, "")?;
+    let written = ask_evidence(client, act, &args.reason)?;
+    ask_evidence(client, EvidenceAct::Checkpoint {}, "")?;
     let id = written.rsplit_once('@').and_then(|(origin, leaf)| {
         Some(RecordId {
             origin: plimsoll_model::NodeId::parse(origin).ok()?,

@@ -6,11 +6,11 @@
 use super::args::{About, ExportArgs};
 use super::select::{self, Interval};
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::{Containers, Journal, Wanted};
 use crate::out::{Out, remark};
-use crate::source::Source;
+use crate::source::{Source, ask_evidence};
 use crate::when::now;
 use plimsoll_api::describe::{self, when};
 use plimsoll_api::evidence::EvidenceAct;
@@ -131,7 +131,7 @@ fn write_down(
         action: "evidence.export".to_owned(),
         subject: format!("{subject} as {}", args.format.as_str()),
     };
-    super::ask(client, act, &args.reason).map(Some)
+    ask_evidence(client, act, &args.reason).map(Some)
 }
 
 enum To<'a> {

@@ -3,10 +3,10 @@
 use super::args::{HoldArgs, ReleaseArgs};
 use super::select::{self, Interval};
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, remark};
-use crate::source::Source;
+use crate::source::{Source, ask_evidence};
 use crate::table::Table;
 use plimsoll_api::evidence::EvidenceAct;
 use plimsoll_api::{describe, storage};
@@ -38,7 +38,7 @@ pub(super) fn hold(global: &Global, args: &HoldArgs, out: &mut Out) -> Result<Ve
         leaves: leaves.into_iter().map(|leaf| leaf.0).collect(),
         subject: about.subject.clone(),
     };
-    let record = super::ask(source.agent_for("laying a hold")?, act, &args.reason)?;
+    let record = ask_evidence(source.agent_for("laying a hold")?, act, &args.reason)?;
     if out.json {
         out.object(&json!({ "hold": id, "subject": about.subject, "record": record }))?;
     } else {
@@ -59,7 +59,7 @@ pub(super) fn release(
     let act = EvidenceAct::Release {
         id: args.hold.clone(),
     };
-    let record = super::ask(source.agent_for("ending a hold")?, act, &args.reason)?;
+    let record = ask_evidence(source.agent_for("ending a hold")?, act, &args.reason)?;
     if out.json {
         out.object(&json!({ "released": args.hold, "record": record }))?;
     } else {

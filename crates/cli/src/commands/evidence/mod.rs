@@ -12,14 +12,14 @@ mod verify;
 pub(crate) use verify::target;
 
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::out::{Out, remark};
-use crate::source::{Source, config};
+use crate::source::{Source, ask_evidence, config};
 use args::{CheckpointArgs, EvidenceCommand};
 use plimsoll_agent::config::Overrides;
 use plimsoll_api::evidence::EvidenceAct;
-use plimsoll_api::{Client, Item, Request, storage};
+use plimsoll_api::storage;
 use plimsoll_evidence::Reader;
 
 pub(crate) fn evidence(
@@ -40,20 +40,6 @@ pub(crate) fn evidence(
     }
 }
 
-/// Asks the agent to do something with evidence; the document it answers with.
-pub(crate) fn ask(client: &mut Client, act: EvidenceAct, reason: &str) -> Result<String, Failure> {
-    let request = Request::Evidence {
-        act,
-        reason: reason.to_owned(),
-    };
-    let (items, _) = client.ask(&request)?;
-    let document = items.into_iter().find_map(|item| match item {
-        Item::Document(text) => Some(text),
-        _ => None,
-    });
-    document.ok_or_else(|| Failure::Failed("the agent gave no answer to that".to_owned()))
-}
-
 fn checkpoint(global: &Global, args: &CheckpointArgs, out: &mut Out) -> Result<Verdict, Failure> {
     if args.key {
         let config = config(global, Overrides::default())?;
@@ -68,7 +54,7 @@ fn checkpoint(global: &Global, args: &CheckpointArgs, out: &mut Out) -> Result<V
 /// The checkpoint as of now, or the last one when no agent runs.
 fn latest(source: &mut Source) -> Result<String, Failure> {
     if let Some(client) = source.agent() {
-        return ask(client, EvidenceAct::Checkpoint {}, "");
+        return ask_evidence(client, EvidenceAct::Checkpoint {}, "");
     }
     let dir = source.config.journal_dir();
     let reader = Reader::open(&dir).map_err(|e| crate::journal::open_failure(&dir, e))?;

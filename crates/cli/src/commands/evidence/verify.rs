@@ -2,8 +2,8 @@
 
 use super::args::VerifyArgs;
 use crate::Verdict;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::journal::Journal;
 use crate::out::{Out, Style};
 use crate::source::{Source, config};
