@@ -34,6 +34,7 @@ pub mod disk;
 pub mod facts;
 pub mod glance;
 pub mod lineage;
+mod patient;
 pub mod redact;
 pub mod scan;
 

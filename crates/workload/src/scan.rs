@@ -1,13 +1,15 @@
 //! What was already running when the agent started, rebuilt from `/proc`.
 //!
 //! Promises: every read is bounded; processes that vanish while they are read are left out, never
-//! an error. Start times are in clock ticks there and so up to one tick early
-//! ([`crate::lineage`] matches them with the kernel's exact ones). Threads are left out.
+//! an error; arguments that do not come in time are left out ([`crate::patient`]). Start times are
+//! in clock ticks there and so up to one tick early ([`crate::lineage`] matches them with the
+//! kernel's exact ones). Threads are left out.
 
 use crate::cgroup::{CgroupIdentity, Layout};
 use crate::facts::Verdict;
+use crate::patient;
 use plimsoll_model::Container;
-use plimsoll_model::{BootNs, Entry, ProcessKey, Text};
+use plimsoll_model::{BootNs, ContainerId, Entry, ProcessKey, Text};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
@@ -192,7 +194,9 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
     let status = read_bounded(&dir.join("status"), MAX_STATUS_BYTES)?;
     let status = String::from_utf8_lossy(&status);
     let exe = link_text(&dir.join("exe"));
-    let argv = split_argv(&read_bounded(&dir.join("cmdline"), MAX_CMDLINE_BYTES)?);
+    // of its memory, which it can make slow: a process whose arguments are not had is still one
+    let argv = patient::read(dir.join("cmdline"), MAX_CMDLINE_BYTES).unwrap_or_default();
+    let argv = split_argv(&argv);
     let cgroup = read_bounded(&dir.join("cgroup"), MAX_STATUS_BYTES)?;
     let cgroup = String::from_utf8_lossy(&cgroup);
     let mut comm = read_bounded(&dir.join("comm"), 64).unwrap_or_default();
@@ -333,9 +337,27 @@ fn script_of(exe: &Text, argv: &[Text]) -> Text {
     argv.get(at).filter(absolute).cloned().unwrap_or_default()
 }
 
-/// The command line of a process as text, for finding daemons' options.
+/// The containers that the cgroups of a process name.
+fn containers_of(dir: &Path) -> HashSet<ContainerId> {
+    let cgroup = read_bounded(&dir.join("cgroup"), MAX_STATUS_BYTES).unwrap_or_default();
+    let cgroup = String::from_utf8_lossy(&cgroup);
+    let paths = cgroup.lines().filter_map(|l| l.splitn(3, ':').nth(2));
+    paths
+        .filter_map(crate::cgroup::classify)
+        .map(|c| c.id)
+        .collect()
+}
+
+/// The command line of a process as text, for finding daemons' options; empty for a process of a
+/// container, which may call itself what it likes and name any directory as a daemon's.
 pub(crate) fn command_line(dir: &Path) -> Vec<String> {
-    read_bounded(&dir.join("cmdline"), 64 << 10)
+    let own = dir.parent().map(|p| containers_of(&p.join("self")));
+    let all = containers_of(dir);
+    // where this program runs in a container, its own is not a stranger's
+    if !all.is_empty() && Some(&all) != own.as_ref() {
+        return Vec::new();
+    }
+    patient::read(dir.join("cmdline"), 64 << 10)
         .map(|bytes| split_argv(&bytes))
         .unwrap_or_default()
         .iter()
@@ -408,6 +430,23 @@ mod tests {
         fn scan(&self) -> Scan {
             scan_proc(self.dir.path(), &self.layout, |_| Verdict::Undecided)
         }
+    }
+
+    #[test]
+    fn a_process_of_a_container_that_calls_itself_a_daemon_is_not_taken_for_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = |pid: &str, cgroup: &str| {
+            let process = dir.path().join(pid);
+            fs::create_dir(&process).unwrap();
+            fs::write(process.join("cmdline"), "dockerd\0--data-root\0/evil\0").unwrap();
+            fs::write(process.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+            command_line(&process).len()
+        };
+        assert_eq!(start("7", "/system.slice/docker.service"), 3);
+        assert_eq!(start("8", &format!("/system.slice/docker-{A}.scope")), 0);
+        // of the container that this program itself is in
+        start("self", &format!("/docker/{B}"));
+        assert_eq!(start("9", &format!("/docker/{B}/sub")), 3);
     }
 
     #[test]
