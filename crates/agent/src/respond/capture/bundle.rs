@@ -6,14 +6,14 @@
 //! the disk in clear; where the disk is full, half a bundle is removed and never named as a whole.
 //! Bounds: [`Limits`]. Format: `docs/formats/capture.md`.
 
+use super::pipe::{Digested, Pipe};
 use super::room::{Left, Room};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What one capture may use.
@@ -33,8 +33,6 @@ pub(super) struct Limits {
 const RESERVE: u64 = 256 << 10;
 /// After so many bytes the room is looked at again.
 const LOOK_AGAIN: u64 = 16 << 20;
-/// After so many bytes the disk is asked to take them.
-const WRITE_BACK: u64 = 32 << 20;
 /// Things that are missing, and characters of each.
 const GAPS_MAX: (usize, usize) = (4096, 1000);
 /// Bytes of the list of artefacts.
@@ -52,15 +50,12 @@ pub(super) struct Origin<'a> {
     pub(super) process: Option<(u32, u64)>,
 }
 
-type Sink = Box<dyn Write + Send>;
-
 /// A bundle that is being written.
 pub(super) struct Bundle {
-    tar: tar::Builder<Sink>,
+    tar: tar::Builder<Pipe>,
     part: PathBuf,
     path: PathBuf,
     file: File,
-    hash: Arc<Mutex<Sha256>>,
     limits: Limits,
     /// JSON objects with commas between them: as values they would take several times the memory.
     list: Vec<u8>,
@@ -102,6 +97,10 @@ impl Bundle {
         recipients: &[String],
         limits: Limits,
     ) -> io::Result<Self> {
+        let encryptor = match recipients {
+            [] => None,
+            some => Some(encryptor(some)?),
+        };
         fs::create_dir_all(dir)?;
         let suffix = if recipients.is_empty() {
             "tar"
@@ -121,25 +120,12 @@ impl Bundle {
             .truncate(true)
             .mode(0o600)
             .open(&part)?;
-        let hash = Arc::new(Mutex::new(Sha256::new()));
-        let hashed = Hashed {
-            file: file.try_clone()?,
-            hash: Arc::clone(&hash),
-            behind: 0,
-            write_back: write_back(&part)?,
-        };
-        let out = io::BufWriter::with_capacity(1 << 20, hashed);
-        let sink: Sink = if recipients.is_empty() {
-            Box::new(out)
-        } else {
-            Box::new(encrypt(recipients, out)?)
-        };
+        let pipe = Pipe::new(&file, &part, encryptor)?;
         Ok(Bundle {
-            tar: tar::Builder::new(sink),
+            tar: tar::Builder::new(pipe),
             part,
             path,
             file,
-            hash,
             limits,
             list: Vec::new(),
             artefacts: 0,
@@ -179,7 +165,8 @@ impl Bundle {
             && let Some(dir) = self.path.parent()
             && let Ok(left) = self.limits.room.left(dir)
         {
-            (self.left, self.since) = (left, 0);
+            // what is on its way is not in the file yet
+            (self.left, self.since) = (left, self.tar.get_ref().behind());
         }
         let end = self.since + self.list.len() as u64 + RESERVE;
         let room = self.left.bytes.saturating_sub(end);
@@ -219,7 +206,7 @@ impl Bundle {
         &mut self,
         from: Origin<'_>,
         size: u64,
-        reader: &mut dyn Read,
+        reader: &mut dyn BufRead,
     ) -> io::Result<()> {
         if !self.open() {
             return Ok(());
@@ -232,33 +219,24 @@ impl Bundle {
             ));
         }
         let size = size.min(room);
-        let mut exact = Exact {
-            reader,
-            left: size,
-            given: 0,
-            ended: false,
-            error: None,
-            hash: Sha256::new(),
-        };
-        let mut header = tar::Header::new_gnu();
-        header.set_size(size);
-        header.set_mode(0o600);
         let began = wall_ms();
-        self.tar.append_data(&mut header, &from.name, &mut exact)?;
+        self.begin(&from.name, size)?;
+        let copied = copy(reader, size, self.tar.get_mut())?;
+        self.tar.get_mut().write_all(padding(size))?;
         self.used += size;
         // a member has a header and is filled up to whole blocks
         self.since += size + 1536;
         let mut item = json!({
             "name": from.name, "source": from.source, "call": from.call, "size": size,
-            "sha256": hex(&exact.hash.finalize()), "from_ms": began, "to_ms": wall_ms(),
+            "sha256": hex(&copied.digest), "from_ms": began, "to_ms": wall_ms(),
         });
         if let Some((pid, start)) = from.process {
             item["pid"] = pid.into();
             item["start_ticks"] = start.into();
         }
-        if exact.given < size {
-            item["read"] = exact.given.into();
-            item["error"] = exact
+        if copied.given < size {
+            item["read"] = copied.given.into();
+            item["error"] = copied
                 .error
                 .map_or("it ended early".into(), |e| e.to_string().into());
         }
@@ -270,9 +248,20 @@ impl Bundle {
         Ok(())
     }
 
+    /// The header of a member; its bytes follow, filled up to whole blocks.
+    fn begin(&mut self, name: &str, size: u64) -> io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size);
+        header.set_mode(0o600);
+        self.tar.append_data(&mut header, name, io::empty())
+    }
+
     /// After an error: what was written is kept under the name with `.part`, unless the disk is full.
     pub(super) fn give_up(self, why: &io::Error) {
-        remove_if_full(&self.part, why);
+        let part = self.part.clone();
+        // first what is on its way
+        drop(self);
+        remove_if_full(&part, why);
     }
 
     /// Writes the manifest, makes everything durable and gives the bundle its name.
@@ -296,20 +285,12 @@ impl Bundle {
         head.pop();
         head.extend(b",\"artefacts\":[");
         let size = head.len() + self.list.len() + 2;
-        let text = (&head[..]).chain(&self.list[..]).chain(&b"]}"[..]);
-        let mut header = tar::Header::new_gnu();
-        header.set_size(size as u64);
-        header.set_mode(0o600);
-        self.tar.append_data(&mut header, "manifest.json", text)?;
-        // dropping an encrypting writer ends its last chunk, so it is dropped before the sync
-        let mut sink = self.tar.into_inner()?;
-        sink.flush()?;
-        drop(sink);
-        let hash = self
-            .hash
-            .lock()
-            .map_or_else(|e| e.into_inner().clone(), |h| h.clone());
-        let sha256 = hex(&hash.finalize());
+        self.begin("manifest.json", size as u64)?;
+        let to = self.tar.get_mut();
+        for part in [&head, &self.list, &b"]}"[..], padding(size as u64)] {
+            to.write_all(part)?;
+        }
+        let sha256 = hex(&self.tar.into_inner()?.finish()?);
         self.file.sync_all()?;
         fs::rename(&self.part, &self.path)?;
         if let Some(dir) = self.path.parent() {
@@ -338,85 +319,60 @@ fn remove_if_full(part: &Path, why: &io::Error) {
     }
 }
 
-/// Hashes what reaches the file, so that the journal can name it.
-struct Hashed {
-    file: File,
-    hash: Arc<Mutex<Sha256>>,
-    /// Bytes since the disk was last asked to take them.
-    behind: u64,
-    write_back: mpsc::SyncSender<()>,
+/// What fills a member up to whole blocks.
+fn padding(size: u64) -> &'static [u8] {
+    &ZEROES[..at_most(512, size.next_multiple_of(512) - size)]
 }
 
-impl Write for Hashed {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        if let Ok(mut hash) = self.hash.lock() {
-            hash.update(&buf[..n]);
-        }
-        self.behind += n as u64;
-        if self.behind >= WRITE_BACK {
-            self.behind = 0;
-            // one that is busy comes to these bytes too
-            let _ = self.write_back.try_send(());
-        }
-        Ok(n)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// Has the disk work while we read and hash: the sync at the end would otherwise wait for everything.
-/// By a descriptor of its own, so that an error is still told to that last sync, which alone counts.
-fn write_back(path: &Path) -> io::Result<mpsc::SyncSender<()>> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    let (ask, asked) = mpsc::sync_channel(1);
-    std::thread::Builder::new()
-        .name("capture-write".into())
-        .spawn(move || {
-            while asked.recv().is_ok() {
-                let _ = file.sync_data();
-            }
-        })?;
-    Ok(ask)
-}
-
-/// Gives exactly so many bytes and hashes them.
-struct Exact<'a> {
-    reader: &'a mut dyn Read,
-    left: u64,
+/// What came of a member's content.
+struct Copied {
+    digest: Digested,
+    /// Bytes that the reader gave; the rest are zeroes.
     given: u64,
-    /// It gave nothing once: it is not asked again.
-    ended: bool,
+    /// Why it gave no more, where it said so.
     error: Option<io::Error>,
-    hash: Sha256,
 }
 
-impl Read for Exact<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let want = buf
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let buf = &mut buf[..want];
-        let mut n = 0;
-        if want == 0 {
-            return Ok(0);
-        }
-        if self.error.is_none() && !self.ended {
-            match self.reader.read(buf) {
-                Ok(got) => (n, self.ended) = (got, got == 0),
-                Err(e) => self.error = Some(e),
+/// Hands exactly `size` bytes on.
+fn copy(from: &mut dyn BufRead, size: u64, to: &mut Pipe) -> io::Result<Copied> {
+    let (mut hash, mut left, mut error) = (Sha256::new(), size, None);
+    let mut take = |part: &[u8]| {
+        hash.update(part);
+        to.write_all(part)
+    };
+    while left > 0 {
+        let n = match from.fill_buf() {
+            Ok([]) => break,
+            Ok(bytes) => {
+                let part = &bytes[..at_most(bytes.len(), left)];
+                take(part)?;
+                part.len()
             }
-        }
-        self.given += n as u64;
-        if n == 0 {
-            buf.fill(0);
-            n = want;
-        }
-        self.hash.update(&buf[..n]);
-        self.left -= n as u64;
-        Ok(n)
+            Err(e) => {
+                error = Some(e);
+                break;
+            }
+        };
+        from.consume(n);
+        left -= n as u64;
     }
+    let given = size - left;
+    while left > 0 {
+        let part = &ZEROES[..at_most(ZEROES.len(), left)];
+        take(part)?;
+        left -= part.len() as u64;
+    }
+    Ok(Copied {
+        digest: hash.finalize().into(),
+        given,
+        error,
+    })
+}
+
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+fn at_most(bytes: usize, left: u64) -> usize {
+    bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
 }
 
 /// Lower-case hexadecimal.
@@ -424,10 +380,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Encrypts to age recipients (<https://age-encryption.org/v1>) and ends the last chunk on drop.
-struct Encrypted<W: Write>(Option<age::stream::StreamWriter<W>>);
-
-fn encrypt<W: Write + Send + 'static>(to: &[String], out: W) -> io::Result<Encrypted<W>> {
+/// Encrypts to age recipients (<https://age-encryption.org/v1>).
+fn encryptor(to: &[String]) -> io::Result<age::Encryptor> {
     let bad =
         |e: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, e.to_string());
     let mut keys = Vec::new();
@@ -437,21 +391,7 @@ fn encrypt<W: Write + Send + 'static>(to: &[String], out: W) -> io::Result<Encry
         keys.push(key);
     }
     let keys = keys.iter().map(|k| k as &dyn age::Recipient);
-    let encryptor = age::Encryptor::with_recipients(keys).map_err(|e| bad(&e))?;
-    Ok(Encrypted(Some(encryptor.wrap_output(out)?)))
-}
-
-impl<W: Write> Write for Encrypted<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.as_mut().map_or(Ok(0), |w| w.write(buf))
-    }
-    /// Ends the stream: called once, by [`Bundle::seal`].
-    fn flush(&mut self) -> io::Result<()> {
-        match self.0.take() {
-            Some(w) => w.finish()?.flush(),
-            None => Ok(()),
-        }
-    }
+    age::Encryptor::with_recipients(keys).map_err(|e| bad(&e))
 }
 
 /// Recomputes the digest of every artefact of an unencrypted bundle, or of a decrypted stream.

@@ -6,6 +6,7 @@
 //! ([`super::sweep`]).
 
 use super::bundle::{Bundle, Origin};
+use super::foreign::{Device, Foreign, Open};
 use super::patience::{Feed, PIECE, TEXT_MAX, feed, text};
 use super::sweep::{FILE_MAX, Process};
 use rustix::time::{ClockId, clock_gettime};
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 
 /// Wall clock and boot clock at one instant, nanoseconds; `within_ns`: how far apart they were read.
 pub(super) fn clock() -> Value {
@@ -88,8 +89,8 @@ pub(super) fn keep(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
 ///
 /// # Errors
 /// When the bundle cannot be written.
-pub(super) fn programs(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
-    let mut known: HashMap<(u64, u64), Value> = HashMap::new();
+pub(super) fn programs(b: &mut Bundle, all: &[Process], foreign: &mut Foreign) -> io::Result<()> {
+    let mut known: HashMap<(Device, u64), Value> = HashMap::new();
     let mut lines = String::new();
     for p in all {
         if !b.open() {
@@ -97,20 +98,16 @@ pub(super) fn programs(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
         }
         let path = format!("/proc/{}/exe", p.pid);
         let name = std::fs::read_link(&path).unwrap_or_default();
-        let file = super::patience::within(move || {
-            let file = File::open(path)?;
-            let meta = file.metadata()?;
-            Ok((file, meta))
-        });
-        let mut line = match file {
+        let mut line = match foreign.open(&path) {
             // a thread of the kernel, or a process that has ended
             Err(e) => json!({"error": e.to_string()}),
-            Ok((file, meta)) => {
-                let inode = (meta.dev(), meta.ino());
-                let line = known.entry(inode);
-                let mut line = line.or_insert_with(|| digest(file, meta.len())).clone();
-                line["inode"] = meta.ino().into();
-                line["modified_s"] = meta.mtime().into();
+            Ok(None) => json!({"error": "not a regular file"}),
+            Ok(Some(file)) => {
+                let (device, inode, modified) = (file.device, file.inode, file.modified_s);
+                let line = known.entry((device, inode));
+                let mut line = line.or_insert_with(|| digest(file, foreign)).clone();
+                line["inode"] = inode.into();
+                line["modified_s"] = modified.into();
                 line
             }
         };
@@ -128,17 +125,24 @@ pub(super) fn programs(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
     b.add(origin, lines.as_bytes())
 }
 
-fn digest(file: File, size: u64) -> Value {
+fn digest(file: Open, foreign: &mut Foreign) -> Value {
+    let (device, size) = (file.device, file.size);
     let read = |feed: Feed<io::Result<Vec<u8>>>| -> io::Result<(u64, Sha256)> {
         let (mut n, mut hash) = (0, Sha256::new());
-        while let Some(piece) = feed.next()? {
+        // the end is not waited for: it comes after the file was closed, which may hang
+        while n < size.min(FILE_MAX)
+            && let Some(piece) = feed.next()?
+        {
             let piece = piece?;
             n += piece.len() as u64;
             hash.update(&piece);
         }
         Ok((n, hash))
     };
-    match pieces(file, 0, size.min(FILE_MAX)).and_then(read) {
+    let file = file.into_file();
+    let got = file.and_then(|f| pieces(f, 0, size.min(FILE_MAX)).and_then(read));
+    foreign.note(device, &got);
+    match got {
         Ok((n, hash)) if n == size => {
             json!({"sha256": super::bundle::hex(&hash.finalize()), "size": size})
         }

@@ -8,18 +8,21 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `bundle`, `room` | the file, its manifest and digests; what captures may fill |
-//! | `identity`, `sweep` | clock, machine, processes; `/proc`, deleted files, memory |
+//! | `bundle`, `pipe`, `room` | the file, its manifest and digests; the way to it; what captures may fill |
+//! | `identity`, `sweep`, `memory` | clock, machine, processes; `/proc`, deleted files; memory |
 //! | `mounts`, `tree`, `layer` | where files are; reading a hostile tree; lists, body files, contents |
 //! | `runtime`, `masks` | descriptions, image, logs; secrets in them |
-//! | `patience` | reads that may hang |
+//! | `patience`, `foreign` | reads that may hang; files on file systems that may not answer |
 
 mod bundle;
+mod foreign;
 mod identity;
 mod layer;
 pub(super) mod masks;
+mod memory;
 mod mounts;
 mod patience;
+mod pipe;
 pub(super) mod room;
 mod runtime;
 mod sweep;
@@ -32,6 +35,7 @@ pub use room::Room;
 use super::machine::{Machine, Target};
 use super::place;
 use bundle::{Bundle, Limits, Sealed};
+use foreign::Foreign;
 use plimsoll_model::ContainerState;
 use plimsoll_model::response::StepOutcome;
 use serde_json::json;
@@ -201,6 +205,7 @@ fn is_ending(target: &Target, described: Option<&runtime::Described>, all: &[Pro
 /// In order of volatility (RFC 3227); what is large last where the container is ending.
 fn fill(b: &mut Bundle, s: &Subject<'_>, keep: Keep) -> io::Result<()> {
     let full = matches!(keep, Keep::Full { .. });
+    let mut foreign = Foreign::default();
     identity::keep(b, s.all)?;
     // pinned before anything takes time: they stay readable when the last process has ended
     let files = full.then(|| mounts::in_memory(s.all, s.target.container.id().as_str()));
@@ -215,7 +220,7 @@ fn fill(b: &mut Bundle, s: &Subject<'_>, keep: Keep) -> io::Result<()> {
         sweep::sweep(b, s.all, encrypted.then_some(&s.machine.masks))?;
     }
     if full {
-        sweep::recover(b, s.all)?;
+        sweep::recover(b, s.all, &mut foreign)?;
         runtime::describe(b, s.described.as_ref(), s.all, &s.machine.masks)?;
     }
     if !s.ending {
@@ -225,7 +230,7 @@ fn fill(b: &mut Bundle, s: &Subject<'_>, keep: Keep) -> io::Result<()> {
         layer::in_memory(b, places, left_out)?;
     }
     if keep == Keep::Sweep || full {
-        identity::programs(b, s.all)?;
+        identity::programs(b, s.all, &mut foreign)?;
     }
     if full {
         runtime::logs(b, s.described.as_ref())?;
@@ -267,10 +272,14 @@ fn memory(b: &mut Bundle, s: &Subject<'_>, keep: Keep) -> io::Result<()> {
         _ => Vec::new(),
     };
     for p in wanted {
-        sweep::memory(b, p)?;
+        memory::memory(b, p)?;
     }
     Ok(())
 }
 
+#[cfg(test)]
+mod fuse;
+#[cfg(test)]
+mod resists;
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,23 @@
 //! Reads that may hang, carried out on threads of their own.
 //!
-//! Promises: whoever waits goes on after [`PATIENCE`], whatever a FUSE server or a stuck process
-//! does; a reader that hangs is left behind and counted, and beyond [`LEFT_BEHIND_MAX`] no more are
-//! begun; between the two sides there are never more than [`AHEAD`] pieces. Left out: ending a thread
-//! that hangs in the kernel, which nobody can.
+//! Promises: whoever waits goes on after [`PATIENCE`], or sooner where many hang, whatever a FUSE
+//! server or a stuck process does; a reader that nobody waits for any more is counted until it ends,
+//! and beyond [`LEFT_BEHIND_MAX`] no more are begun; between the two sides there are never more than
+//! [`AHEAD`] pieces. Left out: ending a thread that hangs in the kernel, which nobody can.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// How long one piece may take: a hung FUSE server or a stuck process must not hold us up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// Threads that may be left hanging before no more are begun.
-pub(super) const LEFT_BEHIND_MAX: isize = 32;
+/// So much patience is left when [`HASTY`] reads hang already.
+const HASTE: Duration = Duration::from_millis(200);
+/// See [`HASTE`].
+const HASTY: isize = 8;
+/// Threads that may be left hanging before no more are begun, in all captures.
+pub(super) const LEFT_BEHIND_MAX: isize = 128;
 /// Pieces that a reader may be ahead.
 const AHEAD: usize = 4;
 /// Bytes of one text of `/proc`.
@@ -46,7 +50,6 @@ pub(super) fn feed<T: Send + 'static>(
         .name("capture-read".into())
         .spawn(move || {
             work(&send);
-            // swapped on both sides, so that each that is counted is taken off once
             if left.swap(true, Ordering::SeqCst) {
                 LEFT_BEHIND.fetch_sub(1, Ordering::SeqCst);
             }
@@ -60,16 +63,26 @@ impl<T> Feed<T> {
     /// # Errors
     /// `TimedOut` when it hangs; nothing more comes then.
     pub(super) fn next(&self) -> io::Result<Option<T>> {
-        match self.pieces.recv_timeout(PATIENCE) {
+        let patience = match LEFT_BEHIND.load(Ordering::SeqCst) {
+            ..HASTY => PATIENCE,
+            _ => HASTE,
+        };
+        match self.pieces.recv_timeout(patience) {
             Ok(piece) => Ok(Some(piece)),
             Err(mpsc::RecvTimeoutError::Disconnected) => Ok(None),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                if !self.late.swap(true, Ordering::SeqCst) {
-                    LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
-                }
-                let what = "it did not answer within 2 s";
+                let what = format!("it did not answer within {patience:?}");
                 Err(io::Error::new(io::ErrorKind::TimedOut, what))
             }
+        }
+    }
+}
+
+impl<T> Drop for Feed<T> {
+    fn drop(&mut self) {
+        // swapped on both sides, so that each that is counted is taken off once
+        if !self.late.swap(true, Ordering::SeqCst) {
+            LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
@@ -121,14 +134,22 @@ impl<'a> Pieces<'a> {
 
 impl Read for Pieces<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buf)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Pieces<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.piece.len() {
             self.piece = (self.next)()?.unwrap_or_default();
             self.at = 0;
         }
-        let n = buf.len().min(self.piece.len() - self.at);
-        buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
+        Ok(&self.piece[self.at..])
+    }
+    fn consume(&mut self, n: usize) {
         self.at += n;
-        Ok(n)
     }
 }
 

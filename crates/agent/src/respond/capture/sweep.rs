@@ -8,16 +8,15 @@
 use super::super::machine::{KernelWord, Target};
 use super::super::place::{self, Place};
 use super::bundle::{Bundle, Origin};
+use super::foreign::{Foreign, Open};
 use super::identity;
 use super::masks::Masks;
-use super::patience::{Pieces, TEXT_MAX, text, within};
-use rustix::fs::{Mode, OFlags};
+use super::memory::Region;
+use super::patience::{Pieces, TEXT_MAX, text};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Processes swept at most.
 pub(super) const PROCESSES_MAX: usize = 4096;
@@ -46,7 +45,8 @@ impl Process {
         Some(Process { pid, start })
     }
 
-    fn origin<'a>(&self, what: &str, source: String, call: &'a str) -> Origin<'a> {
+    /// Where something of it came from.
+    pub(super) fn origin<'a>(&self, what: &str, source: String, call: &'a str) -> Origin<'a> {
         Origin {
             name: format!("processes/{}/{what}", self.pid),
             source,
@@ -206,15 +206,14 @@ fn links(b: &mut Bundle, p: Process) -> io::Result<()> {
         Err(e) => lines.push_str(&format!("{what} ! {e}\n")),
     };
     LINKS.iter().for_each(|l| add(l));
-    let fds = fds(p.pid);
+    let fds = fds(p.pid, FDS_MAX + 1);
     fds.iter()
         .take(FDS_MAX)
         .for_each(|fd| add(&format!("fd/{fd}")));
     if fds.len() > FDS_MAX {
         b.gap(format!(
-            "process {}: {} open files, {FDS_MAX} were looked at",
-            p.pid,
-            fds.len()
+            "process {}: more than {FDS_MAX} open files, so many were looked at",
+            p.pid
         ));
     }
     b.add(
@@ -223,12 +222,13 @@ fn links(b: &mut Bundle, p: Process) -> io::Result<()> {
     )
 }
 
-fn fds(pid: u32) -> Vec<u32> {
+fn fds(pid: u32, max: usize) -> Vec<u32> {
     let dir = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()
         .flatten();
     dir.filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .take(max)
         .collect()
 }
 
@@ -239,8 +239,7 @@ struct Held {
     what: String,
     /// What the link says.
     name: String,
-    file: File,
-    size: u64,
+    file: Open,
 }
 
 /// What only the kernel still holds: deleted programs, files and libraries, memory files. Each once;
@@ -248,86 +247,76 @@ struct Held {
 ///
 /// # Errors
 /// When the bundle cannot be written.
-pub(super) fn recover(b: &mut Bundle, all: &[Process]) -> io::Result<()> {
+pub(super) fn recover(b: &mut Bundle, all: &[Process], foreign: &mut Foreign) -> io::Result<()> {
     let mut seen = HashSet::new();
     let mut held = Vec::new();
     for p in all {
-        let open = fds(p.pid).into_iter().map(|fd| format!("fd/{fd}"));
-        let open = open.take(RECOVER_FDS_MAX);
+        if !b.open() {
+            break;
+        }
+        let open = fds(p.pid, RECOVER_FDS_MAX).into_iter();
+        let open = open.map(|fd| format!("fd/{fd}"));
         let mapped = programs_mapped(p.pid);
-        for what in std::iter::once("exe".to_owned()).chain(mapped).chain(open) {
+        let links = std::iter::once("exe".to_owned()).chain(mapped).chain(open);
+        for (n, what) in links.enumerate() {
             let path = format!("/proc/{}/{what}", p.pid);
             let to = fs::read_link(&path).unwrap_or_default();
             let name = to.to_string_lossy().into_owned();
-            if !(name.ends_with(" (deleted)") || name.starts_with("/memfd:"))
-                || name.starts_with("/dev/")
-            {
+            let gone = name.ends_with(" (deleted)") || name.starts_with("/memfd:");
+            let asks = gone && !name.starts_with("/dev/");
+            // the time is looked at now and then where there is nothing to open
+            if (asks || n % 1024 == 0) && (held.len() >= HELD_MAX || !b.open()) {
+                b.gap(format!("{path} and further deleted files: left out"));
+                return keep_held(b, held, foreign);
+            }
+            if !asks {
                 continue;
             }
-            if held.len() >= HELD_MAX || !b.open() {
-                b.gap(format!("{path} and further deleted files: left out"));
-                return keep_held(b, held);
-            }
-            match hold(*p, what, name.clone(), &mut seen) {
-                Ok(Some(file)) => held.push(file),
-                Ok(None) => {}
+            match foreign.open(&path) {
+                Ok(_) if Process::now(p.pid) != Some(*p) => {
+                    b.gap(format!("{path} ({name}): its process has ended"));
+                }
+                Ok(Some(file)) if seen.insert((file.device, file.inode)) => held.push(Held {
+                    process: *p,
+                    what,
+                    name,
+                    file,
+                }),
+                Ok(_) => {}
                 Err(e) => b.gap(format!("{path} ({name}): {e}")),
             }
         }
     }
-    keep_held(b, held)
+    keep_held(b, held, foreign)
 }
 
-/// Opens it, unless it is no regular file or is held already.
-fn hold(
-    process: Process,
-    what: String,
-    name: String,
-    seen: &mut HashSet<(u64, u64)>,
-) -> io::Result<Option<Held>> {
-    let path = format!("/proc/{}/{what}", process.pid);
-    let opened = within(move || {
-        // told from the link itself before it is opened: opening a device may do something
-        if !fs::metadata(&path)?.is_file() {
-            return Ok(None);
-        }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
-        let meta = file.metadata()?;
-        Ok(Some((file, meta)))
-    })?;
-    let Some((file, meta)) = opened.filter(|(_, meta)| meta.is_file()) else {
-        return Ok(None);
-    };
-    if Process::now(process.pid) != Some(process) {
-        return Err(io::Error::other("its process has ended"));
-    }
-    Ok(seen.insert((meta.dev(), meta.ino())).then(|| Held {
-        process,
-        what,
-        name,
-        file,
-        size: meta.len(),
-    }))
-}
-
-fn keep_held(b: &mut Bundle, mut held: Vec<Held>) -> io::Result<()> {
-    held.sort_by_key(|h| h.size);
+fn keep_held(b: &mut Bundle, mut held: Vec<Held>, foreign: &mut Foreign) -> io::Result<()> {
+    held.sort_by_key(|h| h.file.size);
     for h in held {
         if !b.open() {
             break;
         }
         let path = format!("/proc/{}/{}", h.process.pid, h.what);
-        if h.size > FILE_MAX {
+        let (device, size) = (h.file.device, h.file.size);
+        if foreign.is_silent(device) {
             b.gap(format!(
-                "{path} ({}): {} bytes, {FILE_MAX} were kept",
-                h.name, h.size
+                "{path} ({}): its file system does not answer",
+                h.name
+            ));
+            continue;
+        }
+        if size > FILE_MAX {
+            b.gap(format!(
+                "{path} ({}): {size} bytes, {FILE_MAX} were kept",
+                h.name
             ));
         }
         let member = format!("recovered/{}", h.what.replace('/', "-"));
         let source = format!("{path} -> {}", h.name);
         let origin = h.process.origin(&member, source, "open, pread");
-        keep_part(b, origin, h.file, 0, h.size.min(FILE_MAX))?;
+        let file = h.file.into_file()?;
+        let late = keep_part(b, origin, file, 0, size.min(FILE_MAX))?;
+        foreign.note(device, &late);
     }
     Ok(())
 }
@@ -343,7 +332,7 @@ fn programs_mapped(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// Streams part of a file that is open; each piece with patience.
+/// Streams part of a file that is open; each piece with patience. Inside: why it gave no more.
 ///
 /// # Errors
 /// When the bundle cannot be written.
@@ -353,196 +342,22 @@ pub(super) fn keep_part(
     file: File,
     from: u64,
     size: u64,
-) -> io::Result<()> {
-    match identity::pieces(file, from, size) {
-        Ok(pieces) => {
-            let mut next = || pieces.next()?.transpose();
-            b.stream(origin, size, &mut Pieces::new(&mut next))
-        }
+) -> io::Result<io::Result<()>> {
+    let pieces = match identity::pieces(file, from, size) {
+        Ok(pieces) => pieces,
         Err(e) => {
             b.gap(format!("{}: {e}", origin.name));
-            Ok(())
-        }
-    }
-}
-
-/// Memory that belongs to no file, executable and writable parts first, in pieces of 4 MiB.
-///
-/// # Errors
-/// When the bundle cannot be written.
-pub(super) fn memory(b: &mut Bundle, p: Process) -> io::Result<()> {
-    let maps = match text(PathBuf::from(format!("/proc/{}/maps", p.pid)), TEXT_MAX) {
-        Ok(maps) => String::from_utf8_lossy(&maps).into_owned(),
-        Err(e) => {
-            b.gap(format!("maps of process {}: {e}", p.pid));
-            return Ok(());
+            return Ok(Err(e));
         }
     };
-    let mut regions: Vec<Region> = maps
-        .lines()
-        .filter_map(Region::parse)
-        .filter(Region::private)
-        .collect();
-    regions.sort_by_key(|r| (!(r.executes && r.writes), !r.executes, r.from));
-    let mem = match File::open(format!("/proc/{}/mem", p.pid)) {
-        // opened first: the descriptor stays that process's, whoever gets its number
-        Ok(mem) if Process::now(p.pid) == Some(p) => Arc::new(mem),
-        Ok(_) => {
-            b.gap(format!("memory of process {}: it has ended", p.pid));
-            return Ok(());
+    let mut said = Ok(());
+    let mut next = || {
+        let next = pieces.next();
+        if let Err(e) = &next {
+            said = Err(io::Error::from(e.kind()));
         }
-        Err(e) => {
-            b.gap(format!("memory of process {}: {e}", p.pid));
-            return Ok(());
-        }
+        next?.transpose()
     };
-    // which pages were ever touched: a reservation of a terabyte must not fill the bundle with zeroes
-    let pages = File::open(format!("/proc/{}/pagemap", p.pid)).map(Arc::new);
-    for r in regions {
-        let pages = pages.as_ref().ok().filter(|_| !r.name.starts_with('/'));
-        let (mut at, mut step) = (r.from, page_bytes());
-        while at < r.to {
-            if !b.open() {
-                return Ok(());
-            }
-            match piece(&mem, pages, at, r.to) {
-                Ok((from, bytes)) if !bytes.is_empty() => {
-                    let source = format!("{:x}-{:x} {} {}", r.from, r.to, r.mode, r.name);
-                    let name = format!("memory/{from:x}");
-                    let origin = p.origin(&name, source, "pread /proc/PID/mem");
-                    b.add(origin, &bytes)?;
-                    at = from + bytes.len() as u64;
-                    step = page_bytes();
-                }
-                // nothing was ever touched up to there
-                Ok((from, _)) if from > at => at = from,
-                other => {
-                    let why = other
-                        .err()
-                        .map_or("nothing there".into(), |e| e.to_string());
-                    b.gap(format!(
-                        "memory of process {} at {at:x}, {step} bytes: {why}",
-                        p.pid
-                    ));
-                    if Process::now(p.pid) != Some(p) {
-                        b.gap(format!("memory of process {}: it has ended", p.pid));
-                        return Ok(());
-                    }
-                    // a whole region that cannot be read must not take a try for each page
-                    at = at.saturating_add(step);
-                    step = (step * 2).min(MEMORY_PIECE as u64);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-const MEMORY_PIECE: usize = 4 << 20;
-/// Pages looked up at once, and in one go.
-const PAGES: (usize, u64) = (8192, 1 << 20);
-/// Present or swapped out: <https://docs.kernel.org/admin-guide/mm/pagemap.html>, bits 63 and 62.
-const TOUCHED: u64 = 3 << 62;
-
-fn page_bytes() -> u64 {
-    rustix::param::page_size() as u64
-}
-
-/// The next memory that was touched, from `at` on; empty: none up to there.
-fn piece(
-    mem: &Arc<File>,
-    pages: Option<&Arc<File>>,
-    at: u64,
-    to: u64,
-) -> io::Result<(u64, Vec<u8>)> {
-    let (mem, pages) = (Arc::clone(mem), pages.map(Arc::clone));
-    within(move || {
-        let from = match pages {
-            Some(pages) => touched(&pages, at, to)?,
-            None => at,
-        };
-        let n = usize::try_from(to - from).unwrap_or(MEMORY_PIECE);
-        if n == 0 || (from > at && from - at >= PAGES.1 * page_bytes()) {
-            return Ok((from, Vec::new()));
-        }
-        let mut bytes = vec![0; n.min(MEMORY_PIECE)];
-        let got = mem.read_at(&mut bytes, from)?;
-        bytes.truncate(got);
-        Ok((from, bytes))
-    })
-}
-
-/// The first page from `at` on that was touched; else where the search ended.
-fn touched(pages: &File, at: u64, to: u64) -> io::Result<u64> {
-    let size = page_bytes();
-    let end = to.min(at.saturating_add(PAGES.1 * size));
-    let mut from = at;
-    let mut entries = vec![0; PAGES.0 * 8];
-    while from < end {
-        let want = usize::try_from((end - from).div_ceil(size)).unwrap_or(PAGES.0);
-        let got = pages.read_at(&mut entries[..want.min(PAGES.0) * 8], from / size * 8)?;
-        let (all, _) = entries[..got].as_chunks::<8>();
-        let mut all = all.iter().map(|e| u64::from_ne_bytes(*e));
-        if let Some(n) = all.position(|e| e & TOUCHED != 0) {
-            return Ok(from + n as u64 * size);
-        }
-        if got < 8 {
-            // no answer about these pages: they are tried
-            return Ok(from);
-        }
-        from += (got / 8) as u64 * size;
-    }
-    Ok(end)
-}
-
-struct Region {
-    from: u64,
-    to: u64,
-    writes: bool,
-    executes: bool,
-    mode: String,
-    name: String,
-}
-
-impl Region {
-    fn parse(line: &str) -> Option<Region> {
-        let mut words = line.splitn(6, ' ');
-        let (from, to) = words.next()?.split_once('-')?;
-        let mode = words.next()?.to_owned();
-        Some(Region {
-            from: u64::from_str_radix(from, 16).ok()?,
-            to: u64::from_str_radix(to, 16).ok()?,
-            writes: mode.contains('w'),
-            executes: mode.contains('x'),
-            name: words.nth(3).unwrap_or_default().trim().to_owned(),
-            mode,
-        })
-    }
-
-    /// No file has it: anonymous, heap, stack, memory files, deleted files, or written to since.
-    fn private(&self) -> bool {
-        let no_file = self.name.is_empty()
-            || self.name.starts_with("[heap")
-            || self.name.starts_with("[stack")
-            || self.name.starts_with("[anon");
-        let gone = self.name.starts_with("/memfd:") || self.name.ends_with("(deleted)");
-        self.mode.starts_with('r')
-            && (no_file || gone || self.writes)
-            && !self.name.starts_with("[v")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_no_file_has_is_told_from_the_rest() {
-        let is = |line: &str| Region::parse(line).is_some_and(|r| r.private());
-        assert!(is("7f00-7f01 rwxp 00000000 00:00 0 "));
-        assert!(is("7f00-7f01 r-xp 00000000 00:01 99 /memfd:x (deleted)"));
-        assert!(!is("7f00-7f01 r-xp 00000000 08:01 99 /usr/lib/libc.so.6"));
-        assert!(!is("7f00-7f01 r-xp 00000000 00:00 0 [vdso]"));
-        assert!(!is("nonsense"));
-    }
+    b.stream(origin, size, &mut Pieces::new(&mut next))?;
+    Ok(said)
 }

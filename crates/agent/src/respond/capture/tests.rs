@@ -21,7 +21,12 @@ fn deleted_program(dir: &Path) -> (Child, Vec<u8>) {
     (child, bytes)
 }
 
-fn new_bundle(dir: &Path, recipients: &[String], seconds: u64, bytes: u64) -> (Bundle, Limits) {
+pub(super) fn new_bundle(
+    dir: &Path,
+    recipients: &[String],
+    seconds: u64,
+    bytes: u64,
+) -> (Bundle, Limits) {
     let end = Instant::now() + Duration::from_secs(seconds);
     let limits = Limits {
         bytes,
@@ -42,8 +47,8 @@ fn a_deleted_program_and_memory_are_kept_byte_for_byte_and_verify() {
     let p = Process::now(child.id()).expect("it runs");
     let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
     sweep::sweep(&mut b, &[p], Some(&Masks::default())).expect("sweep");
-    sweep::recover(&mut b, &[p]).expect("recover");
-    sweep::memory(&mut b, p).expect("memory");
+    sweep::recover(&mut b, &[p], &mut Foreign::default()).expect("recover");
+    memory::memory(&mut b, p).expect("memory");
     let sealed = b.seal(json!({})).expect("seal");
     let _ = child.kill();
     let _ = child.wait();
@@ -91,6 +96,53 @@ fn a_changed_bundle_is_told_and_the_artefact_named() {
     assert!(verify(&bytes[..1024]).is_err(), "cut short");
     let twice = [&bytes[..1024], &bytes[..]].concat();
     assert!(verify(&twice[..]).is_err(), "a member that is there twice");
+}
+
+#[test]
+fn a_bundle_is_byte_for_byte_what_one_stage_after_another_would_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
+    let long = "a-long-name/".repeat(12);
+    let mut serial = tar::Builder::new(Vec::new());
+    let mut beside = |name: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        let added = serial.append_data(&mut header, name, bytes);
+        added.expect("append");
+    };
+    for (n, size) in [0, 1, 511, 512, 513, (1 << 20) - 1, (1 << 20) + 1, 9 << 20]
+        .into_iter()
+        .enumerate()
+    {
+        let bytes: Vec<u8> = (0..size).map(|i| (i * 7 + i / 251 + n) as u8).collect();
+        let name = format!("{long}{n}");
+        let origin = || bundle::Origin {
+            name: name.clone(),
+            source: String::new(),
+            call: "read",
+            process: None,
+        };
+        b.add(origin(), &bytes).expect("add");
+        beside(&name, &bytes);
+        // one that gives less than it said
+        let (short, name) = (size + 1000, format!("{name}-short"));
+        let mut from = origin();
+        from.name = name.clone();
+        b.stream(from, short as u64, &mut &bytes[..])
+            .expect("stream");
+        beside(&name, &[&bytes[..], &[0; 1000]].concat());
+    }
+    let sealed = b.seal(json!({})).expect("seal");
+    let path = dir.path().join(&sealed.name);
+    let (files, manifest) = members(&path);
+    let errors = manifest["artefacts"].as_array().expect("a list").iter();
+    let errors = errors.filter(|a| a["error"] == "it ended early");
+    assert_eq!(errors.count(), 8);
+    beside("manifest.json", &files["manifest.json"]);
+    let whole = serial.into_inner().expect("a tar");
+    let kept = fs::read(&path).expect("read");
+    assert!(kept == whole, "{} beside {} bytes", kept.len(), whole.len());
 }
 
 #[test]
@@ -158,10 +210,10 @@ fn free_room() -> Room {
     }
 }
 
-type Members = std::collections::BTreeMap<String, Vec<u8>>;
+pub(super) type Members = std::collections::BTreeMap<String, Vec<u8>>;
 
 /// All members of a bundle, and its manifest.
-fn members(path: &Path) -> (Members, serde_json::Value) {
+pub(super) fn members(path: &Path) -> (Members, serde_json::Value) {
     let manifest = verify(File::open(path).expect("open")).expect("verifies");
     let mut archive = tar::Archive::new(File::open(path).expect("open"));
     let mut all = Members::new();
@@ -175,7 +227,7 @@ fn members(path: &Path) -> (Members, serde_json::Value) {
     (all, manifest)
 }
 
-fn gaps(manifest: &serde_json::Value) -> String {
+pub(super) fn gaps(manifest: &serde_json::Value) -> String {
     let all = manifest["gaps"].as_array().expect("a list").iter();
     all.filter_map(|g| g.as_str())
         .collect::<Vec<_>>()
@@ -434,12 +486,12 @@ fn a_deleted_file_is_found_among_a_hundred_thousand_open_files() {
     let (mut b, _) = new_bundle(dir.path(), &[], 120, 1 << 30);
     let all = [shell.process()];
     sweep::sweep(&mut b, &all, None).expect("sweep");
-    sweep::recover(&mut b, &all).expect("recover");
+    sweep::recover(&mut b, &all, &mut Foreign::default()).expect("recover");
     let sealed = b.seal(json!({})).expect("seal");
     let (files, manifest) = members(&dir.path().join(sealed.name));
     let name = format!("processes/{}/recovered/fd-{last}", all[0].pid);
     assert_eq!(files[&name], b"hidden\n");
-    let cut = gaps(&manifest).contains("4096 were looked at");
+    let cut = gaps(&manifest).contains("more than 4096 open files");
     assert_eq!(cut, last > sweep::FDS_MAX);
 }
 
@@ -477,8 +529,8 @@ fn a_number_that_was_given_to_another_process_gives_nothing() {
     let mut p = Process::now(child.id()).expect("it runs");
     p.start += 1;
     let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
-    sweep::recover(&mut b, &[p]).expect("recover");
-    sweep::memory(&mut b, p).expect("memory");
+    sweep::recover(&mut b, &[p], &mut Foreign::default()).expect("recover");
+    memory::memory(&mut b, p).expect("memory");
     let sealed = b.seal(json!({})).expect("seal");
     let _ = child.kill();
     let _ = child.wait();
@@ -524,7 +576,7 @@ fn a_process_that_does_not_let_itself_be_read_is_read_by_root() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
     sweep::sweep(&mut b, &[p], None).expect("sweep");
-    sweep::memory(&mut b, p).expect("memory");
+    memory::memory(&mut b, p).expect("memory");
     let sealed = b.seal(json!({})).expect("seal");
     let _ = helper.kill();
     let _ = helper.wait();
@@ -545,9 +597,9 @@ fn a_container_that_dies_meanwhile_gives_a_bundle_that_verifies_and_says_so() {
     let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
     identity::keep(&mut b, &all).expect("identity");
     sweep::sweep(&mut b, &all, None).expect("sweep");
-    sweep::recover(&mut b, &all).expect("recover");
-    sweep::memory(&mut b, all[0]).expect("memory");
-    identity::programs(&mut b, &all).expect("programs");
+    sweep::recover(&mut b, &all, &mut Foreign::default()).expect("recover");
+    memory::memory(&mut b, all[0]).expect("memory");
+    identity::programs(&mut b, &all, &mut Foreign::default()).expect("programs");
     layer::writable(&mut b, mounts::writable(&all)).expect("layer");
     let sealed = b.seal(json!({})).expect("seal");
     let (_, manifest) = members(&dir.path().join(sealed.name));
@@ -600,7 +652,7 @@ fn memory_that_was_reserved_and_never_touched_is_left_out() {
     };
     let dir = tempfile::tempdir().expect("a directory");
     let (mut b, _) = new_bundle(dir.path(), &[], 60, 1 << 30);
-    sweep::memory(&mut b, shell.process()).expect("memory");
+    memory::memory(&mut b, shell.process()).expect("memory");
     let sealed = b.seal(json!({})).expect("seal");
     assert!(sealed.bytes < 512 << 20, "{}", sealed.bytes);
     let (files, _) = members(&dir.path().join(sealed.name));
