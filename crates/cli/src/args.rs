@@ -176,9 +176,10 @@ Examples:
     Ask(AskArgs),
     /// Ask the evidence anything, in SQL
     #[command(after_help = "\
-Tables: alerts, drift, behaviours, fingerprints, processes, files, connections, dns, containers, gaps,
-actions, access; `describe TABLE` lists columns. docs/guide/query.md has them all, with queries to start from.
-A statement only reads. What it read, and that somebody did, becomes a record.
+Tables: alerts, drift, behaviours, fingerprints, processes, files, connections, dns, containers,
+gaps, actions, access; `describe TABLE` lists columns. docs/guide/query.md has them all, with
+queries to start from. A statement only reads. What it read, and that somebody did, becomes a
+record.
 
 Examples:
   plimsoll query \"select time, container_name, rule, output from alerts
@@ -188,8 +189,8 @@ Examples:
     Query(QueryArgs),
     /// The files that queries read: made from the journal, and made again
     #[command(after_help = "\
-`plimsoll query` makes what is missing by itself. Files cover whole spans of 65,536 records; what came
-later is read from the journal.")]
+`plimsoll query` makes what is missing by itself. Files cover whole spans of 65,536 records; what
+came later is read from the journal.")]
     Lake {
         #[command(subcommand)]
         command: LakeCommand,
@@ -348,6 +349,9 @@ pub(crate) enum BaselineCommand {
         /// As it was at this version
         #[arg(long, value_name = "N")]
         version: Option<u64>,
+        /// Every behaviour on a line of its own (JSON has them always)
+        #[arg(long)]
+        all: bool,
     },
     /// What changed from one baseline (or version) to another; exit status 1 when something did
     Diff {

@@ -207,7 +207,7 @@ impl Containers {
         all
     }
 
-    /// Every instance that a name, an id, the beginning of one, or `id@start` means.
+    /// Every instance that a name, a service's name, an id, the beginning of one, or `id@start` means.
     pub(crate) fn named(&self, text: &str) -> Result<Vec<Instance>, Failure> {
         let found = |test: &dyn Fn(&Container) -> bool| -> Vec<Instance> {
             self.by_start()
@@ -227,6 +227,10 @@ impl Containers {
         if !by_name.is_empty() {
             return Ok(by_name);
         }
+        let by_service = found(&|c| c.service.as_deref() == Some(text));
+        if !by_service.is_empty() {
+            return Ok(by_service);
+        }
         let by_prefix = if text.len() >= 4 {
             found(&|c| c.id().as_str().starts_with(text))
         } else {
@@ -236,13 +240,31 @@ impl Containers {
         ids.dedup();
         match ids.len() {
             0 => Err(Failure::Failed(format!(
-                "no container {text:?} in the journal: `plimsoll containers --all` lists them"
+                "no container {text:?} in the journal{}: `plimsoll containers --all` lists them",
+                self.alike(text)
             ))),
             1 => Ok(by_prefix),
             n => Err(Failure::Failed(format!(
                 "{text:?} fits {n} containers ({}): give more of the id",
                 ids[..n.min(5)].join(", ")
             ))),
+        }
+    }
+}
+
+impl Containers {
+    /// ` (did you mean …?)`: names that hold the text, latest first.
+    fn alike(&self, text: &str) -> String {
+        const SHOWN: usize = 3;
+        let mut names: Vec<&str> = Vec::new();
+        for c in self.by_start().into_iter().rev() {
+            if c.name.contains(text) && !names.contains(&c.name.as_str()) {
+                names.push(&c.name);
+            }
+        }
+        match names.len() {
+            0 => String::new(),
+            n => format!(" (did you mean {}?)", names[..n.min(SHOWN)].join(", ")),
         }
     }
 }

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Source {
     pub(crate) config: Config,
     client: Option<Client>,
+    /// It has been said that what is read may be old.
+    said_stale: bool,
 }
 
 /// The configuration with the command line over it.
@@ -62,7 +64,11 @@ impl Source {
                 None
             }
         };
-        let mut source = Self { config, client };
+        let mut source = Self {
+            config,
+            client,
+            said_stale: false,
+        };
         if global.data_dir.is_some() && global.socket.is_none() && source.client.is_some() {
             let ours = source.config.journal_dir();
             let same = source.status()?.is_some_and(|s| {
@@ -168,8 +174,11 @@ impl Source {
         }
     }
 
-    fn say_stale(&self, journal: &Journal) {
+    fn say_stale(&mut self, journal: &Journal) {
         use plimsoll_ask::Records as _;
+        if std::mem::replace(&mut self.said_stale, true) {
+            return;
+        }
         let as_of = match journal.span() {
             Some(span) => format!("as of {}", describe::when(span.last)),
             None => "which holds no record yet".to_owned(),

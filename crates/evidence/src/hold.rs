@@ -173,7 +173,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HoldE
 }
 
 impl Reader {
-    /// The holds that lie now, by name. One that is unreadable is an error: what it keeps is not
+    /// The holds in force, by name. One that is unreadable is an error: what it keeps is not
     /// known, so nothing may be removed.
     ///
     /// # Errors

@@ -90,7 +90,13 @@ pub enum LakeError {
         /// What it was given.
         limit: Duration,
     },
-    /// The statement is wrong, or the engine failed on it.
+    /// The statement is no SQL, or names what is not there.
+    #[error("the statement cannot be run: {why}")]
+    Statement {
+        /// Where it goes wrong.
+        why: String,
+    },
+    /// The engine failed on it.
     #[error(transparent)]
     Engine(Box<DataFusionError>),
     /// Threads could not be started, or the directory for what does not fit not be made.

@@ -405,6 +405,15 @@ impl LakeError {
             {
                 LakeError::Refused { why: why.clone() }
             }
+            DataFusionError::SQL(wrong, _) => {
+                let why = wrong.to_string();
+                let why = why.strip_prefix("sql parser error: ").unwrap_or(&why);
+                let why = why.replace("EOF", "the end of the statement");
+                LakeError::Statement { why }
+            }
+            DataFusionError::SchemaError(wrong, _) => LakeError::Statement {
+                why: wrong.to_string(),
+            },
             DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
                 LakeError::Damaged {
                     what: error.to_string(),

@@ -14,7 +14,7 @@ use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
 use plimsoll_evidence::{Leaf, Payload};
-use plimsoll_model::{Alert, AlertId, Record, RecordId, RecordKind};
+use plimsoll_model::{Alert, AlertId, AlertSource, Record, RecordId, RecordKind, Text};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -84,14 +84,17 @@ fn show(
             .try_for_each(|(id, a)| out.object(&json(id, a, containers, node)));
     }
     let mut table = Table::new(&["TIME", "PRIORITY", "CONTAINER", "COUNT", "ALERT", "WHAT"]);
-    for (_, a) in kept {
+    // they came in the order of their latest record; the column shows their first
+    let mut by_time: Vec<&Alert> = kept.iter().map(|(_, a)| a).collect();
+    by_time.sort_by_key(|a| a.at.wall);
+    for a in by_time {
         table.row([
             describe::when(a.at.wall).into(),
             Cell::styled(a.priority.as_str(), priority_style(a.priority)),
             container_name(a, containers).into(),
             a.count.to_string().into(),
             Cell::styled(a.id.as_str(), Style::Dim),
-            a.output.to_string().into(),
+            in_short(a, containers).into(),
         ]);
     }
     if table.is_empty() {
@@ -108,6 +111,34 @@ fn container_name(a: &Alert, containers: &Containers) -> String {
             .map_or(i.id.short(), |c| c.display_name())
             .to_owned(),
         None => "?".to_owned(),
+    }
+}
+
+/// What happened, without what other columns of the row say: the container, its image, and that a
+/// finished baseline does not have it. JSON and answers have the whole sentence.
+fn in_short(a: &Alert, containers: &Containers) -> String {
+    let whole = a.output.to_string();
+    let container = a.instance.as_ref().and_then(|i| containers.get(i));
+    let Some(c) = container else {
+        return whole;
+    };
+    let name = Text::from(c.display_name());
+    let with_image = format!(" in {name} ({}): ", Text::from(c.image.name.as_str()));
+    let short = match a.source {
+        AlertSource::Drift(_) => {
+            whole
+                .replacen(&with_image, ": ", 1)
+                .replacen(&format!(" in {name}: "), ": ", 1)
+        }
+        // what every rule of ours and the public ones append, for machines
+        _ => match whole.find(" container_id=") {
+            Some(at) => whole[..at].to_owned(),
+            None => whole,
+        },
+    };
+    match short.rfind("; not in baseline ") {
+        Some(at) if short.ends_with(" % covered") => short[..at].to_owned(),
+        _ => short,
     }
 }
 

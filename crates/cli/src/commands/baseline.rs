@@ -17,6 +17,7 @@ use plimsoll_api::types::{Behaviour, KnownBehaviour};
 use plimsoll_api::{Baseline, BaselineDetail, BaselineDiff, Item, Request};
 use plimsoll_ask::Records as _;
 use plimsoll_model::Risk;
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -31,7 +32,11 @@ pub(crate) fn baseline(
     let mut source = Source::find(global)?;
     match command {
         BaselineCommand::List => list(&mut source, out),
-        BaselineCommand::Show { baseline, version } => show(&mut source, baseline, *version, out),
+        BaselineCommand::Show {
+            baseline,
+            version,
+            all,
+        } => show(&mut source, baseline, *version, *all, out),
         BaselineCommand::Diff { from, to } => compare(&mut source, from, to, out),
         BaselineCommand::Approve {
             baseline,
@@ -261,6 +266,7 @@ fn show(
     source: &mut Source,
     text: &str,
     version: Option<u64>,
+    every: bool,
     out: &mut Out,
 ) -> Result<Verdict, Failure> {
     let mut selector = resolve(source, text)?;
@@ -306,9 +312,27 @@ fn show(
     for note in &b.notes {
         field(out, "note", note)?;
     }
-    behaviours("EXPECTED", &d.known, out)?;
-    behaviours("WAITS FOR APPROVAL", &d.quarantine, out)?;
+    let known: Vec<&KnownBehaviour> = d.known.iter().collect();
+    let waiting: Vec<&KnownBehaviour> = d.quarantine.iter().collect();
+    if every {
+        behaviours("EXPECTED", known, out)?;
+        behaviours("WAITS FOR APPROVAL", waiting, out)?;
+    } else {
+        by_program("EXPECTED", &known, out)?;
+        let (low, telling): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|k| is_low(k));
+        let none = telling.is_empty();
+        behaviours("WAITS FOR APPROVAL", telling, out)?;
+        let title = if none {
+            "WAITS FOR APPROVAL, of low risk"
+        } else {
+            "and of low risk"
+        };
+        by_program(title, &low, out)?;
+        out.flush()?;
+        remark("Every behaviour on a line of its own, with its id: --all");
+    }
     if !d.quarantine.is_empty() {
+        out.flush()?;
         remark(&format!(
             "To take one in: plimsoll baseline approve {} --behaviour ID --reason '…'",
             short(&b.id)
@@ -317,54 +341,93 @@ fn show(
     Ok(Verdict::Fine)
 }
 
+/// Its note begins with the risk that it was graded with.
+fn is_low(k: &&KnownBehaviour) -> bool {
+    k.note.as_deref().is_some_and(|n| n.starts_with("low risk"))
+}
+
+/// How many behaviours of each kind every program has, with examples.
+fn by_program(title: &str, list: &[&KnownBehaviour], out: &mut Out) -> Result<(), Failure> {
+    const EXAMPLES: usize = 3;
+    if list.is_empty() {
+        return Ok(());
+    }
+    heading(title, list.len(), out)?;
+    let mut groups: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for k in list {
+        let b = &k.behaviour;
+        let what = format!("{} {}", b.operation, b.object);
+        groups.entry((&b.program, &b.kind)).or_default().push(what);
+    }
+    let mut table = Table::new(&["PROGRAM", "KIND", "NUMBER", "SUCH AS"]);
+    for ((program, kind), mut acts) in groups {
+        acts.sort();
+        let more = if acts.len() > EXAMPLES { ", …" } else { "" };
+        let examples = acts[..acts.len().min(EXAMPLES)].join(", ");
+        table.row([
+            program_name(program).into(),
+            kind.into(),
+            acts.len().to_string().into(),
+            format!("{examples}{more}").into(),
+        ]);
+    }
+    table.print(out)
+}
+
+/// The program that acts; nothing of the container does when its runtime starts something.
+fn program_name(program: &str) -> &str {
+    match program {
+        "" => "(the runtime)",
+        other => other,
+    }
+}
+
+fn heading(title: &str, number: usize, out: &mut Out) -> Result<(), Failure> {
+    out.line("")?;
+    let title = out.paint.apply(Style::Bold, &format!("{title} ({number})"));
+    out.line(&title)
+}
+
 fn field(out: &mut Out, name: &str, value: &str) -> Result<(), Failure> {
     let text = wrap(&words(value), out.width, 15);
     out.line(&format!("  {name:<12} {text}"))
 }
 
-fn behaviours(title: &str, list: &[KnownBehaviour], out: &mut Out) -> Result<(), Failure> {
-    if list.is_empty() {
+fn behaviours(title: &str, mut sorted: Vec<&KnownBehaviour>, out: &mut Out) -> Result<(), Failure> {
+    if sorted.is_empty() {
         return Ok(());
     }
-    out.line("")?;
-    let title = out
-        .paint
-        .apply(Style::Bold, &format!("{title} ({})", list.len()));
-    out.line(&title)?;
-    let mut table = Table::new(&[
-        "KIND",
-        "PROGRAM",
-        "WHAT",
-        "COUNT",
-        "STATUS",
-        "BEHAVIOUR",
-        "NOTE",
-    ]);
-    let mut sorted: Vec<&KnownBehaviour> = list.iter().collect();
+    heading(title, sorted.len(), out)?;
+    let waiting = sorted.iter().all(|k| k.status == "quarantined");
+    // all of the same status: no column for that
+    let mut table = Table::new(if waiting {
+        &["BEHAVIOUR", "KIND", "PROGRAM", "COUNT", "WHAT"]
+    } else {
+        &["BEHAVIOUR", "KIND", "PROGRAM", "COUNT", "STATUS", "WHAT"]
+    });
     sorted.sort_by(|a, b| key(&a.behaviour).cmp(&key(&b.behaviour)));
     for k in sorted {
         let b = &k.behaviour;
         let note = match (&k.note, k.examples.is_empty()) {
-            (Some(note), true) => note.clone(),
-            (Some(note), false) => format!("{note}; made from {}", k.examples.join(", ")),
+            (Some(note), true) => format!(" ({note})"),
+            (Some(note), false) => format!(" ({note}; made from {})", k.examples.join(", ")),
             (None, _) => String::new(),
         };
-        table.row([
-            b.kind.clone().into(),
-            b.program.clone().into(),
-            format!("{} {}", b.operation, b.object).into(),
-            format!("{}{}", if k.at_least { "≥ " } else { "" }, k.count).into(),
-            Cell::styled(
-                &k.status,
-                if k.status == "quarantined" {
-                    risk_style(Risk::Medium)
-                } else {
-                    Style::Plain
-                },
-            ),
+        let mut row: Vec<Cell> = vec![
             Cell::styled(&b.id, Style::Dim),
-            note.into(),
-        ]);
+            b.kind.clone().into(),
+            program_name(&b.program).into(),
+            format!("{}{}", if k.at_least { "≥ " } else { "" }, k.count).into(),
+        ];
+        if !waiting {
+            let style = match k.status.as_str() {
+                "quarantined" => risk_style(Risk::Medium),
+                _ => Style::Plain,
+            };
+            row.push(Cell::styled(&k.status, style));
+        }
+        row.push(format!("{} {}{note}", b.operation, b.object).into());
+        table.row(row);
     }
     table.print(out)
 }

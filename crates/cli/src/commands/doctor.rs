@@ -305,7 +305,6 @@ fn storage(dir: &Path) -> DoctorRow {
     }
 }
 
-/// Kind by kind: as the running agent found them, else by trying.
 /// What agents that do not run any more left in the kernel.
 fn left(config: &Config) -> Option<DoctorRow> {
     let sets = plimsoll_sensor::pinned(&config.hooks.directory);
@@ -324,6 +323,7 @@ fn left(config: &Config) -> Option<DoctorRow> {
     })
 }
 
+/// Kind by kind: as the running agent found them, else by trying.
 fn hooks(source: &mut Source, layout: Option<&Layout>) -> Result<Vec<DoctorRow>, Failure> {
     if let Some(agent) = source.agent() {
         remark("hooks as the running agent has them");

@@ -78,7 +78,7 @@ pub(crate) fn drift(global: &Global, args: &DriftArgs, out: &mut Out) -> Result<
         table.row([
             describe::when(d.last.wall).into(),
             Cell::styled(d.risk.as_str(), risk_style(d.risk)),
-            class_name(d.class).into(),
+            class_name(d.class).replace('_', " ").into(),
             container
                 .map_or(d.instance.id.short(), |c| c.display_name())
                 .into(),

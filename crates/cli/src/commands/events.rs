@@ -9,7 +9,7 @@ use crate::journal::{Containers, Journal, Wanted};
 use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
-use crate::when::Moment;
+use crate::when::{Moment, rfc3339};
 use plimsoll_api as api;
 use plimsoll_api::describe;
 use plimsoll_api::types::Context;
@@ -181,7 +181,9 @@ impl Found {
                 continue;
             }
             table.row([
-                event.time.into(),
+                rfc3339(&event.time)
+                    .map_or(event.time, describe::when)
+                    .into(),
                 event.pid.to_string().into(),
                 event.kind.into(),
                 event.count.to_string().into(),

@@ -8,9 +8,10 @@ use crate::global::Global;
 use crate::journal::{Journal, Wanted};
 use crate::out::{Out, Style};
 use crate::source::Source;
-use crate::when::now;
+use crate::table::wrap;
+use crate::when::{now, rfc3339};
 use plimsoll_api::Status;
-use plimsoll_api::describe::{span, words};
+use plimsoll_api::describe::{span, when, words};
 use plimsoll_api::types::{BaselineCounts, JournalStatus, RecorderStatus};
 use plimsoll_ask::{Body, Records as _};
 use plimsoll_model::{ContainerState, Record, RecordKind, WallNs};
@@ -217,8 +218,14 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
     rows.push((
         "containers",
         format!(
-            "{} running, {} gone",
-            s.containers_running, s.containers_gone
+            "{} running, {} gone{}",
+            s.containers_running,
+            s.containers_gone,
+            if s.running {
+                ""
+            } else {
+                ", when they were last seen"
+            }
         ),
         Style::Plain,
     ));
@@ -259,20 +266,20 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
     if let Some(since) = &j.unanchored_since {
         rows.push((
             "anchored",
-            format!("not elsewhere, since {since}"),
+            format!("not elsewhere, since {}", moment(since)),
             Style::Plain,
         ));
     }
     if s.running {
         let means = match s.isolation.is_empty() {
             true => "not available: neither nf_tables nor cgroup v2".to_owned(),
-            false => s.isolation.join("; "),
+            false => s.isolation.join("\n"),
         };
         rows.push(("isolation", means, Style::Plain));
     }
     rows.push((
         "last record",
-        s.last_record.clone().unwrap_or_else(|| "none".to_owned()),
+        s.last_record.as_deref().map_or("none".to_owned(), moment),
         Style::Plain,
     ));
     if let (Some(bytes), Some(cpu)) = (s.memory_bytes, s.cpu_ms) {
@@ -288,12 +295,27 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
         ));
     }
     for (name, value, style) in rows {
-        let value = out.paint.apply(style, &words(&value));
-        out.line(&format!("{name:<12} {value}"))?;
+        for (n, part) in value.split('\n').enumerate() {
+            let name = if n == 0 { name } else { "" };
+            let part = out.paint.apply(style, &wrap(&words(part), out.width, 13));
+            out.line(&format!("{name:<12} {part}"))?;
+        }
     }
     for problem in &s.problems {
         let head = out.paint.apply(Style::Bad, "problem");
-        out.line(&format!("{head}      {}", words(problem)))?;
+        let problem = wrap(&words(problem), out.width, 13);
+        out.line(&format!("{head}      {problem}"))?;
     }
     Ok(())
+}
+
+/// `2026-11-21 17:52:24.922Z, 3 min ago`.
+fn moment(rfc: &str) -> String {
+    let Some(at) = rfc3339(rfc) else {
+        return rfc.to_owned();
+    };
+    match u64::try_from(now().0 - at.0) {
+        Ok(ago) => format!("{}, {} ago", when(at), span(ago)),
+        Err(_) => when(at),
+    }
 }

@@ -47,7 +47,7 @@ Examples:
     Hold(HoldArgs),
     /// End a hold
     Release(ReleaseArgs),
-    /// The holds that lie now
+    /// The holds in force
     Holds,
     /// What a capture holds, and whether it is what was sealed; exit status 1 when not
     #[command(after_help = "\

@@ -99,7 +99,7 @@ pub(super) fn holds(global: &Global, out: &mut Out) -> Result<Verdict, Failure> 
     if !table.is_empty() {
         table.print(out)?;
     } else if holds.is_empty() {
-        remark("No hold lies.");
+        remark("No hold is in force.");
     }
     Ok(Verdict::Fine)
 }

@@ -22,6 +22,13 @@ use std::path::{Path, PathBuf};
 /// Problems shown to people.
 const SHOWN_MAX: usize = 50;
 
+fn epochs(n: u64) -> String {
+    match n {
+        1 => "1 epoch".to_owned(),
+        n => format!("{n} epochs"),
+    }
+}
+
 pub(crate) fn verify(
     global: &Global,
     args: &VerifyArgs,
@@ -288,7 +295,7 @@ fn show(
                 report.bytes / 1_000_000
             ),
         ),
-        ("key", format!("{key} ({given}), {} epochs", report.epochs)),
+        ("key", format!("{key} ({given}), {}", epochs(report.epochs))),
         (
             "checkpoints",
             format!(
