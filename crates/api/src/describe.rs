@@ -3,13 +3,13 @@
 //! Promise: bytes chosen by a container appear escaped (`\x1b`), so that every text made here can
 //! be written to a terminal; and each text is bounded, whatever the container did.
 
-use crate::types::{dup_target, mount_call, namespace_call};
-use plimsoll_model::event::{Connection, Exec, FileEvent};
+use crate::types::{mount_call, namespace_call};
+use plimsoll_model::event::{Connection, DupTarget, Exec, FileEvent};
 use plimsoll_model::names::{
     Table, bpf_name, capability_names, family_name, namespace_names, ptrace_name, signal_name,
     socket_kind_name, syscall_words,
 };
-use plimsoll_model::{Ancestor, EventKind, FileOp, Observation, Text, WallNs};
+use plimsoll_model::{Ancestor, EventKind, FileOp, Observation, Origin, SockAddr, Text, WallNs};
 use std::fmt::Write as _;
 
 /// Longest argument list shown in words, in characters.
@@ -39,14 +39,32 @@ pub fn actor(o: &Observation) -> String {
     }
 }
 
-/// A process by its script or executable, without directories.
+/// A process by its script or executable, without directories; with the name that it was called
+/// by where that is another one (`redis-check-rdb as redis-server`). That name is its starter's choice.
 pub fn name(process: &Ancestor) -> String {
     let base = |t: &Text| cut(&t.basename(), 64);
     match (process.script.is_empty(), process.exe.is_empty()) {
         (false, _) => format!("{} ({})", base(&process.script), base(&process.exe)),
-        (true, false) => base(&process.exe),
+        (true, false) => match called(process) {
+            Some(called) => format!("{} as {called}", base(&process.exe)),
+            None => base(&process.exe),
+        },
         (true, true) => "?".to_owned(),
     }
+}
+
+/// The name in the arguments, where it is another than the file's and not a usual one for it: a
+/// version (`python3` of `python3.11`), a shell as `sh`, or a login shell's dash.
+fn called(process: &Ancestor) -> Option<String> {
+    let file = process.exe.basename();
+    let first = process.argv.first()?.basename();
+    let first = first.as_bytes();
+    let first = first.strip_prefix(b"-").unwrap_or(first);
+    let shell = matches!(file.as_bytes(), b"dash" | b"bash" | b"busybox") && first == b"sh";
+    let plain = |c: &u8| c.is_ascii_alphanumeric() || b"._+-".contains(c);
+    let usual = file.as_bytes().starts_with(first) || first.starts_with(file.as_bytes());
+    let named = !first.is_empty() && first.iter().all(plain) && !usual && !shell;
+    named.then(|| cut(&Text::from(first), 64))
 }
 
 /// `sh -c "id; wget …"`, quoted where a shell would need it.
@@ -106,17 +124,55 @@ pub fn when(wall: WallNs) -> String {
     }
 }
 
-/// A length of time for people: `350 ms`, `12 s`, `3 min`, `5.2 h`, `2.1 days`.
+/// A length of time for people: `28 µs`, `350 ms`, `12 s`, `3 min`, `5.2 h`, `2.1 days`.
 pub fn span(ns: u64) -> String {
     const S: f64 = 1e9;
     let n = ns as f64;
     match n / S {
-        s if s < 0.001 => format!("{ns} ns"),
+        s if s < 0.000_001 => format!("{ns} ns"),
+        s if s < 0.001 => format!("{:.0} µs", n / 1e3),
         s if s < 1.0 => format!("{:.0} ms", n / 1e6),
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
         s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+/// Where a file lies, in words.
+pub fn place(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Unknown => "not known where",
+        Origin::Image => "of the image",
+        Origin::Upper => "in the container's writable layer",
+        Origin::Volume => "on a volume",
+        Origin::Tmpfs => "in memory, tmpfs",
+        Origin::Memfd => "a file in memory without a name",
+        Origin::Pseudo => "of the kernel",
+        Origin::Foreign => "in mounts that are not the container's",
+    }
+}
+
+/// A file by its path; of what has none (`/dev/stdout` that leads to a pipe) the path is `/`.
+pub fn opened(file: &Text, origin: Origin) -> String {
+    match (file.as_bytes(), origin) {
+        (b"/", Origin::Pseudo) => "a pipe without a name".to_owned(),
+        _ => path(file),
+    }
+}
+
+/// One end of a connection: `tcp 10.0.0.5:80`, `unix /run/x.sock`, `udp 127.0.0.11:53 (Docker's resolver)`.
+pub fn end(proto: &str, at: &SockAddr) -> String {
+    let shown = shorten(at.to_string(), PATH_MAX);
+    match at {
+        SockAddr::Unix(_) if proto == "unix" => {
+            format!("unix {}", shown.trim_start_matches("unix:"))
+        }
+        // the address that Docker gives its resolver in every network that people make
+        SockAddr::Inet(ip, 53) if ip.is_loopback() && shown == "127.0.0.11:53" => {
+            format!("{proto} {shown} (Docker's resolver)")
+        }
+        _ => format!("{proto} {shown}"),
     }
 }
 
@@ -147,7 +203,11 @@ pub fn action_on(native: Table, kind: &EventKind) -> String {
         EventKind::Fork { child } => format!("started process {}", child.tgid),
         EventKind::File(f) => file(f),
         EventKind::Library { path: p, origin } => {
-            format!("loaded {} ({})", path(p), origin.as_str())
+            let place = match origin {
+                Origin::Image | Origin::Unknown => String::new(),
+                other => format!(" ({})", place(*other)),
+            };
+            format!("loaded {}{place}", path(p))
         }
         EventKind::Socket {
             family,
@@ -160,8 +220,8 @@ pub fn action_on(native: Table, kind: &EventKind) -> String {
         EventKind::Connect(c) => format!("connected to {}", peer(c)),
         EventKind::Accept(c) => format!("accepted {}{}", peer(c), on_local(c)),
         EventKind::Datagram(c) => format!("sent datagrams to {}", peer(c)),
-        EventKind::Listen { proto, local } => format!("listens on {} {local}", proto.as_str()),
-        EventKind::Bind { proto, local } => format!("bound {} {local}", proto.as_str()),
+        EventKind::Listen { proto, local } => format!("listens on {}", end(proto.as_str(), local)),
+        EventKind::Bind { proto, local } => format!("bound {}", end(proto.as_str(), local)),
         EventKind::Dns(d) if d.response => {
             let addresses: Vec<_> = d.addresses.iter().map(|ip| ip.0.to_string()).collect();
             match (d.rcode, addresses.is_empty()) {
@@ -184,10 +244,14 @@ pub fn action_on(native: Table, kind: &EventKind) -> String {
                 .as_ref()
                 .map(|p| format!(" to {}", shorten(p.to_string(), PATH_MAX)))
                 .unwrap_or_default();
-            format!(
-                "put {stream} on a descriptor of kind {}{peer}",
-                dup_target(*target)
-            )
+            let onto = match target {
+                DupTarget::Inet => "a network socket",
+                DupTarget::Unix => "a Unix socket",
+                DupTarget::Pipe => "a pipe",
+                DupTarget::Tty => "a terminal",
+                DupTarget::Other => "another descriptor",
+            };
+            format!("put {stream} on {onto}{peer}")
         }
         EventKind::Namespace { call, flags } => {
             let which = namespace_names(*flags);
@@ -275,17 +339,13 @@ fn exec(e: &Exec) -> String {
     if e.deleted {
         text.push_str(", a program without a file name");
     } else if e.origin.is_writable() {
-        let _ = write!(
-            text,
-            ", which is not from the image ({})",
-            e.origin.as_str()
-        );
+        let _ = write!(text, ", which is not from the image ({})", place(e.origin));
     }
     text
 }
 
 fn file(f: &FileEvent) -> String {
-    let (p, target) = (path(&f.path), path(&f.target));
+    let (p, target) = (opened(&f.path, f.origin), path(&f.target));
     let mut text = match f.op {
         FileOp::Read => format!("read {p}"),
         FileOp::Write => format!("opened {p} for writing"),
@@ -308,11 +368,7 @@ fn file(f: &FileEvent) -> String {
 }
 
 fn peer(c: &Connection) -> String {
-    let mut text = format!(
-        "{} {}",
-        c.proto.as_str(),
-        shorten(c.peer.to_string(), PATH_MAX)
-    );
+    let mut text = end(c.proto.as_str(), &c.peer);
     // EINPROGRESS is how every non-blocking connection starts
     if c.result < 0 && c.result != -115 {
         let _ = write!(text, " (failed: {})", errno(c.result));
@@ -338,6 +394,9 @@ fn errno(result: i32) -> String {
         110 => "timed out".to_owned(),
         111 => "refused".to_owned(),
         113 => "host unreachable".to_owned(),
+        17 => "exists already".to_owned(),
+        20 => "not a directory".to_owned(),
+        40 => "too many links".to_owned(),
         other => format!("error {other}"),
     }
 }
@@ -354,6 +413,46 @@ mod tests {
             "a b".into(),
         ]);
         assert_eq!(line, "sh \"\\x1b]0;pwned\\x07\" \"a b\"");
+    }
+
+    #[test]
+    fn a_program_of_several_names_is_told_with_the_one_it_was_called_by() {
+        let process = |exe: &str, argv0: &str| Ancestor {
+            exe: exe.into(),
+            argv: vec![argv0.into()],
+            ..Ancestor::default()
+        };
+        let told = |exe, argv0| name(&process(exe, argv0));
+        let redis = told("/usr/bin/redis-check-rdb", "/usr/bin/redis-server");
+        assert_eq!(redis, "redis-check-rdb as redis-server");
+        assert_eq!(told("/bin/busybox", "wget"), "busybox as wget");
+        for (exe, argv0) in [
+            ("/usr/bin/python3.11", "python3"),
+            ("/usr/bin/dash", "/bin/sh"),
+            ("/usr/bin/bash", "-bash"),
+            ("/usr/sbin/nginx", "nginx: master process"),
+            ("/tmp/x", "[kworker/0:1]\x1b"),
+        ] {
+            assert!(!told(exe, argv0).contains(" as "), "{exe}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_have_a_unit_that_suits_them() {
+        let told: Vec<String> = [28, 28_322, 350_000_000, 12_000_000_000].map(span).into();
+        assert_eq!(told, ["28 ns", "28 µs", "350 ms", "12 s"]);
+    }
+
+    #[test]
+    fn an_end_is_told_once_and_by_what_it_is() {
+        let unix = SockAddr::Unix("/var/run/nscd/socket".into());
+        assert_eq!(end("unix", &unix), "unix /var/run/nscd/socket");
+        let inet = |ip: &str, port| SockAddr::Inet(ip.parse().unwrap(), port);
+        assert_eq!(
+            end("udp", &inet("127.0.0.11", 53)),
+            "udp 127.0.0.11:53 (Docker's resolver)"
+        );
+        assert_eq!(end("tcp", &inet("10.0.0.5", 80)), "tcp 10.0.0.5:80");
     }
 
     #[test]

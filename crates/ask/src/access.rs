@@ -30,7 +30,11 @@ struct Followed {
     /// By process: who it is, its last act, and whether its end was seen.
     processes: BTreeMap<ProcessKey, Seen>,
     last: Option<(Stamp, RecordId, String)>,
+    /// Accepted by a process above the suspects, and whether from the loopback.
     accepted: Option<(Stamp, RecordId, String)>,
+    passed_on: bool,
+    /// Accepted from outside by another process of the container.
+    near: Option<(Stamp, RecordId, String)>,
     session: Option<(Stamp, RecordId, String)>,
     /// A suspect is the container's first process: everything descends from it.
     whole: bool,
@@ -131,8 +135,18 @@ impl Followed {
         };
         let before = o.at.boot <= first.boot;
         let near = first.boot.0.saturating_sub(o.at.boot.0) <= REQUEST_NS;
-        if matches!(o.event.kind, EventKind::Accept(_)) && before && near && above.contains(&key) {
-            self.accepted = Some(said(o));
+        if let EventKind::Accept(c) = &o.event.kind
+            && before
+            && near
+        {
+            match (above.contains(&key), c.peer.is_loopback()) {
+                (true, loopback) => {
+                    self.accepted = Some(said(o));
+                    self.passed_on = loopback;
+                }
+                (false, false) => self.near = Some(said(o)),
+                (false, true) => {}
+            }
         }
         if let EventKind::Exec(e) = &o.event.kind {
             self.whole |= e.first && self.suspects.contains(&key);
@@ -185,6 +199,18 @@ fn say_start(
         ),
         &first.evidence,
     );
+    let passed_on = followed.accepted.is_none() || followed.passed_on;
+    if let (None, true, Some((at, id, text))) = (&followed.session, passed_on, &followed.near) {
+        say.inferred(
+            format!(
+                "Start: by its time the likely way in is the connection {} before: {text} at {}. Another process of the container took it and may have passed it on; connections that the baseline knows are only counted, so it may be another.",
+                ago(*at),
+                when(at.wall)
+            ),
+            [id],
+        );
+        return found_running(about, say);
+    }
     match (&followed.session, &followed.accepted) {
         (Some((at, id, text)), _) => say.observed(
             format!(
@@ -217,6 +243,10 @@ fn say_start(
             ));
         }
     }
+    found_running(about, say);
+}
+
+fn found_running(about: &About<'_>, say: &mut Sentences) {
     if about.container().is_some_and(|c| c.found_running) {
         say.unknown(
             "The container ran before the agent did: access may be older than anything recorded.",

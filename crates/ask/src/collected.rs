@@ -119,20 +119,20 @@ fn count_are(n: u64) -> String {
 }
 
 fn sentence(words: &str, what: &str, act: &Act) -> String {
-    let repeats = if act.count > 1 {
-        format!(", {} until {}", times(act.count), when(act.last.wall))
-    } else {
-        String::new()
+    let (at, last) = (when(act.first.wall), when(act.last.wall));
+    let repeats = match act.count {
+        0 | 1 => String::new(),
+        n if last == at => format!(", {}", times(n)),
+        n => format!(", {} until {last}", times(n)),
     };
-    let at = when(act.first.wall);
     format!("{words}: {what}, by {} at {at}{repeats}.", act.who)
 }
 
-/// ` (upper)`; nothing where it is not known.
+/// ` (in the container's writable layer)`; nothing where it is not known.
 pub(crate) fn place(origin: Origin) -> String {
     match origin {
         Origin::Unknown => String::new(),
-        known => format!(" ({})", known.as_str()),
+        known => format!(" ({})", plimsoll_api::describe::place(known)),
     }
 }
 

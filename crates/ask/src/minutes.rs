@@ -1,37 +1,57 @@
-//! Q2, the minutes around: what the recorder kept of known behaviour, by process and second.
+//! Q2, the minutes around: what the recorder kept of known behaviour, one sentence a process.
+//!
+//! A use that was both recorded by the second and streamed use by use is counted once. System calls
+//! are counted, not listed: `events --full` has every use with its time.
 
 use crate::records::Filter;
 use crate::say::{Sentences, count, times};
+use crate::subject::between;
 use crate::{About, AskError};
 use plimsoll_api::describe::{path, when};
-use plimsoll_model::{Behaviour, Record, RecordId, RecordKind, Recording, WallNs};
-use std::collections::{BTreeMap, HashMap};
+use plimsoll_model::{
+    Behaviour, BehaviourKind, Record, RecordId, RecordKind, Recorded, Recording, WallNs,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Processes that are described.
 const PROCESSES_SHOWN: usize = 30;
 /// Behaviours listed for one process.
-const ACTS_SHOWN: usize = 12;
+const ACTS_SHOWN: usize = 8;
 /// Behaviours that one answer keeps apart; beyond, they are only counted.
 const KEPT: usize = 50_000;
 /// A recording is written this long after what it holds at most, nanoseconds.
 pub const LATE_NS: u64 = 10_000_000_000;
 
-/// How often, when first, when last.
+/// What a process did, and how often.
+#[derive(Default)]
+struct Acts {
+    done: HashMap<(String, String), Tally>,
+    calls: HashSet<String>,
+    /// Uses of which no more than their kind is known.
+    nameless: u64,
+    program: Option<String>,
+    first: Option<WallNs>,
+    last: Option<WallNs>,
+}
+
+/// How often, and when first.
 #[derive(Clone, Copy)]
 struct Tally {
     count: u64,
     first: WallNs,
-    last: WallNs,
+    reads: bool,
 }
 
 #[derive(Default)]
 struct Minutes {
-    by_process: BTreeMap<u32, HashMap<(String, String), Tally>>,
+    by_process: BTreeMap<u32, Acts>,
     kept: usize,
     more: u64,
     lost: u64,
     overwritten: u64,
     spans: Vec<(WallNs, WallNs)>,
+    /// Spans in which each use is listed by itself.
+    streamed: Vec<(WallNs, WallNs)>,
     evidence: Vec<RecordId>,
 }
 
@@ -52,6 +72,14 @@ pub(crate) fn recorded(about: &About<'_>, say: &mut Sentences) -> Result<bool, A
         .about(instance)
         .between(interval.from, late);
     let mut minutes = Minutes::default();
+    about.visit(&filter, say.tally(), &mut |_, _, record| {
+        if let Record::Recording(r) = record
+            && r.instance == *instance
+            && r.full
+        {
+            minutes.streamed.push((r.from.wall, r.to.wall));
+        }
+    })?;
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Recording(r) = record
             && r.instance == *instance
@@ -73,40 +101,31 @@ impl Minutes {
         self.spans.push((r.from.wall, r.to.wall));
         self.lost += r.lost;
         self.overwritten += r.overwritten;
+        let Self {
+            by_process,
+            kept,
+            more,
+            streamed,
+            ..
+        } = self;
         for used in &r.uses {
             let at = wall_of(r, used.after_ms);
             let Some(what) = r.behaviours.get(used.what as usize) else {
                 continue;
             };
-            if at < from || at > to {
+            let twice = !r.full && streamed.iter().any(|(from, to)| at >= *from && at <= *to);
+            if at < from || at > to || twice {
                 continue;
             }
-            let words = match &what.behaviour {
-                Some(b) => (program(b), act(b)),
-                None => (
-                    String::new(),
-                    format!("{} (which one is not known any more)", what.kind.as_str()),
-                ),
-            };
-            let process = self.by_process.entry(used.tgid).or_default();
-            let n = u64::from(used.count);
-            match process.get_mut(&words) {
-                Some(tally) => {
-                    tally.count += n;
-                    tally.first = tally.first.min(at);
-                    tally.last = tally.last.max(at);
-                }
-                None if self.kept < KEPT => {
-                    self.kept += 1;
-                    let tally = Tally {
-                        count: n,
-                        first: at,
-                        last: at,
-                    };
-                    process.insert(words, tally);
-                }
-                None => self.more += n,
+            if !by_process.contains_key(&used.tgid) && *kept >= KEPT {
+                *more += u64::from(used.count);
+                continue;
             }
+            let process = by_process.entry(used.tgid).or_default();
+            if !process.add(what, u64::from(used.count), at, *kept < KEPT) {
+                *more += u64::from(used.count);
+            }
+            *kept += 1;
         }
     }
 
@@ -132,7 +151,7 @@ impl Minutes {
         );
         let processes = self.by_process.len();
         for (pid, acts) in self.by_process.iter().take(PROCESSES_SHOWN) {
-            say.observed(sentence(*pid, acts), &self.evidence);
+            say.observed(acts.sentence(*pid), &self.evidence);
         }
         let rest = processes.saturating_sub(PROCESSES_SHOWN) as u64;
         if rest > 0 || self.more > 0 {
@@ -147,29 +166,78 @@ impl Minutes {
     }
 }
 
-fn sentence(pid: u32, acts: &HashMap<(String, String), Tally>) -> String {
-    let mut acts: Vec<_> = acts.iter().collect();
-    acts.sort_by(|a, b| (a.1.first, a.0).cmp(&(b.1.first, b.0)));
-    let shown = acts.iter().take(ACTS_SHOWN).map(|((_, act), tally)| {
-        let last = if tally.last > tally.first {
-            format!(" until {}", when(tally.last))
-        } else {
-            String::new()
+impl Acts {
+    /// `false`: there is no room for another kind of act.
+    fn add(&mut self, what: &Recorded, count: u64, at: WallNs, room: bool) -> bool {
+        self.first = Some(self.first.map_or(at, |f| f.min(at)));
+        self.last = Some(self.last.map_or(at, |l| l.max(at)));
+        let Some(b) = &what.behaviour else {
+            self.nameless += count;
+            return true;
         };
-        let often = if tally.count > 1 {
-            format!(", {}", times(tally.count))
-        } else {
-            String::new()
-        };
-        format!("{act} ({}{last}{often})", when(tally.first))
-    });
-    let mut shown: Vec<String> = shown.collect();
-    if acts.len() > ACTS_SHOWN {
-        shown.push(format!("{} more", acts.len() - ACTS_SHOWN));
+        if self.program.is_none() {
+            self.program = Some(program(b));
+        }
+        if b.kind == BehaviourKind::Syscall {
+            if room {
+                self.calls.insert(crate::baseline::object(b));
+            }
+            return room;
+        }
+        match self.done.get_mut(&(program(b), act(b))) {
+            Some(tally) => {
+                tally.count += count;
+                tally.first = tally.first.min(at);
+            }
+            None if room => {
+                let reads = matches!(b.kind, BehaviourKind::Library)
+                    || b.kind == BehaviourKind::File
+                        && matches!(b.operation.to_string().as_str(), "read" | "list");
+                let tally = Tally {
+                    count,
+                    first: at,
+                    reads,
+                };
+                self.done.insert((program(b), act(b)), tally);
+            }
+            None => return false,
+        }
+        true
     }
-    let program = acts.iter().map(|((p, _), _)| p).find(|p| !p.is_empty());
-    let program = program.map_or_else(|| "a process".to_owned(), Clone::clone);
-    format!("{program}[{pid}]: {}.", shown.join("; "))
+
+    /// The telling acts first, each group in the order in which it began.
+    fn sentence(&self, pid: u32) -> String {
+        let mut acts: Vec<_> = self.done.iter().collect();
+        acts.sort_by(|a, b| (a.1.reads, a.1.first, a.0).cmp(&(b.1.reads, b.1.first, b.0)));
+        let mut shown: Vec<String> = acts
+            .iter()
+            .take(ACTS_SHOWN)
+            .map(|((_, act), tally)| match tally.count {
+                1 => act.clone(),
+                n => format!("{act} ({})", times(n)),
+            })
+            .collect();
+        if acts.len() > ACTS_SHOWN {
+            shown.push(format!("{} more", acts.len() - ACTS_SHOWN));
+        }
+        if !self.calls.is_empty() {
+            let calls = self.calls.len() as u64;
+            shown.push(format!("used {}", count(calls, "system call")));
+        }
+        if self.nameless > 0 {
+            let uses = count(self.nameless, "use");
+            shown.push(format!("{uses} of which only the kind is known"));
+        }
+        let later = acts.iter().map(|((p, _), _)| p.as_str());
+        // the program that it came to run, not the one that it was forked from
+        let program = later.last().or(self.program.as_deref());
+        let program = program.unwrap_or("a process");
+        let span = match (self.first, self.last) {
+            (Some(first), Some(last)) => between(first, last),
+            _ => String::new(),
+        };
+        format!("{program}[{pid}] {span}: {}.", shown.join("; "))
+    }
 }
 
 fn program(b: &Behaviour) -> String {

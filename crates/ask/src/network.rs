@@ -185,7 +185,13 @@ impl Found {
                     local.map(|l| format!(" to {l}")).unwrap_or_default()
                 )
             }
-            _ => describe::path(&Text::from(peer.to_string())),
+            _ => {
+                let end = describe::end(proto, peer);
+                end.strip_prefix(proto)
+                    .unwrap_or(&end)
+                    .trim_start()
+                    .to_owned()
+            }
         };
         let address = match peer {
             SockAddr::Inet(ip, _) if direction != Direction::Listen => Some(*ip),
@@ -283,7 +289,8 @@ fn sentence(key: &Key, c: &Contact) -> String {
     };
     let failed = match c.failed {
         0 => String::new(),
-        n if n >= c.count => "; it failed".to_owned(),
+        1 if c.count == 1 => "; it failed".to_owned(),
+        n if n >= c.count => "; all of them failed".to_owned(),
         n => format!("; {n} of them failed"),
     };
     format!(

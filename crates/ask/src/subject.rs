@@ -13,7 +13,8 @@ use plimsoll_model::{
 pub enum Subject {
     /// An alert.
     Alert(AlertId),
-    /// A container: its name, its id or the beginning of it, or `id@start` for one life of it.
+    /// A container: its name, its service's, its id or the beginning of it, or `id@start` for one life
+    /// of it.
     Container(String),
 }
 
@@ -23,9 +24,9 @@ pub enum SubjectError {
     /// No such alert.
     #[error("no alert {0} in the journal: `plimsoll alerts` lists them")]
     NoAlert(AlertId),
-    /// No such container.
-    #[error("no container {0:?} in the journal: `plimsoll containers --all` lists them")]
-    NoContainer(String),
+    /// No such container; names that are alike, in brackets.
+    #[error("no container {0:?} in the journal{1}: `plimsoll containers --all` lists them")]
+    NoContainer(String, String),
     /// The beginning of an id fits more than one.
     #[error("{given:?} fits {fits} containers ({examples}): give more of the id")]
     Ambiguous {
@@ -124,7 +125,7 @@ impl Case {
             .unwrap_or_default();
         say.observed(
             format!(
-                "{} of this name {} recorded; this answer is about the latest, {this}. Others: {}{more} (name one as --container ID@START).",
+                "{} of that name {} recorded; this answer is about the latest, {this}. Others: {}{more} (name one as --container ID@START).",
                 count(self.others.len() as u64 + 1, "instance"),
                 if self.others.is_empty() { "is" } else { "are" },
                 others.join(", "),
@@ -186,6 +187,22 @@ fn find_alert(
     })
 }
 
+/// ` (did you mean …?)`: names that hold the text, latest first.
+fn alike(all: &[&Known], text: &str) -> String {
+    const SHOWN: usize = 3;
+    let mut names: Vec<&str> = Vec::new();
+    for k in all {
+        let name = k.container.name.as_str();
+        if names.len() < SHOWN && name.contains(text) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(" (did you mean {}?)", names.join(", ")),
+    }
+}
+
 fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectError> {
     let all = directory.latest_first();
     let fits = |test: &dyn Fn(&Known) -> bool| -> Vec<&Known> {
@@ -199,6 +216,9 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
     }
     if found.is_empty() {
         found = fits(&|k| !k.container.name.is_empty() && k.container.name == text);
+    }
+    if found.is_empty() {
+        found = fits(&|k| k.container.service.as_deref() == Some(text));
     }
     if found.is_empty() && text.len() >= 4 {
         found = fits(&|k| id_of(k).starts_with(text));
@@ -218,7 +238,10 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
         }
     }
     let [latest, others @ ..] = &found[..] else {
-        return Err(SubjectError::NoContainer(text.to_owned()));
+        return Err(SubjectError::NoContainer(
+            text.to_owned(),
+            alike(&all, text),
+        ));
     };
     let c = &latest.container;
     Ok(Case {

@@ -223,6 +223,12 @@ fn step(
         a.uid
     );
     match execs.get(&a.key) {
+        // told twice by most: the program and its arguments are those of its last exec
+        Some((id, at, action)) if *action == format!("ran {}{command}", describe::path(&a.exe)) => {
+            let at = when(at.wall);
+            let ran = if started.ends_with(&at) { String::new() } else { format!(", ran this at {at}") };
+            say.observed(format!("{head}{ran}."), [id]);
+        }
         Some((id, at, action)) => say.observed(format!("{head}; it {action} at {}.", when(at.wall)), [id]),
         None if a.from_proc => say.inferred(format!("{head}; it ran before the agent did and was rebuilt from /proc."), &subject.evidence),
         None => say.observed(format!("{head}; its own exec is not in the journal, but its identity is in the record of the act."), &subject.evidence),
@@ -257,10 +263,14 @@ fn entry_point(subject: &Acting, about: &About<'_>, say: &mut Sentences) {
     }
 }
 
-/// The connection that an ancestor accepted last before the act: the likely request behind it.
+/// An accepted connection and its record.
+type Accepted = (RecordId, Observation);
+
+/// The connection that an ancestor accepted last before the act, else the container's last one from
+/// outside: the likely request behind it.
 fn request(about: &About<'_>, subject: &Acting, say: &mut Sentences) -> Result<(), AskError> {
     const CLOSE_NS: u64 = 10_000_000_000;
-    let mut last: Option<(RecordId, Observation)> = None;
+    let (mut last, mut near): (Option<Accepted>, Option<Accepted>) = (None, None);
     let Some(instance) = &about.case.instance else {
         return Ok(());
     };
@@ -270,14 +280,29 @@ fn request(about: &About<'_>, subject: &Acting, say: &mut Sentences) -> Result<(
         .between(from, subject.at.wall);
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Observation(o) = record
-            && let EventKind::Accept(_) = &o.event.kind
+            && let EventKind::Accept(c) = &o.event.kind
             && o.at.boot <= subject.at.boot
-            && subject.lineage.iter().any(|a| a.key == o.event.process.key)
-            && last.as_ref().is_none_or(|(_, l)| l.at.boot <= o.at.boot)
         {
-            last = Some((id, o));
+            let own = subject.lineage.iter().any(|a| a.key == o.event.process.key);
+            let outside = !c.peer.is_loopback();
+            let later =
+                |than: &Option<Accepted>| than.as_ref().is_none_or(|(_, l)| l.at.boot <= o.at.boot);
+            if own && later(&last) {
+                last = Some((id, o));
+            } else if !own && outside && later(&near) {
+                near = Some((id, o));
+            }
         }
     })?;
+    // what came over the loopback was passed on by another process of the container
+    let passed_on = last
+        .as_ref()
+        .is_none_or(|(_, o)| matches!(&o.event.kind, EventKind::Accept(c) if c.peer.is_loopback()));
+    if let (true, Some((id, o))) = (passed_on, &near) {
+        let before = span(subject.at.boot.0 - o.at.boot.0);
+        say.inferred(format!("Request: {} {before} before the act, another process of the container, which may have passed it on; by its time it is the likely request behind it (accepts that the baseline knows are only counted, so it may be another).", describe::observation(o)), [id]);
+        return Ok(());
+    }
     match last {
         Some((id, o)) => {
             let before = span(subject.at.boot.0 - o.at.boot.0);

@@ -185,6 +185,13 @@ pub enum SockAddr {
     Unix(Text),
 }
 
+impl SockAddr {
+    /// An address of the machine, or the container, itself.
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, SockAddr::Inet(ip, _) if ip.is_loopback())
+    }
+}
+
 impl std::fmt::Display for SockAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

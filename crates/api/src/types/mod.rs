@@ -27,7 +27,7 @@ pub use decision::Decision;
 pub use drift::{Behaviour, Drift, DriftBaseline, Near, class_name};
 pub use enforcement::{Enforcement, HeldContainer, Means, PreventedSum};
 pub use event::{Event, Process, Subject};
-pub(crate) use event::{dup_target, mount_call, namespace_call};
+pub(crate) use event::{mount_call, namespace_call};
 pub use gap::Gap;
 pub use response::{Outgoing, Plan, PlanStep};
 pub use status::{
