@@ -10,13 +10,13 @@
 //! | critical | Critical | never |
 //! | high | Error | never |
 //! | medium | Warning | coverage is below 95 %; another instance does the same (once each) |
-//! | low, a new outbound peer or DNS name | Notice, none while learning | as medium |
+//! | low, a new outbound peer or DNS name | Notice, none while learning, none for [`is_look_up`] | as medium |
 //! | low, any other | none: kept as drift | |
 
 use plimsoll_model::event::{Exec, NamespaceCall};
 use plimsoll_model::{
-    Alert, AlertId, AlertSource, BootNs, Container, Drift, DriftClass, Enforced, EventKind, FileOp,
-    Observation, Origin, Priority, Risk, SockAddr, Text,
+    Alert, AlertId, AlertSource, Behaviour, BehaviourKind, BootNs, Container, Drift, DriftClass,
+    Enforced, EventKind, FileOp, Observation, Origin, Priority, Risk, SockAddr, Text,
 };
 
 /// Whether the behaviour has been seen outside the baseline before.
@@ -40,7 +40,9 @@ pub fn priority(drift: &Drift, novelty: Novelty) -> Option<Priority> {
         Risk::Critical => return Some(Priority::Critical),
         Risk::High => return Some(Priority::Error),
         Risk::Medium => Priority::Warning,
-        Risk::Low if drift.baseline_state == "learning" => return None,
+        Risk::Low if drift.baseline_state == "learning" || is_look_up(&drift.behaviour) => {
+            return None;
+        }
         Risk::Low
             if matches!(
                 drift.class,
@@ -57,6 +59,14 @@ pub fn priority(drift: &Drift, novelty: Novelty) -> Option<Priority> {
     let thin = !drift.quarantined && drift.coverage_permille < LOW_COVERAGE_PERMILLE;
     let steps = u8::from(thin) + u8::from(novelty == Novelty::Elsewhere);
     Some((0..steps).fold(base, |p, _| lower(p)))
+}
+
+/// How the C library looks up names before a program contacts anybody: its cache's socket, which is
+/// seldom there, and the resolver on the loopback (Docker's). The name that was asked for is told.
+fn is_look_up(b: &Behaviour) -> bool {
+    let object = b.object.as_bytes();
+    matches!(b.kind, BehaviourKind::Connect | BehaviourKind::Datagram)
+        && (object == b"unix /var/run/nscd/socket" || object == b"udp loopback:53")
 }
 
 fn lower(p: Priority) -> Priority {

@@ -180,7 +180,7 @@ impl Act<'_> {
                 format!("by {parent}")
             };
             class.reason +=
-                &format!("; done under {child}, started {by}, which waits for approval");
+                &format!("; under {child}, whose start {by} is new itself and waits for approval");
         }
     }
 
@@ -321,6 +321,11 @@ impl Act<'_> {
 
     fn writable_program(&self, exec: &Exec, name: &str) -> Class {
         let path = exec.exe.as_bytes();
+        // the file is what has to be found; the name is the starter's choice
+        let shown = match name_of(path) == name {
+            true => exec.exe.to_string(),
+            false => format!("{} (as {name})", exec.exe),
+        };
         let odd_place = in_temp(path) || exec.origin == Origin::Tmpfs || name.starts_with('.');
         let risk = match exec.origin {
             Origin::Volume if !odd_place => Risk::Medium,
@@ -334,10 +339,10 @@ impl Act<'_> {
         let reason = match exec.origin {
             // which file it is cannot be told: the image's own may be among them
             Origin::Foreign => format!(
-                "{name} was started from mounts that are not the container's: the host's, another container's, or some made since"
+                "{shown} was started from mounts that are not the container's: the host's, another container's, or some made since"
             ),
             _ => format!(
-                "{name} is not part of the image: it came into {place} after the container was created"
+                "{shown} is not part of the image: it came into {place} after the container was created"
             ),
         };
         let class = Class::risky(DriftClass::ProgramFromWritable, risk, reason);
@@ -450,6 +455,9 @@ impl Act<'_> {
                 _ => class,
             };
         }
+        if let Some(reason) = self.other_code(exec, exe, name) {
+            return Class::plain(DriftClass::NewProgram, Risk::Medium, reason);
+        }
         let set_uid = exec.mode & 0o4000 != 0 && self.obs.event.process.uid != 0;
         let more = if set_uid {
             ", and is set-uid: it runs with its owner's rights"
@@ -458,6 +466,28 @@ impl Act<'_> {
         };
         let reason = format!("{name} was never run here before{more}");
         Class::plain(DriftClass::NewProgram, Risk::Medium, reason)
+    }
+
+    /// An interpreter that the baseline knows, with code that it does not.
+    fn other_code(&self, exec: &Exec, exe: &[u8], name: &str) -> Option<String> {
+        let runs = |b: &Baseline| {
+            let mut known = b.expected().map(|(_, e)| &e.behaviour);
+            known.any(|k| {
+                k.kind == BehaviourKind::Exec && crate::generalise::exec_program(k) == exec.exe
+            })
+        };
+        if !(is_interpreter(exe) || is_shell(exe)) || !self.context.baseline.is_some_and(runs) {
+            return None;
+        }
+        Some(match exec.script.is_empty() {
+            true => format!(
+                "{name} runs here with scripts that are known, but was started with none of them: with code in its arguments or on its input"
+            ),
+            false => format!(
+                "{name} runs here with other scripts, but never ran {} before",
+                exec.script
+            ),
+        })
     }
 
     fn arguments(&self, exec: &Exec) -> Class {
@@ -522,6 +552,7 @@ impl Act<'_> {
         special
             .or_else(|| self.traces(file))
             .or_else(|| self.second_name(file))
+            .or_else(|| self.web_script(file, &path, &shown))
             .unwrap_or_else(|| self.ordinary_file(file, &path, &shown))
     }
 
@@ -817,6 +848,32 @@ impl Act<'_> {
         })
     }
 
+    /// A server puts a script where it, or another, will run it, or runs one that came later than the
+    /// image: a web shell. Templates that servers compile are kept in places of their own.
+    fn web_script(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Option<Class> {
+        use FileOp::{Create, Link, Read, Rename, Symlink, Write};
+        let script = self.actor().map_or(b"".as_slice(), |a| a.script.as_bytes());
+        if !is_server_script(path) || !is_server(self.exe(), script) {
+            return None;
+        }
+        let program = self.program();
+        let reason = match file.op {
+            Create | Write | Rename | Link | Symlink => {
+                format!("{program}, a server, put {shown} there, a script that servers run")
+            }
+            Read if matches!(file.origin, Origin::Upper | Origin::Tmpfs) => format!(
+                "{program}, a server, runs {shown}, which came into the container after it was created"
+            ),
+            _ => return None,
+        };
+        let class = match file.op {
+            Read => DriftClass::NewFileRead,
+            _ => DriftClass::ProgramFileWrite,
+        };
+        // of the matrix for containers: the way in that a web shell comes by
+        Some(Class::plain(class, Risk::Medium, reason).technique("T1190"))
+    }
+
     fn ordinary_file(&self, file: &FileEvent, path: &[u8], shown: &Text) -> Class {
         use FileOp::*;
         let (class, verb) = match file.op {
@@ -905,7 +962,11 @@ impl Act<'_> {
             let reason = format!("{program}, a shell, contacted {object} by itself");
             return Class::risky(DriftClass::NewOutboundPeer, Risk::High, reason);
         }
-        let class = self.never(DriftClass::NewOutboundPeer, Risk::Medium, "contacted");
+        let mut class = self.never(DriftClass::NewOutboundPeer, Risk::Medium, "contacted");
+        // a service may have no better name than a number
+        if object.to_str_lossy().contains("service:") {
+            class.reason += &format!(" (at {ip})");
+        }
         // kubelet and Docker's API
         let orchestrator = matches!(port, 10_250 | 10_255 | 2375 | 2376);
         if orchestrator {
@@ -1058,6 +1119,12 @@ impl Act<'_> {
             if pings && gained == 1 << 13 {
                 return Class::plain(DriftClass::NewCapability, Risk::Low, reason);
             }
+            if self.steps_down(gained) {
+                let reason = format!(
+                    "{program}, which runs others as another user, took up rights again that it was started with"
+                );
+                return Class::plain(DriftClass::NewCapability, Risk::Low, reason);
+            }
             return Class::risky(DriftClass::NewCapability, risk, reason).technique("T1068");
         }
         // `su -`, started by root, takes the other user's identity for a moment and its own back
@@ -1073,6 +1140,15 @@ impl Act<'_> {
         let risk = if uid.0 == 0 { Risk::Low } else { Risk::Medium };
         let reason = format!("{program} went from user {} to user {}", uid.0, uid.1);
         Class::plain(DriftClass::UidChange, risk, reason)
+    }
+
+    /// A program that start scripts of images use to become another user keeps its rights over that
+    /// change, takes them up once more and gives them away with the next exec. Its name alone excuses
+    /// nothing: they must be rights that it was started with.
+    fn steps_down(&self, gained: u64) -> bool {
+        const NAMES: [&str; 6] = ["setpriv", "capsh", "gosu", "su-exec", "runuser", "chpst"];
+        let facts = self.actor().and_then(|a| a.facts.as_ref());
+        NAMES.contains(&name_of(self.exe())) && facts.is_some_and(|f| gained & !f.caps == 0)
     }
 
     fn syscall(&self) -> Class {
@@ -1277,6 +1353,22 @@ fn runs_tools(shape: &Text) -> bool {
     commands
         .flat_map(|c| c.split('|'))
         .any(|name| is_offensive_tool(name.as_bytes()) || is_read_tool(name.as_bytes()))
+}
+
+/// By its ending, and not in a place where servers keep what they compiled.
+fn is_server_script(path: &[u8]) -> bool {
+    const ENDINGS: [&[u8]; 9] = [
+        b".php", b".phtml", b".phar", b".php5", b".jsp", b".jspx", b".asp", b".aspx", b".cgi",
+    ];
+    const COMPILED: [&[u8]; 5] = [b"cache", b"compile", b"templates_c", b"views", b"work"];
+    let lower = path.to_ascii_lowercase();
+    let mut dirs = lower.rsplit(|c| *c == b'/').skip(1);
+    let compiled = |dir: &[u8]| {
+        COMPILED
+            .iter()
+            .any(|name| dir.windows(name.len()).any(|w| w == *name))
+    };
+    ENDINGS.iter().any(|e| lower.ends_with(e)) && !dirs.any(compiled)
 }
 
 fn shown_name(path: &Text) -> String {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use plimsoll_baseline::{Novelty, Verdict, alert, attack, priority};
+use plimsoll_baseline::{Approval, Novelty, Verdict, alert, attack, priority};
 use plimsoll_model::event::{DupTarget, MountCall, NamespaceCall};
 use plimsoll_model::*;
 use support::*;
@@ -107,6 +107,96 @@ fn a_program_dropped_after_creation_is_high_and_one_of_the_image_is_not() {
     );
     let (class, risk) = class_of(&who(&["/usr/bin/id", "/bin/sh"]), run("/usr/bin/id"));
     assert_eq!((class, risk), (DriftClass::NewProgram, Risk::Medium));
+}
+
+#[test]
+fn a_dropped_program_is_told_by_its_path_also_under_another_name() {
+    let mut e = exec("/tmp/busybox");
+    (e.origin, e.argv) = (Origin::Upper, vec!["/tmp/busybox".into(), "uname".into()]);
+    let v = verdict(&who(&["/tmp/busybox", "/bin/sh"]), EventKind::Exec(e));
+    let reason = &v.drifts[0].reason;
+    assert!(
+        reason.starts_with("/tmp/busybox (as uname) is not part"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn an_interpreter_that_is_known_is_not_called_never_run() {
+    let c = container("x", 0);
+    let mut b = fresh(&c);
+    let start = |script: &str| {
+        let mut e = exec("/usr/bin/python3.11");
+        e.script = script.into();
+        EventKind::Exec(e)
+    };
+    let python = who(&["/usr/bin/python3.11", "/bin/sh"]);
+    observe(&mut b, &c, &see(&c, 1, &python, start("/srv/app.py")));
+    let approval = Approval {
+        who: "kim".into(),
+        why: "reviewed".into(),
+        at: at(3),
+    };
+    b.lock(approval).expect("it can be locked");
+    let reason = |script| {
+        judge(&b, &c, &see(&c, 9, &python, start(script))).drifts[0]
+            .reason
+            .clone()
+    };
+    assert!(
+        reason("").contains("started with none of them"),
+        "{}",
+        reason("")
+    );
+    assert!(reason("/tmp/x.py").contains("never ran /tmp/x.py before"));
+}
+
+#[test]
+fn a_server_that_puts_a_script_or_runs_one_is_told_and_a_picture_or_its_cache_is_not() {
+    let put = |path: &str| class_of(&nginx(), rename("/tmp/phpX1", path));
+    let web_shell = (DriftClass::ProgramFileWrite, Risk::Medium);
+    assert_eq!(put("/srv/www/up/shell.php"), web_shell);
+    assert_eq!(put("/srv/www/up/photo.jpg").1, Risk::Low);
+    assert_eq!(
+        put("/srv/www/storage/framework/views/ab12.php").1,
+        Risk::Low
+    );
+    let run = |origin| {
+        class_of(
+            &nginx(),
+            file(FileOp::Read, "/srv/www/up/shell.php", origin),
+        )
+        .1
+    };
+    assert_eq!(run(Origin::Upper), Risk::Medium);
+    assert_eq!(run(Origin::Image), Risk::Low);
+    // a person who deploys by hand is no server
+    let hand = who(&["/usr/bin/cp", "/bin/sh"]);
+    assert_eq!(
+        class_of(&hand, rename("/tmp/a", "/srv/www/a.php")).1,
+        Risk::Low
+    );
+}
+
+#[test]
+fn who_steps_down_takes_up_what_it_had_and_nobody_else_gains() {
+    let rights = |old_caps, new_caps| EventKind::Credentials {
+        old_uid: 999,
+        new_uid: 999,
+        old_caps,
+        new_caps,
+    };
+    let (b, c) = ready();
+    let grade = |exe: &'static str, started_with: u64| {
+        let mut o = see(&c, 500, &who(&[exe, "/bin/sh"]), rights(0, 0xa804_25fb));
+        let mut program = exec(exe);
+        program.caps = started_with;
+        o.lineage[0].facts = Some(ExecFacts::of(&program));
+        judge(&b, &c, &o).drifts[0].risk
+    };
+    assert_eq!(grade("/usr/bin/setpriv", 0xa804_25fb), Risk::Low);
+    assert_eq!(grade("/usr/bin/setpriv", 0x400), Risk::High);
+    assert_eq!(grade("/srv/app/server", 0xa804_25fb), Risk::High);
 }
 
 #[test]
