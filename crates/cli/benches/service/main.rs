@@ -1,6 +1,6 @@
 //! What the agent costs services in real containers, and what it reaches: `scripts/bench service`.
 //!
-//! Parts (all, or those that are named): `throughput` nginx and redis with and without the agent,
+//! Parts (all, or those that are named): `throughput` nginx, redis and PostgreSQL with and without the agent,
 //! alternating in one run; `memory` with 100 containers; `known` processor time at 300,000 known
 //! system calls a second; `scale` with 1,000 containers; `alerts` from the act to the durable alert beside a
 //! flood; `novel` events a second, and whether all are accounted for; `doubling` the rate until some are
@@ -70,7 +70,7 @@ fn head() {
 /// Rounds of each service, with and without.
 const ROUNDS: usize = 7;
 
-/// nginx requests and redis operations a second, with and without the agent.
+/// nginx requests, redis operations and PostgreSQL transactions a second, with and without the agent.
 fn throughput(docker: &Docker) {
     let conf = docker.dir.join("bench/conf");
     std::fs::create_dir_all(&conf).expect("make a directory");
@@ -95,18 +95,31 @@ fn throughput(docker: &Docker) {
         "no",
     ];
     let db = service("bench-db", &db);
+    let sql = postgres(docker);
     std::thread::sleep(Duration::from_secs(1));
     let measure = || {
         [
             wrk(docker, &web, 3),
             redis(docker, &db, "set"),
             redis(docker, &db, "get"),
+            pgbench(docker, &sql, &["-S", "-c8", "-T3"]),
+            pgbench(docker, &sql, &["-N", "-c8", "-T3"]),
+            // a connection for each transaction: a process of the server each
+            pgbench(docker, &sql, &["-S", "-C", "-c4", "-T3"]),
         ]
     };
 
+    let names = [
+        "nginx, requests a second (wrk)",
+        "redis SET a second",
+        "redis GET a second",
+        "PostgreSQL, reads a second (pgbench -S)",
+        "PostgreSQL, writes a second (pgbench -N)",
+        "PostgreSQL, reads a second, a connection each (pgbench -S -C)",
+    ];
     let data = docker.fresh("throughput");
-    let mut ratios: [Vec<f64>; 3] = Default::default();
-    let (mut with_all, mut without_all): ([Vec<f64>; 3], [Vec<f64>; 3]) = Default::default();
+    let mut ratios: [Vec<f64>; 6] = Default::default();
+    let (mut with_all, mut without_all): ([Vec<f64>; 6], [Vec<f64>; 6]) = Default::default();
     measure();
     for round in 0..ROUNDS {
         let watched = || {
@@ -125,20 +138,15 @@ fn throughput(docker: &Docker) {
                 (watched(), without)
             }
         };
-        for i in 0..3 {
+        for i in 0..names.len() {
             ratios[i].push(with[i] / without[i]);
             with_all[i].push(with[i]);
             without_all[i].push(without[i]);
         }
     }
-    docker.run(&["rm", "-f", "bench-web", "bench-db"]);
+    docker.run(&["rm", "-f", "bench-web", "bench-db", "bench-sql"]);
     head();
-    let names = [
-        "nginx, requests a second (wrk)",
-        "redis SET a second",
-        "redis GET a second",
-    ];
-    for i in 0..3 {
+    for i in 0..names.len() {
         let (with, without) = (median(&mut with_all[i]), median(&mut without_all[i]));
         let spread = rig::spread(&ratios[i]);
         let ratio = median(&mut ratios[i]);
@@ -166,6 +174,33 @@ fn wrk(docker: &Docker, ip: &str, seconds: u32) -> f64 {
     let line = out.lines().find_map(|l| l.strip_prefix("Requests/sec:"));
     line.and_then(|l| l.trim().parse().ok())
         .unwrap_or_else(|| panic!("wrk: {out}"))
+}
+
+/// The address of a PostgreSQL that is up and filled; its commits do not wait for the disk, whose pace
+/// would hide everything else.
+fn postgres(docker: &Docker) -> String {
+    docker.images(&["postgres"]);
+    let image = "plimsoll-test/postgres:1";
+    docker.run(&["run", "-d", "--rm", "--name", "bench-sql", image]);
+    let of = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let ip = docker
+        .run(&["inspect", "-f", of, "bench-sql"])
+        .trim()
+        .to_owned();
+    let wait = "for i in $(seq 240); do pg_isready -q -U postgres && break; sleep 0.5; done;
+        psql -qU postgres -c 'alter system set synchronous_commit = off' -c 'select pg_reload_conf()'";
+    docker.run(&["exec", "bench-sql", "bash", "-c", wait]);
+    docker.enter(&["pgbench", "-h", &ip, "-U", "postgres", "-i", "-q", "-s5", "postgres"]);
+    ip
+}
+
+fn pgbench(docker: &Docker, ip: &str, how: &[&str]) -> f64 {
+    let args = ["pgbench", "-h", ip, "-U", "postgres", "-n", "-j2"];
+    let out = docker.enter(&[&args[..], how, &["postgres"]].concat());
+    let line = out.lines().find_map(|l| l.strip_prefix("tps = "));
+    let rate = line.and_then(|l| l.split(' ').next());
+    rate.and_then(|r| r.parse().ok())
+        .unwrap_or_else(|| panic!("pgbench: {out}"))
 }
 
 fn redis(docker: &Docker, ip: &str, what: &str) -> f64 {

@@ -20,8 +20,15 @@ impl Docker {
             lib,
         };
         docker.helper("dockerd", &["start"], &docker.dir);
-        docker.helper("images", &["load"], &docker.dir.join("docker.sock"));
+        docker.images(&[]);
         docker
+    }
+    /// Loads these test images; none: those that every part needs.
+    pub(crate) fn images(&self, names: &[&str]) {
+        let mut command = Command::new(self.lib.join("images"));
+        command.arg("load").arg(self.dir.join("docker.sock"));
+        let done = command.args(names).status();
+        assert!(done.is_ok_and(|s| s.success()), "images load {names:?}");
     }
     fn helper(&self, tool: &str, args: &[&str], at: &Path) {
         let mut command = Command::new(self.lib.join(tool));

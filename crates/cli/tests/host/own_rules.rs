@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEBIAN: &str = "plimsoll-test/debian:1";
+const POSTGRES: &str = "plimsoll-test/postgres:1";
 
 /// What the scripts of scenarios may call.
 const PRELUDE: &str = r#"
@@ -212,6 +213,8 @@ struct Work {
     programs: &'static [&'static str],
     script: &'static str,
     otherwise: &'static str,
+    /// It never comes to a last sleep.
+    serves: bool,
 }
 
 const DAY: &[Work] = &[
@@ -227,6 +230,7 @@ const DAY: &[Work] = &[
         otherwise: "perl -MIO::Socket::INET -e '
             $s = IO::Socket::INET->new(Listen => 9, LocalPort => 8080, ReuseAddr => 1);
             while ($c = $s->accept) { <$c>; print $c qq(HTTP/1.0 200 OK\\r\\n\\r\\nhello) }'",
+        serves: true,
     },
     Work {
         name: "benign-cache",
@@ -243,6 +247,7 @@ const DAY: &[Work] = &[
             done
             redis-cli -a "$password" bgrewriteaof; sleep 60"#,
         otherwise: "mkdir /data; for i in $(seq 40); do echo v > /data/k.tmp; mv /data/k.tmp /data/k$i; sleep 0.2; done; sleep 60",
+        serves: false,
     },
     Work {
         name: "benign-cron",
@@ -260,6 +265,7 @@ const DAY: &[Work] = &[
                 sleep 0.2
             done; sleep 60"#,
         otherwise: "",
+        serves: false,
     },
     Work {
         name: "benign-build",
@@ -274,6 +280,15 @@ const DAY: &[Work] = &[
             for f in *.o; do mv $f t/$f; done; tar cf /srv/src.tar /src && gzip -9 /srv/src.tar && rm -rf /src/t
             sleep 60"#,
         otherwise: "mkdir -p /src; cd /src; for i in $(seq 200); do seq 100 > f$i.txt; done; tar cf /srv/src.tar /src && gzip -9 /srv/src.tar && tar xzf /srv/src.tar.gz -C /srv; rm -rf /src; sleep 60",
+        serves: false,
+    },
+    Work {
+        name: "benign-ledger",
+        image: POSTGRES,
+        programs: &[],
+        script: "exec /usr/local/bin/start-postgres",
+        otherwise: "",
+        serves: true,
     },
     Work {
         name: "benign-small",
@@ -284,8 +299,24 @@ const DAY: &[Work] = &[
             for i in $(seq 30); do wget -q -O /dev/null http://127.0.0.1:8081/; ps > /dev/null; sleep 0.2; done
             sleep 60"#,
         otherwise: "",
+        serves: false,
     },
 ];
+
+/// What clients of a database do: fill it, work on it from several connections, report.
+const LEDGER_CLIENT: &str = r#"
+    pg=$(echo /usr/lib/postgresql/*/bin); export PGHOST=$1 PGUSER=postgres PATH=$PATH:$pg
+    for i in $(seq 240); do pg_isready -q && break; sleep 0.5; done
+    createdb shop && pgbench -q -i -s 2 shop 2>/dev/null && pgbench -c 4 -j 2 -T 6 shop 2>/dev/null
+    for i in $(seq 20); do psql -qAt shop -c 'select count(*) from pgbench_history' >/dev/null; sleep 0.1; done"#;
+
+/// What its administrators do, from cron or by hand, in its own container.
+const LEDGER_CARE: &str = r#"
+    set -e; export PGUSER=postgres
+    psql -qAt shop -c 'vacuum analyze' -c checkpoint -c 'select pg_switch_wal()' -c 'select pg_reload_conf()' >/dev/null
+    psql -qAt shop -c "copy pgbench_branches to '/tmp/branches.csv' csv" >/dev/null
+    pg_dump shop | gzip > /var/backups/shop.sql.gz
+    createdb again; gunzip -c /var/backups/shop.sql.gz | psql -qAt again >/dev/null; dropdb again"#;
 
 fn begin(agent: &Agent, work: &Work) {
     let there = work
@@ -305,7 +336,11 @@ fn begin(agent: &Agent, work: &Work) {
         // programs of this machine in an image of the same distribution
         args.extend(["-v", "/usr:/usr:ro"]);
     }
-    let shell = if work.image == DEBIAN { "bash" } else { "sh" };
+    let shell = if work.image != "plimsoll-test/busybox:1" {
+        "bash"
+    } else {
+        "sh"
+    };
     args.extend([work.image, shell, "-c", script]);
     agent.docker(&args);
 }
@@ -316,18 +351,18 @@ fn a_benign_day_raises_nothing_above_notice() {
         return;
     };
     let _one = alone();
+    let images = format!("{}/images", crate::stage::env("PLIMSOLL_TEST_LIB"));
+    crate::stage::run(&images, &["load", &docker, "postgres"]);
     let agent = start(docker);
     for work in DAY {
         begin(&agent, work);
     }
     // somebody asks the web server, and the runtime asks whether all are well
-    let ip = agent.docker(&[
-        "inspect",
-        "-f",
-        "{{.NetworkSettings.IPAddress}}",
-        "benign-web",
-    ]);
-    let url = format!("http://{}:8080/", ip.trim());
+    let address = |name: &str| {
+        let of = "{{.NetworkSettings.IPAddress}}";
+        agent.docker(&["inspect", "-f", of, name]).trim().to_owned()
+    };
+    let url = format!("http://{}:8080/", address("benign-web"));
     let visits = format!("for i in $(seq 40); do wget -q -O /dev/null {url}; sleep 0.1; done");
     agent.docker(&[
         "run",
@@ -339,6 +374,10 @@ fn a_benign_day_raises_nothing_above_notice() {
         "-c",
         &visits,
     ]);
+    let ledger = address("benign-ledger");
+    let client = ["run", "--rm", "--name", "benign-ledger-client", POSTGRES];
+    agent.docker(&[&client[..], &["sh", "-c", LEDGER_CLIENT, "sh", &ledger]].concat());
+    agent.docker(&["exec", "benign-ledger", "bash", "-c", LEDGER_CARE]);
     for work in DAY {
         agent.docker(&[
             "exec",
@@ -350,7 +389,7 @@ fn a_benign_day_raises_nothing_above_notice() {
     }
     // ten seconds of work and more: each script has come to its last sleep, the web server serves on
     agent.wait_until("the work is done", || {
-        DAY.iter().filter(|w| w.name != "benign-web").all(|work| {
+        DAY.iter().filter(|w| !w.serves).all(|work| {
             let top = agent.docker(&["top", work.name, "-eo", "pid,args"]);
             top.lines().any(|l| l.ends_with("sleep 60"))
         })
@@ -367,7 +406,8 @@ fn a_benign_day_raises_nothing_above_notice() {
     for (container, alert) in by_container(&agent) {
         let quiet = ["Notice", "Informational", "Debug"];
         let priority = alert["priority"].as_str().unwrap_or_default();
-        let ours = DAY.iter().any(|work| work.name == container);
+        let ours =
+            DAY.iter().any(|work| work.name == container) || container == "benign-ledger-client";
         let meant = alert["rule"] == "Password hashes read" && container == "benign-web";
         if ours && !meant && !quiet.contains(&priority) {
             loud.push(format!("{priority}: {}", alert["output"]));
