@@ -116,12 +116,16 @@ impl Directory {
         by
     }
 
-    /// The instance whose interface had this address at that time.
-    pub(crate) fn at_address(&self, address: &str, at: WallNs) -> Option<&Known> {
-        self.known.values().find(|k| {
-            let c = &k.container;
-            c.addresses.iter().any(|a| a == address) && lived_at(c, at)
-        })
+    /// The instances whose interfaces had this address at that time, as seen by one of them: networks
+    /// of several runtimes may use the same addresses.
+    pub(crate) fn at_address(
+        &self,
+        address: &str,
+        at: WallNs,
+        by: Option<&Container>,
+    ) -> Vec<&Known> {
+        let had = |c: &Container| c.addresses.iter().any(|a| a == address) && lived_at(c, at);
+        nearest(self.known.values().filter(|k| had(&k.container)), by)
     }
 
     /// The instance of the same workload (same name, or same role and repository) that started
@@ -144,6 +148,34 @@ impl Directory {
     }
 }
 
+/// Of several containers with one address those that belong to the same project or namespace, where
+/// there are some; else all of them.
+pub(crate) fn nearest<'k>(
+    candidates: impl Iterator<Item = &'k Known>,
+    by: Option<&Container>,
+) -> Vec<&'k Known> {
+    const PROJECTS: [&str; 2] = ["com.docker.compose.project", "com.docker.stack.namespace"];
+    let all: Vec<&Known> = candidates.collect();
+    let Some(by) = by.filter(|_| all.len() > 1) else {
+        return all;
+    };
+    let belongs = |c: &Container| {
+        let label = |name: &str| {
+            by.labels
+                .get(name)
+                .is_some_and(|l| c.labels.get(name) == Some(l))
+        };
+        PROJECTS.iter().any(|name| label(name))
+            || by.namespace.is_some() && by.namespace == c.namespace
+    };
+    let near: Vec<&Known> = all
+        .iter()
+        .copied()
+        .filter(|k| belongs(&k.container))
+        .collect();
+    if near.is_empty() { all } else { near }
+}
+
 /// Whether a container is known to have been there at that time.
 pub(crate) fn lived_at(c: &Container, at: WallNs) -> bool {
     c.first_seen.wall <= at && c.gone.is_none_or(|gone| gone.wall >= at)
@@ -154,4 +186,36 @@ pub(crate) fn same_workload(a: &Container, b: &Container) -> bool {
     a.image.config_digest.is_some()
         && a.image.config_digest == b.image.config_digest
         && a.role == b.role
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plimsoll_model::{BootNs, ContainerId, Runtime, Stamp};
+
+    fn container(n: u64, project: &str) -> Container {
+        let id = ContainerId::parse(&format!("{n:064x}")).expect("an id");
+        let start = BootNs(n);
+        let mut c = Container::new(Instance { id, start }, Runtime::Docker, Stamp::default());
+        c.addresses = vec!["172.18.0.2".to_owned()];
+        let label = "com.docker.compose.project".to_owned();
+        c.labels.insert(label, project.to_owned());
+        c
+    }
+
+    #[test]
+    fn of_two_containers_with_one_address_the_one_of_the_same_project_is_meant() {
+        let known = [container(1, "ledger"), container(2, "shop")].map(|container| Known {
+            container,
+            evidence: vec![],
+        });
+        let meant = |by: &Container| -> Vec<u64> {
+            let found = nearest(known.iter(), Some(by));
+            let start = |k: &&Known| k.container.instance.start.0;
+            found.iter().map(start).collect()
+        };
+        assert_eq!(meant(&container(3, "shop")), [2]);
+        // nothing tells them apart: both are named
+        assert_eq!(meant(&container(3, "other")), [1, 2]);
+    }
 }

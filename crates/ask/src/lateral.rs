@@ -4,7 +4,7 @@
 //! that the other accepted from this container's address, and something new there behind it.
 
 use crate::collected::failed;
-use crate::directory::{Known, lived_at};
+use crate::directory::{Known, lived_at, nearest};
 use crate::interval::{Interval, between};
 use crate::network::counted_of;
 use crate::records::Filter;
@@ -60,7 +60,9 @@ pub(crate) fn movement(about: &About<'_>, say: &mut Sentences) -> Result<(), Ask
     let by_address = directory.by_address();
     let at = |ip: &IpAddr, wall: WallNs| {
         let all = by_address.get(ip)?;
-        all.iter().copied().find(|k| lived_at(&k.container, wall))
+        let lived = all.iter().copied().filter(|k| lived_at(&k.container, wall));
+        // where networks use the same addresses, the one of the same project
+        nearest(lived, about.container()).first().copied()
     };
     let (mut out, mut inward) = (Contacts::default(), Contacts::default());
     about.workload(say, |id, o| match &o.event.kind {

@@ -3,9 +3,9 @@
 //! A use that was both recorded by the second and streamed use by use is counted once. System calls
 //! are counted, not listed: `events --full` has every use with its time.
 
+use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{Sentences, count, times};
-use crate::subject::between;
 use crate::{About, AskError};
 use plimsoll_api::describe::{path, when};
 use plimsoll_model::{
@@ -228,9 +228,9 @@ impl Acts {
             let uses = count(self.nameless, "use");
             shown.push(format!("{uses} of which only the kind is known"));
         }
-        let later = acts.iter().map(|((p, _), _)| p.as_str());
+        let mut later = acts.iter().map(|((p, _), _)| p.as_str());
         // the program that it came to run, not the one that it was forked from
-        let program = later.last().or(self.program.as_deref());
+        let program = later.next_back().or(self.program.as_deref());
         let program = program.unwrap_or("a process");
         let span = match (self.first, self.last) {
             (Some(first), Some(last)) => between(first, last),

@@ -1,5 +1,6 @@
 //! Q8: whom it contacted, and which process resolved or dialled the name.
 
+use crate::directory::Known;
 use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
@@ -330,17 +331,36 @@ fn named(about: &About<'_>, found: &Found, contact: &Contact, say: &mut Sentence
         );
     }
     let text = address.to_string();
-    if let Some(known) = about.directory.at_address(&text, contact.first.wall) {
+    let found = about
+        .directory
+        .at_address(&text, contact.first.wall, about.container());
+    let whom = |known: &Known| {
         let own = Some(&known.container.instance) == about.case.instance.as_ref();
-        let whom = if own {
+        if own {
             "the container itself".to_owned()
         } else {
             about.directory.name(&known.container.instance)
-        };
-        say.inferred(
-            format!("{address} was the address of {whom} then."),
-            known.evidence.iter().chain(&contact.evidence),
-        );
+        }
+    };
+    let evidence = found
+        .iter()
+        .flat_map(|k| &k.evidence)
+        .chain(&contact.evidence);
+    match &found[..] {
+        [] => {}
+        [one] => {
+            let whom = whom(one);
+            say.inferred(
+                format!("{address} was the address of {whom} then."),
+                evidence,
+            );
+        }
+        several => {
+            let names: Vec<String> = several.iter().take(3).map(|k| whom(k)).collect();
+            let more = if several.len() > 3 { " or others" } else { "" };
+            let names = names.join(" or ");
+            say.inferred(format!("{address} was the address of {names}{more} then: networks here use the same addresses, so which one it was is not certain."), evidence);
+        }
     }
 }
 

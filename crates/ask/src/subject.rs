@@ -125,7 +125,7 @@ impl Case {
             .unwrap_or_default();
         say.observed(
             format!(
-                "{} of that name {} recorded; this answer is about the latest, {this}. Others: {}{more} (name one as --container ID@START).",
+                "{} of this name {} recorded; this answer is about the latest, {this}. Others: {}{more} (name one as --container ID@START).",
                 count(self.others.len() as u64 + 1, "instance"),
                 if self.others.is_empty() { "is" } else { "are" },
                 others.join(", "),

@@ -190,7 +190,9 @@ fn postgres(docker: &Docker) -> String {
     let wait = "for i in $(seq 240); do pg_isready -q -U postgres && break; sleep 0.5; done;
         psql -qU postgres -c 'alter system set synchronous_commit = off' -c 'select pg_reload_conf()'";
     docker.run(&["exec", "bench-sql", "bash", "-c", wait]);
-    docker.enter(&["pgbench", "-h", &ip, "-U", "postgres", "-i", "-q", "-s5", "postgres"]);
+    docker.enter(&[
+        "pgbench", "-h", &ip, "-U", "postgres", "-i", "-q", "-s5", "postgres",
+    ]);
     ip
 }
 
