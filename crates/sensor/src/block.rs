@@ -3,8 +3,10 @@
 //! Promise: for equal input the same numbers as the programs; each entry ends by itself.
 
 use crate::api::{Block, Blocked, ProgramFile};
+use crate::control::Control;
+use crate::error::SensorError;
 use crate::hash::Key;
-use crate::load::{Control, SensorError, bytes_of, update};
+use crate::maps::{bytes_of, update};
 use crate::objects::Objects;
 use crate::skel::types;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};

@@ -4,9 +4,11 @@
 //! see it prevent what it does not name, and nothing else.
 
 use crate::api::{AllowedEntry, AllowedReach, Enforce, EnforceMeans};
+use crate::control::Control;
+use crate::error::SensorError;
 use crate::hash::Key;
 use crate::ladder::Ladder;
-use crate::load::{Control, SensorError, bytes_of, empty, update};
+use crate::maps::{bytes_of, empty, update};
 use crate::objects::Objects;
 use crate::skel::types;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};

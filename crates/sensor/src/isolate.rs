@@ -81,7 +81,7 @@ impl Cut<'_> {
 
     /// `struct cut`.
     fn value(&self, exceptions: bool) -> [u8; CUT] {
-        let now = crate::load::mono_now();
+        let now = crate::clock::mono_now();
         let until = now + self.resets.as_nanos() as u64;
         let mut value = [0; CUT];
         value[..8].copy_from_slice(&self.plan.to_ne_bytes());

@@ -7,14 +7,16 @@
 //! around that moment are told once or twice, never not at all.
 
 use crate::api::{Inherited, PinnedSet, Pinning, SensorConfig, Signal};
+use crate::clock::{boot_now, mono_now};
+use crate::control::Control;
+use crate::counters::{STAGES, container_losses, cpu_totals};
 use crate::hash::Key;
 use crate::ladder::{Ladder, Refused};
-use crate::load::{
-    Control, DENSE_DYNAMIC, ESSENTIAL, Inbox, Sensor, boot_now, container_losses, cpu_totals,
-    event_ring, mono_now,
-};
+use crate::load::ESSENTIAL;
+use crate::maps::DENSE_DYNAMIC;
 use crate::objects::{Objects, program_of};
 use crate::pins::{self, Home, Presence, Set, Word};
+use crate::reader::{Inbox, Sensor, event_ring};
 use crate::skel::types;
 use libbpf_rs::{MapCore as _, MapFlags};
 use plimsoll_model::event::FileEvent;
@@ -477,11 +479,11 @@ fn lost_since_told(set: &Set, objects: &Objects, to: BootNs, broken: u64) -> Vec
         for (i, n) in lost.into_iter().enumerate() {
             let n = n.saturating_sub(told[i]);
             rest[i] = rest[i].saturating_sub(n);
-            tell(crate::load::STAGES[i], id, n);
+            tell(STAGES[i], id, n);
         }
     }
     for (i, n) in rest.into_iter().enumerate() {
-        tell(crate::load::STAGES[i], 0, n);
+        tell(STAGES[i], 0, n);
     }
     tell(Stage::Decode, 0, broken);
     losses

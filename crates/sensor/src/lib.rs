@@ -8,21 +8,33 @@
 
 pub mod api;
 mod block;
+mod clock;
+mod control;
+mod counters;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]
 mod cut {
     include!(concat!(env!("OUT_DIR"), "/isolate.skel.rs"));
 }
+mod dictionary;
 mod enforce;
+mod error;
+mod gates;
 mod hash;
 pub mod isolate;
 mod keep;
 mod ladder;
 mod load;
+mod losses;
+mod maps;
 mod numbers;
 mod objects;
 mod pins;
+mod probe;
+mod programs;
+mod reader;
 mod recorder;
+mod region;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unsafe_code, unused_imports, clippy::all, clippy::undocumented_unsafe_blocks, dead_code)]
 mod skel {
@@ -31,5 +43,7 @@ mod skel {
 mod tables;
 pub mod wire;
 
+pub use control::Control;
+pub use error::SensorError;
 pub use keep::{pinned, unpin};
-pub use load::{Control, Sensor, SensorError};
+pub use reader::Sensor;

@@ -1,7 +1,7 @@
 //! Maps and variables of the programs that run, whether this process loaded them or found them pinned.
 
-use crate::load::MapFreeProgram;
-use crate::recorder::Region;
+use crate::programs::MapFreeProgram;
+use crate::region::Region;
 use crate::skel::{PlimsollSkel, types};
 use libbpf_rs::{Link, MapCore as _, MapHandle};
 use std::collections::BTreeMap;

@@ -18,7 +18,7 @@
 use crate::api::SensorConfig;
 use crate::ladder::Ladder;
 use crate::objects::{Objects, map_id};
-use crate::recorder::Region;
+use crate::region::Region;
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, MapType};
 use plimsoll_model::BootNs;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};

@@ -6,12 +6,12 @@
 use crate::api::{Reading, RecorderState, Use};
 use crate::hash::Key;
 use crate::objects::Objects;
+use crate::region::Region;
 use crate::skel::types;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use plimsoll_model::BootNs;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Entries in a chunk (`RECORDER_CHUNK`).
@@ -35,78 +35,6 @@ const IGNORED_KEPT_NS: u64 = 1_000_000_000;
 pub(crate) fn chunks(bytes: u32) -> (u32, u32) {
     let all = bytes / (ENTRY * CHUNK as u32);
     (all, all / 4)
-}
-
-/// A mapping of an array map, or of a section of variables.
-pub(crate) struct Region {
-    at: *mut u8,
-    len: usize,
-}
-
-// SAFETY: shared kernel memory; every access is one volatile load or one atomic store.
-#[allow(unsafe_code)]
-unsafe impl Send for Region {}
-// SAFETY: as above.
-#[allow(unsafe_code)]
-unsafe impl Sync for Region {}
-
-impl Region {
-    #[allow(unsafe_code)]
-    pub(crate) fn new(map: &MapHandle, len: usize, write: bool) -> std::io::Result<Self> {
-        let prot = libc::PROT_READ | if write { libc::PROT_WRITE } else { 0 };
-        // SAFETY: maps `len` bytes of a map that allows it; the address is checked.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                prot,
-                libc::MAP_SHARED,
-                map.as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        Ok(Region { at: at.cast(), len })
-    }
-
-    /// Its first byte.
-    pub(crate) fn start(&self) -> *mut u8 {
-        self.at
-    }
-
-    #[allow(unsafe_code)]
-    pub(crate) fn word(&self, offset: usize) -> u32 {
-        if !offset.is_multiple_of(4) || offset + 4 > self.len {
-            return 0;
-        }
-        // SAFETY: within the mapping, aligned; the mapping lives as long as self.
-        unsafe { self.at.add(offset).cast::<u32>().read_volatile() }
-    }
-
-    /// Eight bytes at `offset`, which programs do not write.
-    #[allow(unsafe_code)]
-    pub(crate) fn long(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
-        // SAFETY: within the mapping, aligned; the mapping lives as long as self.
-        unsafe { AtomicU64::from_ptr(self.at.add(offset).cast()) }
-    }
-
-    #[allow(unsafe_code)]
-    pub(crate) fn set_word(&self, offset: usize, value: u32) {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= self.len);
-        // SAFETY: within the mapping, aligned; the kernel side reads it with plain loads.
-        unsafe { AtomicU32::from_ptr(self.at.add(offset).cast()).store(value, Ordering::Relaxed) };
-    }
-}
-
-impl Drop for Region {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: unmaps exactly what `new` mapped; no reference into it exists outside of self.
-        unsafe { libc::munmap(self.at.cast(), self.len) };
-    }
 }
 
 /// The maps of the recorder.
@@ -188,7 +116,7 @@ impl Recorder {
     fn recorder(&self, root: u64) -> Option<types::recorder> {
         let found = self.recorders.lookup(&root.to_ne_bytes(), MapFlags::ANY);
         let mut recorder = types::recorder::default();
-        crate::load::copy_into(&mut recorder, &found.ok()??);
+        crate::maps::copy_into(&mut recorder, &found.ok()??);
         Some(recorder)
     }
 
@@ -290,7 +218,7 @@ impl Recorder {
             id: streaming.1,
             ..types::stream::default()
         };
-        let bytes = crate::load::bytes_of(&stream);
+        let bytes = crate::maps::bytes_of(&stream);
         self.streams
             .update(&root.to_ne_bytes(), bytes, MapFlags::ANY)?;
         streaming.0.insert(root);
@@ -309,7 +237,7 @@ impl Recorder {
         let last = self.streams.lookup(&root, MapFlags::ANY).ok().flatten();
         let _ = self.streams.delete(&root);
         let mut stream = types::stream::default();
-        crate::load::copy_into(&mut stream, &last.unwrap_or_default());
+        crate::maps::copy_into(&mut stream, &last.unwrap_or_default());
         stream.lost
     }
 
