@@ -18,7 +18,7 @@ use plimsoll_evidence::{
     AppendError, Durable, Hold, HoldError, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds,
     Record as Stored, RetentionClass, RetentionPolicy, RetentionRule, Tombstone, WriterStatus,
 };
-use plimsoll_model::record::SCHEMA_VERSION;
+use plimsoll_model::record::{SCHEMA_VERSION, payload};
 use plimsoll_model::{
     Alert, AlertSource, BootNs, Container, Drift, EventKind, Gap, GapScope, Instance, NodeId,
     Observation, Record, RecordId, RecordKind, Stage, Stamp, WallNs,
@@ -143,10 +143,14 @@ fn class_of(kind: u16) -> RetentionClass {
 /// A record of ours as the journal takes it.
 pub fn stored(record: &Record, at: Stamp, about: Option<&Instance>) -> Stored {
     let (kind, payload) = record.encode();
+    with_payload(kind, payload, at, about.map(instance_key))
+}
+
+fn with_payload(kind: u16, payload: Vec<u8>, at: Stamp, about: Option<InstanceKey>) -> Stored {
     let mut stored = Stored::new(kind, class_of(kind), payload).at(at.wall.0, at.boot.0);
     stored.schema_version = SCHEMA_VERSION;
     match about {
-        Some(instance) => stored.about(instance_key(instance)),
+        Some(key) => stored.about(key),
         None => stored,
     }
 }
@@ -611,12 +615,11 @@ fn append_findings(
 ) {
     let calm = journal.health().trouble.is_none();
     for finding in findings {
-        let (at, instance) = (finding.observation.at, finding.observation.instance.clone());
-        let observation = stored(
-            &Record::Observation(finding.observation.clone()),
-            at,
-            instance.as_ref(),
-        );
+        let at = finding.observation.at;
+        // of all its records the same, and a hash each time
+        let about = finding.observation.instance.as_ref().map(instance_key);
+        let kept_as = |kind: RecordKind, payload| with_payload(kind as u16, payload, at, about);
+        let observation = kept_as(RecordKind::Observation, payload(&finding.observation));
         let leaf = match how {
             How::Together => journal.append(observation).ok(),
             How::OneByOne => journal.append_durable(observation).ok().map(|d| d.leaf),
@@ -628,13 +631,13 @@ fn append_findings(
         });
         for drift in &mut finding.drifts {
             drift.observation.clone_from(&id);
-            let record = stored(&Record::Drift(drift.clone()), at, instance.as_ref());
+            let record = kept_as(RecordKind::Drift, payload(drift));
             journal.append_with(record, how != How::Quietly, Box::new(drop));
         }
         finding.shown_by.set(id.as_ref().map(|id| id.leaf));
         for alert in &mut finding.alerts {
             name_evidence(alert, id.as_ref());
-            let record = stored(&Record::Alert(alert.clone()), at, instance.as_ref());
+            let record = kept_as(RecordKind::Alert, payload(alert));
             journal.append_with(record, true, durable_after(at.boot, told, alert));
         }
     }

@@ -54,14 +54,9 @@ pub fn alert_of(
 
 fn novelty(drift: &Drift, shelf: &Shelf) -> Novelty {
     let baseline = drift.baseline.as_ref().and_then(|b| shelf.get(&b.id));
-    let pending = baseline.and_then(|s| {
-        let all = s.baseline.pending();
-        all.iter().find(|p| p.behaviour == drift.behaviour)
-    });
-    match pending {
-        Some(p) if p.instances.iter().any(|i| *i != drift.instance) => Novelty::Elsewhere,
-        _ => Novelty::First,
-    }
+    baseline.map_or(Novelty::First, |s| {
+        s.baseline.novelty(&drift.behaviour, &drift.instance)
+    })
 }
 
 #[cfg(test)]

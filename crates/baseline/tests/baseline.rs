@@ -4,8 +4,8 @@ mod support;
 
 use plimsoll_baseline::{
     Approval, Baseline, Burst, BurstConfig, BurstKey, Change, DecodeBaselineError, Flag, Key,
-    KnownObject, LearnConfig, NoNames, Offer, PathReach, PeerReach, Select, State, behaviours,
-    diff, export, import, known_entries, merge, watched_paths,
+    KnownObject, LearnConfig, NoNames, Novelty, Offer, PathReach, PeerReach, Select, State,
+    behaviours, diff, export, import, known_entries, merge, watched_paths,
 };
 use plimsoll_model::*;
 use support::*;
@@ -89,6 +89,34 @@ fn a_ready_baseline_absorbs_nothing_silently() {
     );
     assert!(b.pending().is_empty());
     assert!(observe(&mut b, &c, &obs).is_known());
+}
+
+#[test]
+fn a_drift_is_new_until_another_instance_shows_it_too() {
+    let (mut b, c) = ready();
+    let other = container("web2", 400);
+    let act = |c: &Container| see(c, 500, &nginx(), read("/srv/www/new.html"));
+    let behaviour = behaviours(&act(&c), &c, &NoNames)[0].clone();
+    let new_to = |b: &Baseline, c: &Container| b.novelty(&behaviour, &c.instance);
+    assert_eq!(new_to(&b, &c), Novelty::First, "nobody has shown it");
+    observe(&mut b, &c, &act(&c));
+    assert_eq!(
+        new_to(&b, &c),
+        Novelty::First,
+        "its own drift is no witness"
+    );
+    assert_eq!(new_to(&b, &other), Novelty::Elsewhere);
+    observe(&mut b, &other, &act(&other));
+    assert_eq!(new_to(&b, &c), Novelty::Elsewhere);
+    // the places of what waits move when something before it is let in
+    let first = see(&c, 501, &nginx(), read("/srv/www/other.html"));
+    observe(&mut b, &c, &first);
+    b.approve(&Select::Ids(vec![behaviour.id()]), approval())
+        .unwrap();
+    let waits = behaviours(&first, &c, &NoNames)[0].clone();
+    assert_eq!(b.novelty(&waits, &c.instance), Novelty::First);
+    assert_eq!(b.novelty(&waits, &other.instance), Novelty::Elsewhere);
+    assert_eq!(new_to(&b, &other), Novelty::First, "it waits no longer");
 }
 
 #[test]

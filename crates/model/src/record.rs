@@ -310,34 +310,51 @@ pub struct DecodeRecordError {
     pub source: minicbor::decode::Error,
 }
 
+/// Room that a thread keeps for the next payload; one that needed more gives it back.
+const ROOM_KEPT: usize = 64 << 10;
+
+thread_local! {
+    /// Payloads are encoded here and then copied: most are queued, and one that has grown by doubling holds
+    /// up to twice its length.
+    static ROOM: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The payload of a record that holds `content`, for whoever has that and no [`Record`].
+pub fn payload<T: minicbor::Encode<()>>(content: &T) -> Vec<u8> {
+    ROOM.with_borrow_mut(|room| {
+        minicbor::encode(content, &mut *room).expect("writing to memory cannot fail");
+        let payload = room.as_slice().to_vec();
+        room.clear();
+        room.shrink_to(ROOM_KEPT);
+        payload
+    })
+}
+
 impl Record {
     /// The kind's number and the payload.
     pub fn encode(&self) -> (u16, Vec<u8>) {
-        fn cbor<T: minicbor::Encode<()>>(t: &T) -> Vec<u8> {
-            minicbor::to_vec(t).expect("writing to memory cannot fail")
-        }
         match self {
-            Record::Observation(x) => (RecordKind::Observation as u16, cbor(x)),
-            Record::Drift(x) => (RecordKind::Drift as u16, cbor(x)),
-            Record::Alert(x) => (RecordKind::Alert as u16, cbor(x)),
-            Record::Gap(x) => (RecordKind::Gap as u16, cbor(x)),
-            Record::Container(x) => (RecordKind::Container as u16, cbor(x)),
-            Record::Clock(x) => (RecordKind::Clock as u16, cbor(x)),
+            Record::Observation(x) => (RecordKind::Observation as u16, payload(x)),
+            Record::Drift(x) => (RecordKind::Drift as u16, payload(x)),
+            Record::Alert(x) => (RecordKind::Alert as u16, payload(x)),
+            Record::Gap(x) => (RecordKind::Gap as u16, payload(x)),
+            Record::Container(x) => (RecordKind::Container as u16, payload(x)),
+            Record::Clock(x) => (RecordKind::Clock as u16, payload(x)),
             Record::Baseline(x) => (RecordKind::Baseline as u16, x.clone()),
-            Record::Lifecycle(x) => (RecordKind::Lifecycle as u16, cbor(x)),
-            Record::Decision(x) => (RecordKind::Decision as u16, cbor(x)),
-            Record::Presence(x) => (RecordKind::Presence as u16, cbor(x)),
-            Record::Plan(x) => (RecordKind::Plan as u16, cbor(x)),
-            Record::Step(x) => (RecordKind::Step as u16, cbor(x)),
-            Record::Delivery(x) => (RecordKind::Delivery as u16, cbor(x)),
-            Record::Policy(x) => (RecordKind::Policy as u16, cbor(x)),
-            Record::PlanEnd(x) => (RecordKind::PlanEnd as u16, cbor(x)),
-            Record::RuleSet(x) => (RecordKind::RuleSet as u16, cbor(x)),
-            Record::Anchored(x) => (RecordKind::Anchored as u16, cbor(x)),
-            Record::Recording(x) => (RecordKind::Recording as u16, cbor(x)),
-            Record::Enforcement(x) => (RecordKind::Enforcement as u16, cbor(x)),
-            Record::Prevention(x) => (RecordKind::Prevention as u16, cbor(x)),
-            Record::LakeSealed(x) => (RecordKind::LakeSealed as u16, cbor(x)),
+            Record::Lifecycle(x) => (RecordKind::Lifecycle as u16, payload(x)),
+            Record::Decision(x) => (RecordKind::Decision as u16, payload(x)),
+            Record::Presence(x) => (RecordKind::Presence as u16, payload(x)),
+            Record::Plan(x) => (RecordKind::Plan as u16, payload(x)),
+            Record::Step(x) => (RecordKind::Step as u16, payload(x)),
+            Record::Delivery(x) => (RecordKind::Delivery as u16, payload(x)),
+            Record::Policy(x) => (RecordKind::Policy as u16, payload(x)),
+            Record::PlanEnd(x) => (RecordKind::PlanEnd as u16, payload(x)),
+            Record::RuleSet(x) => (RecordKind::RuleSet as u16, payload(x)),
+            Record::Anchored(x) => (RecordKind::Anchored as u16, payload(x)),
+            Record::Recording(x) => (RecordKind::Recording as u16, payload(x)),
+            Record::Enforcement(x) => (RecordKind::Enforcement as u16, payload(x)),
+            Record::Prevention(x) => (RecordKind::Prevention as u16, payload(x)),
+            Record::LakeSealed(x) => (RecordKind::LakeSealed as u16, payload(x)),
             Record::Unknown(k, x) => (*k, x.clone()),
         }
     }
@@ -448,6 +465,17 @@ mod tests {
         let r = Record::Observation(observation());
         let (kind, bytes) = r.encode();
         assert_eq!(Record::decode(kind, &bytes).unwrap(), r);
+    }
+
+    #[test]
+    fn a_payload_is_that_of_the_record_whatever_was_encoded_before_it() {
+        let mut long = observation();
+        long.unknown_because = "x".repeat(2 * ROOM_KEPT);
+        for o in [observation(), long, observation()] {
+            let bytes = payload(&o);
+            assert_eq!(bytes.len(), bytes.capacity(), "queued as long as it is");
+            assert_eq!(bytes, Record::Observation(o).encode().1);
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! The measured process is this binary again, in a cgroup of its own that is watched like a
 //! container's (known behaviour never leaves the kernel, so no agent is needed for the ratios).
 //!
-//! `programs` as argument: which program runs how often in an operation, and for how long. `ratios
-//! [OPERATION...]`: only those. With `PLIMSOLL_BENCH_PROCESSOR` the ratios are of processor time,
+//! `programs` as argument: which program runs how often in an operation, and for how long. `novel`: only
+//! the novel events. `ratios [OPERATION...]`: only those. With `PLIMSOLL_BENCH_PROCESSOR` the ratios are of processor time,
 //! which a busy machine disturbs less than the clock; what the reader takes is not in it then.
 
-use plimsoll_model::{EventKind, FileOp};
+use plimsoll_model::EventKind;
 use plimsoll_sensor::Sensor;
 use plimsoll_sensor::api::*;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ fn main() {
                 .collect();
             return ratios(&hierarchy(), &only);
         }
+        Some("novel") => return novel(&hierarchy()),
         _ => {}
     }
     let hierarchy = hierarchy();
@@ -276,11 +277,6 @@ fn child(args: &[String]) {
                 per_op(1_000, || drop(Command::new(&own).arg("nothing").status()))
             );
         }
-        "novel" => {
-            let (dir, n, rate): (&str, u64, u64) =
-                (&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
-            novel_child(dir, n, rate);
-        }
         "shadow" => {
             let flood = std::thread::spawn(|| {
                 let end = Instant::now() + Duration::from_secs(5);
@@ -331,54 +327,64 @@ fn processor_ns() -> u64 {
     of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
 }
 
-/// Opens `n` different files (hard links of one another would be one object; these are many) at
-/// `rate` a second: each is new behaviour.
-fn novel_child(dir: &str, n: u64, rate: u64) {
-    let start = Instant::now();
-    for i in 0..n {
-        let path = format!("{dir}/{}", i % 20_000);
-        // alternating operations on 20,000 files, and a rename of nothing that exists: always new
-        match i / 20_000 {
-            0 => drop(std::fs::File::open(path)),
-            _ => drop(std::fs::create_dir(format!("{dir}/d{i}"))),
-        }
-        if rate > 0 && i % 64 == 0 {
-            let due = Duration::from_nanos(i * 1_000_000_000 / rate);
-            while start.elapsed() < due {
-                std::hint::spin_loop();
-            }
-        }
-    }
-    println!("{} {:.3}", n, start.elapsed().as_secs_f64());
+/// The acts of the host tests: a static program that does only what it counts.
+fn acts() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/host/acts/acts.c");
+    let program = std::env::temp_dir().join(format!("plimsoll-bench-acts-{}", std::process::id()));
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-static", "-pthread", "-o"]).arg(&program);
+    let built = cc.arg(source).status();
+    assert!(built.is_ok_and(|s| s.success()), "cc");
+    program
+}
+
+/// Runs `acts novel` in the cgroup, in a directory of its own in memory; acts done and acts a second.
+fn run_novel(cgroup: &Cgroup, acts: &Path, dir: &Path, rate: u64) -> (u64, f64) {
+    const SECONDS: u64 = 8;
+    let script = format!(
+        "mount -t tmpfs none {dir} && echo $$ > {}/cgroup.procs && exec {} novel {rate} {SECONDS} {dir}",
+        cgroup.0.display(),
+        acts.display(),
+        dir = dir.display(),
+    );
+    // what it mounts goes with its namespace
+    let mut c = Command::new("unshare");
+    c.args(["--mount", "/bin/sh", "-c", &script]);
+    let out = c.stdin(Stdio::null()).output().expect("run the acts");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let mut words = said.split_whitespace();
+    let mut number = || words.next().and_then(|w| w.parse::<f64>().ok());
+    let (done, reached) = (number().expect("acts"), number().expect("a rate"));
+    // its start and its end are not among what is counted here
+    (done as u64 - 2, reached)
 }
 
 fn novel(h: &Hierarchy) {
     println!(
-        "novel behaviour (opens and mkdirs of paths never used before; reader decodes, nothing else):\n"
+        "novel behaviour (names and datagram peers never used before; reader decodes, nothing else):\n"
     );
     println!(
         "| offered a second | done | emitted | lost | done = emitted + lost | rate reached |\n|---|---|---|---|---|---|"
     );
+    let acts = acts();
     for rate in [20_000u64, 50_000, 100_000, 0] {
         let dir = std::env::temp_dir().join(format!("plimsoll-novel-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        for i in 0..20_000 {
-            std::fs::write(dir.join(i.to_string()), b"").unwrap();
-        }
         let cg = Cgroup::new(h, "novel");
-        let mut sensor = load(h);
+        let mut config = SensorConfig::new(h.clone());
+        config.syscalls_used = false;
+        let mut sensor = Sensor::load(&config).expect("load the sensor");
         watch(&sensor, &cg);
-        let n = 100_000u64;
-        let (dir_name, cg_ref) = (dir.to_string_lossy().into_owned(), &cg);
+        let (dir_ref, cg_ref, acts_ref) = (&dir, &cg, &acts);
         let (mut emitted, mut lost) = (0u64, 0u64);
-        let mut said = String::new();
+        let (mut done, mut reached) = (0, 0.0);
         std::thread::scope(|s| {
-            let child = s.spawn(move || {
-                run_child(
-                    Some(cg_ref),
-                    &["novel", &dir_name, &n.to_string(), &rate.to_string()],
-                )
-            });
+            let child = s.spawn(move || run_novel(cg_ref, acts_ref, dir_ref, rate));
             let mut idle = 0;
             while idle < 5 {
                 let mut got = 0;
@@ -386,16 +392,7 @@ fn novel(h: &Hierarchy) {
                     .poll(Duration::from_millis(100), &mut |signal| {
                         got += 1;
                         match signal {
-                            Signal::Event(e) => {
-                                if let EventKind::File(f) = &e.kind {
-                                    let name = f.path.as_bytes();
-                                    if name.windows(15).any(|w| w == b"plimsoll-novel-")
-                                        && matches!(f.op, FileOp::Read | FileOp::Mkdir)
-                                    {
-                                        emitted += 1;
-                                    }
-                                }
-                            }
+                            Signal::Event(e) => emitted += u64::from(is_of_novel(&e.kind)),
                             Signal::Loss(l) => lost += l.count,
                             Signal::Stream(_) => {}
                         }
@@ -407,26 +404,32 @@ fn novel(h: &Hierarchy) {
                     0
                 };
             }
-            said = child.join().unwrap();
+            (done, reached) = child.join().unwrap();
         });
-        let seconds: f64 = said
-            .split(' ')
-            .nth(1)
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(1.0);
-        let offered = if rate == 0 {
-            "unbounded".to_owned()
-        } else {
-            rate.to_string()
+        let offered = match rate {
+            0 => "unbounded".to_owned(),
+            _ => rate.to_string(),
         };
         println!(
-            "| {offered} | {n} | {emitted} | {lost} | {} | {:.0} |",
-            if emitted + lost == n { "yes" } else { "NO" },
-            n as f64 / seconds
+            "| {offered} | {done} | {emitted} | {lost} | {} | {reached:.0} |",
+            if emitted + lost == done { "yes" } else { "NO" },
         );
         let _ = std::fs::remove_dir_all(&dir);
     }
+    let _ = std::fs::remove_file(&acts);
     println!();
+}
+
+/// Whether it is one of the acts of `acts novel`.
+fn is_of_novel(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Datagram(_) => true,
+        EventKind::File(f) => {
+            let path = f.path.as_bytes();
+            path.windows(15).any(|w| w == b"plimsoll-novel-")
+        }
+        _ => false,
+    }
 }
 
 /// 200 reads of a watched file beside a flood of known opens: each must arrive.

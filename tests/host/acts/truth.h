@@ -4,9 +4,11 @@
  * standard output: kind, object). `acts truth PROGRAMS FILES CONNECTIONS DATAGRAMS`.
  *
  * It does nothing else that would be an event, so that what was observed and what was lost can be
- * counted against it: its own start and end are among its lines. `acts novel RATE SECONDS DIRECTORY` makes
- * and removes new files, so many acts a second (0: as many as it can), and says how many acts that were, start
- * and end included, and how many a second.
+ * counted against it: its own start and end are among its lines.
+ *
+ * `acts novel RATE SECONDS DIRECTORY` does what nobody has done before, so many acts a second (0: as many as
+ * it can), and says how many acts that were, start and end included, how many a second, and how much of a
+ * core it took. DIRECTORY is its own, empty, best on a tmpfs: there an act costs it little more than the call.
  */
 #include "acts.h"
 
@@ -87,25 +89,89 @@ static double seconds_now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+/* One file and one socket, used under ever new names and for ever new peers. */
+struct novelty {
+	char from[256], to[256];
+	size_t dir; /* length of the directory in both */
+	int socket;
+	long names, peers; /* used so far */
+	long acts;
+};
+
+/* The next name that nobody has used: `f17`. Without printf, which costs as much as an act. */
+static void next_name(struct novelty *n, char *path, char kind)
+{
+	char digits[20], *to = path + n->dir;
+	int i = 0;
+
+	for (long left = ++n->names; left; left /= 10)
+		digits[i++] = '0' + left % 10;
+	*to++ = kind;
+	while (i)
+		*to++ = digits[--i];
+	*to = 0;
+}
+
+/* A datagram peer is told when the socket is given its address: nothing need be sent. */
+static void meet_peer(struct novelty *n)
+{
+	long at = n->peers++;
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons(1024 + at / 16000000 % 60000),
+				 .sin_addr.s_addr = htonl(0x7f000001 + at % 16000000) };
+
+	must(connect(n->socket, (void *)&a, sizeof(a)));
+	n->acts++;
+}
+
+/* Its file, under the next name. */
+static void rename_on(struct novelty *n)
+{
+	next_name(n, n->to, 'f');
+	must(rename(n->from, n->to));
+	strcpy(n->from + n->dir, n->to + n->dir);
+	n->acts++;
+}
+
+/* A turn: two peers, two renames, a directory made and removed, a file made and removed. */
+static void novel_turn(struct novelty *n)
+{
+	meet_peer(n);
+	rename_on(n);
+	next_name(n, n->to, 'd');
+	must(mkdir(n->to, 0755));
+	must(rmdir(n->to));
+	meet_peer(n);
+	rename_on(n);
+	next_name(n, n->to, 'n');
+	close(must(open(n->to, O_CREAT | O_WRONLY | O_EXCL, 0600)));
+	must(unlink(n->to));
+	n->acts += 4;
+}
+
 static void novel(long rate, long seconds, const char *dir)
 {
 	double from = seconds_now(), now = from;
-	long acts = 0;
-	char name[256];
+	struct novelty n = { .dir = strlen(dir) + 1, .socket = must(socket(AF_INET, SOCK_DGRAM, 0)) };
+	struct timespec used;
 
+	snprintf(n.to, sizeof(n.to) - 32, "%s/", dir);
+	strcpy(n.from, n.to);
+	next_name(&n, n.from, 'f');
+	close(must(open(n.from, O_CREAT | O_WRONLY | O_EXCL, 0600)));
+	n.acts++;
 	for (; now < from + seconds; now = seconds_now()) {
-		/* what is due by now, a hundred at most between two looks at the clock */
-		long due = rate ? (long)((now - from) * rate) - acts : 100;
+		/* what is due by now, some hundred at most between two looks at the clock */
+		long due = rate ? (long)((now - from) * rate) - n.acts : 128, until = n.acts + (due < 128 ? due : 128);
 
 		if (due <= 0)
 			usleep(500);
-		for (long i = 0; i < due && i < 100; i += 2, acts += 2) {
-			snprintf(name, sizeof(name), "%s/%ld", dir, acts);
-			close(must(open(name, O_CREAT | O_WRONLY | O_EXCL, 0600)));
-			must(unlink(name));
-		}
+		while (n.acts < until)
+			novel_turn(&n);
 	}
-	printf("%ld %.0f\n", acts + 2, acts / (now - from));
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	/* its own start and end are acts too */
+	printf("%ld %.0f %.2f\n", n.acts + 2, n.acts / (now - from), (used.tv_sec + used.tv_nsec / 1e9) / (now - from));
 }
 
 static void truth(char **n)

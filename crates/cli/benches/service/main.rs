@@ -471,7 +471,7 @@ impl Accounted {
     }
 }
 
-/// Novel events: new files at a rate, and as fast as they can be made.
+/// Novel events: names and peers never used before, at a rate, and as fast as they can be made.
 fn novel(docker: &Docker) {
     head();
     let seconds = std::env::var("PLIMSOLL_BENCH_NOVEL_SECONDS").ok();
@@ -494,8 +494,8 @@ fn novel(docker: &Docker) {
         let what = format!("novel events offered {offered}, {seconds} s");
         let account = Accounted::of(&root, &name).against(done.acts);
         let text = format!(
-            "{:.0} a second: {account}; agent {memory:.0} MiB",
-            done.reached
+            "{:.0} a second on {:.2} of a core: {account}; agent {memory:.0} MiB",
+            done.reached, done.core
         );
         row(&what, "none lost at 50,000; kept + lost = done", &text);
     }
@@ -505,7 +505,7 @@ fn novel(docker: &Docker) {
 fn doubling(docker: &Docker) {
     const SECONDS: u64 = 8;
     println!(
-        "| offered a second | reached | kept | lost | agent, of a core | programs, of a core | |\n|---|---|---|---|---|---|---|"
+        "| offered a second | reached | kept | lost | agent, µs of processor time an event judged | agent, of a core | container, of a core | programs of that | |\n|---|---|---|---|---|---|---|---|---|"
     );
     let _stats = BpfStats::on();
     let mut begins = None;
@@ -519,18 +519,21 @@ fn doubling(docker: &Docker) {
         let (after, elapsed) = (agent.status(), from.elapsed().as_secs_f64());
         let number = |s: &serde_json::Value, at: &str| s.pointer(at).and_then(|v| v.as_f64());
         let delta = |at: &str| Some(number(&after, at)? - number(&before, at)?);
-        let cpu = delta("/cpu_ms").unwrap_or(f64::NAN) / 10.0 / elapsed;
+        let cpu_ms = delta("/cpu_ms").unwrap_or(f64::NAN);
+        let cpu = cpu_ms / 10.0 / elapsed;
         let bpf = delta("/sensor/run_time_ns").unwrap_or(f64::NAN) / 1e7 / elapsed;
         let root = agent.dir.clone();
         drop(agent);
         let account = Accounted::of(&root, &name);
         let lost: u64 = account.lost.values().sum();
         let exact = account.kept + lost == done.acts;
+        let each_us = cpu_ms * 1000.0 / account.kept as f64;
         println!(
-            "| {rate} | {:.0} | {} | {lost} {:?} | {cpu:.1} % | {bpf:.1} % | {} |",
+            "| {rate} | {:.0} | {} | {lost} {:?} | {each_us:.1} | {cpu:.1} % | {:.1} % | {bpf:.1} % | {} |",
             done.reached,
             account.kept,
             account.lost,
+            done.core * 100.0,
             if exact {
                 "kept + lost = done"
             } else {

@@ -78,7 +78,7 @@ impl Docker {
         assert!(built.status().is_ok_and(|s| s.success()), "cc");
         to
     }
-    /// Makes and removes new files in a container: so many acts a second, for so many seconds.
+    /// Does what was never done before in a container: so many acts a second, for so many seconds.
     pub(crate) fn novel(&self, name: &str, rate: u64, seconds: u64) -> Novel {
         let acts = format!("{}:/acts:ro", self.acts().display());
         let (rate, seconds) = (rate.to_string(), seconds.to_string());
@@ -88,10 +88,14 @@ impl Docker {
         let what = [super::DEBIAN, "/acts", "novel", &rate, &seconds, "/bench"];
         self.run(&[&run[..], &what].concat());
         let said = self.ended(name);
-        let (acts, reached) = said.trim().split_once(' ').expect("two numbers");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let [acts, reached, core] = words[..] else {
+            panic!("three numbers: {said}");
+        };
         Novel {
             acts: acts.parse().expect("a number"),
             reached: reached.parse().expect("a number"),
+            core: core.parse().expect("a number"),
         }
     }
     /// Waits for the end of a load, and returns what it said.
@@ -121,12 +125,14 @@ fn said(command: &mut Command) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// What a container of new files did.
+/// What a container did that nobody had done before.
 pub(crate) struct Novel {
-    /// Every one of its acts: its start, what it did to files, its end.
+    /// Every one of its acts: its start, what it did to files and whom it met, its end.
     pub(crate) acts: u64,
     /// Acts a second.
     pub(crate) reached: f64,
+    /// What it took of a core, the programs that watched it included.
+    pub(crate) core: f64,
 }
 
 /// Containers of crun alone.
