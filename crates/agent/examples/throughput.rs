@@ -16,6 +16,9 @@ use plimsoll_model::event::{Connection, Exec, FileEvent};
 use plimsoll_model::{EventKind, FileOp, Origin, Proto, SockAddr, Stage};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Turns of each; the median counts.
 const ROUNDS: usize = 3;
 

@@ -107,10 +107,17 @@ pub fn nearest(baseline: &Baseline, b: &Behaviour) -> Vec<NearBehaviour> {
     let near = baseline.index.near(b).into_iter();
     let near = near.filter_map(|i| baseline.entry(i));
     let mut ranked: Vec<(u32, &Expected)> = near.map(|e| (distance(&e.behaviour, b), e)).collect();
-    ranked.sort_by(|(x, a), (y, b)| x.cmp(y).then_with(|| a.behaviour.cmp(&b.behaviour)));
+    let nearer = |(x, a): &(u32, &Expected), (y, b): &(u32, &Expected)| {
+        x.cmp(y).then_with(|| a.behaviour.cmp(&b.behaviour))
+    };
+    // a flood finds many near ones, and three are wanted
+    if ranked.len() > MAX_NEAREST {
+        ranked.select_nth_unstable_by(MAX_NEAREST, nearer);
+        ranked.truncate(MAX_NEAREST);
+    }
+    ranked.sort_by(nearer);
     ranked
         .into_iter()
-        .take(MAX_NEAREST)
         .map(|(_, e)| NearBehaviour {
             behaviour: e.behaviour.clone(),
             difference: difference(&e.behaviour, b),

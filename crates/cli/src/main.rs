@@ -33,6 +33,10 @@ use failure::Failure;
 use out::Out;
 use std::process::ExitCode;
 
+/// Gives memory back that another thread took, without holding on to it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Whether something was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

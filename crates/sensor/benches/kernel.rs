@@ -5,7 +5,7 @@
 //! container's (known behaviour never leaves the kernel, so no agent is needed for the ratios).
 //!
 //! `programs` as argument: which program runs how often in an operation, and for how long. `novel`: only
-//! the novel events. `ratios [OPERATION...]`: only those. With `PLIMSOLL_BENCH_PROCESSOR` the ratios are of processor time,
+//! the novel events. `recorder`: what the recorder adds to a known event. `ratios [OPERATION...]`: only those. With `PLIMSOLL_BENCH_PROCESSOR` the ratios are of processor time,
 //! which a busy machine disturbs less than the clock; what the reader takes is not in it then.
 
 use plimsoll_model::EventKind;
@@ -33,6 +33,7 @@ fn main() {
             return ratios(&hierarchy(), &only);
         }
         Some("novel") => return novel(&hierarchy()),
+        Some("recorder") => return recorder(&hierarchy()),
         _ => {}
     }
     let hierarchy = hierarchy();
@@ -220,25 +221,9 @@ fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
     let (mut without, mut with, mut ratios) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let cg = Cgroup::new(h, "ratio");
-        let off: f64 = run_child(inside.then_some(&cg), &[op])
-            .parse()
-            .expect("nanoseconds");
-        let mut sensor = load(h);
-        watch(&sensor, &cg);
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let stopped = std::sync::Arc::clone(&stop);
-        let reader = std::thread::spawn(move || {
-            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                let _ = sensor.poll(Duration::from_millis(50), &mut |_| {});
-            }
-        });
-        // steady state: right after attaching, the kernel still patches text and waits for readers
-        std::thread::sleep(Duration::from_secs(3));
-        let on: f64 = run_child(inside.then_some(&cg), &[op])
-            .parse()
-            .expect("nanoseconds");
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        reader.join().expect("the reader ends");
+        let cg_of_child = inside.then_some(&cg);
+        let off = nanoseconds(cg_of_child, op);
+        let on = watched_nanoseconds(&SensorConfig::new(h.clone()), &cg, cg_of_child, op);
         without.push(off);
         with.push(on);
         ratios.push(on / off);
@@ -248,6 +233,67 @@ fn ratio(h: &Hierarchy, what: &str, op: &str, inside: bool, bound: f64) {
         median(without),
         median(with),
         median(ratios)
+    );
+}
+
+/// Nanoseconds of an operation.
+fn nanoseconds(cgroup: Option<&Cgroup>, op: &str) -> f64 {
+    run_child(cgroup, &[op]).parse().expect("nanoseconds")
+}
+
+/// The same while a sensor watches `watched`, in the steady state.
+fn watched_nanoseconds(
+    config: &SensorConfig,
+    watched: &Cgroup,
+    cgroup: Option<&Cgroup>,
+    op: &str,
+) -> f64 {
+    let mut sensor = Sensor::load(config).expect("load the sensor");
+    watch(&sensor, watched);
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let reader = std::thread::spawn(move || {
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let _ = sensor.poll(Duration::from_millis(50), &mut |_| {});
+        }
+    });
+    // right after attaching, the kernel still patches text and waits for readers
+    std::thread::sleep(Duration::from_secs(3));
+    let took = nanoseconds(cgroup, op);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    reader.join().expect("the reader ends");
+    took
+}
+
+/// What the recorder adds to a known event: the same programs with its memory and with none.
+fn recorder(h: &Hierarchy) {
+    let (mut without, mut with, mut more) = (vec![], vec![], vec![]);
+    for round in 0..2 * ROUNDS {
+        let cg = Cgroup::new(h, "recorder");
+        let full = SensorConfig::new(h.clone());
+        let mut none = full.clone();
+        none.recorder_bytes = 0;
+        let took = |config: &SensorConfig| watched_nanoseconds(config, &cg, Some(&cg), "orc");
+        let (off, on) = match round % 2 {
+            0 => {
+                let off = took(&none);
+                (off, took(&full))
+            }
+            _ => {
+                let on = took(&full);
+                (took(&none), on)
+            }
+        };
+        without.push(off);
+        with.push(on);
+        more.push(on - off);
+    }
+    println!(
+        "open+read+close of a known file: {:.0} ns without recorder, {:.0} ns with; {:+.1} ns, median of {} pairs (bound 20)",
+        median(without),
+        median(with),
+        median(more),
+        2 * ROUNDS
     );
 }
 
