@@ -7,7 +7,8 @@
 //!
 //! Promises:
 //! - one program, one operation, one origin, one directory (or network, or port) a pattern;
-//! - made only from enough distinct examples, seen in at least two time slots;
+//! - made only from enough distinct examples, seen in at least two time slots; numbered names also
+//!   in one, from eight times as many (a database makes its hundreds of files at once, and once);
 //! - never covers a path for which [`never_generalise`] holds,
 //!   a program, a library, or a domain in which strangers can rent names;
 //! - reads as text, and keeps up to eight of the objects that made it.
@@ -509,7 +510,13 @@ impl Index {
                 return None;
             }
             let members = self.members(family, b, &object, entries);
-            enough(template, &members, entries, need).then_some((template, object, members))
+            let made = Made {
+                template,
+                object: &object,
+                need,
+            };
+            made.enough(&members, entries)
+                .then_some((template, object, members))
         })
     }
 
@@ -600,15 +607,37 @@ fn needed(template: Template, config: &LearnConfig) -> usize {
 /// Distinct networks from which a port must be reached to count as public.
 const MIN_NETWORKS: usize = 3;
 
-fn enough(template: Template, members: &[u32], entries: &[Option<Expected>], need: usize) -> bool {
-    let live = || members.iter().filter_map(|&i| entries[i as usize].as_ref());
-    let distinct: usize = live().map(|e| e.members.max(1) as usize).sum();
-    let slots: HashSet<Unit> = live().map(|e| e.first_unit).collect();
-    let public = || {
-        let networks = live().map(|e| network_of(&e.behaviour.object));
-        networks.collect::<HashSet<_>>().len() >= MIN_NETWORKS
-    };
-    distinct >= need && slots.len() >= 2 && (template != Template::AnyPeer || public())
+/// So many times as many examples make a pattern of numbered names within one slot.
+const AT_ONCE: usize = 8;
+
+/// A pattern that might be made.
+struct Made<'a> {
+    template: Template,
+    object: &'a Text,
+    need: usize,
+}
+
+impl Made<'_> {
+    fn enough(&self, members: &[u32], entries: &[Option<Expected>]) -> bool {
+        let live = || members.iter().filter_map(|&i| entries[i as usize].as_ref());
+        let distinct: usize = live().map(|e| e.members.max(1) as usize).sum();
+        let slots: HashSet<Unit> = live().map(|e| e.first_unit).collect();
+        let public = || {
+            let networks = live().map(|e| network_of(&e.behaviour.object));
+            networks.collect::<HashSet<_>>().len() >= MIN_NETWORKS
+        };
+        let at_once = || self.is_numbered() && distinct >= self.need * AT_ONCE;
+        distinct >= self.need
+            && (slots.len() >= 2 || at_once())
+            && (self.template != Template::AnyPeer || public())
+    }
+
+    /// Names in one directory that differ in numbers only.
+    fn is_numbered(&self) -> bool {
+        let object = self.object.to_str_lossy();
+        let without = object.replace("<n>", "");
+        self.template == Template::Names && without.len() < object.len() && !without.contains('<')
+    }
 }
 
 fn network_of(object: &Text) -> String {

@@ -15,7 +15,7 @@
 use crate::baseline::{Baseline, State};
 use crate::code::{entry, is_outside};
 use crate::names;
-use crate::paths::{Sensitive, changes, clean, in_temp, is_tls_key_dir, sensitive};
+use crate::paths::{Sensitive, changes, clean, in_temp, is_program_dir, is_tls_key_dir, sensitive};
 use crate::programs::{
     applet, is_credential_reader, is_interpreter, is_miner, is_offensive_tool, is_read_tool,
     is_runtime, is_server, is_shell, name_of,
@@ -659,6 +659,12 @@ impl Act<'_> {
             let reason = format!("{program} reads {shown} as part of its work");
             return Class::plain(DriftClass::SensitiveFileRead, Risk::Low, reason);
         }
+        if file.op == FileOp::Read && self.asks_for_users(path) {
+            let reason = format!(
+                "{program} looks up users for a script that was installed: as root Perl opens {shown} for that"
+            );
+            return Class::plain(DriftClass::SensitiveFileRead, Risk::Low, reason);
+        }
         if file.op == FileOp::List {
             let reason = format!("{program} listed {shown}, where credentials are kept");
             return Class::risky(DriftClass::SensitiveFileRead, Risk::Medium, reason)
@@ -666,6 +672,18 @@ impl Act<'_> {
         }
         let reason = format!("{program} read {shown}, which holds credentials");
         Class::risky(DriftClass::SensitiveFileRead, Risk::High, reason).technique("T1552.001")
+    }
+
+    /// Perl's `getpwuid` opens the password hashes too when root calls it (perlfunc): `psql`, `pg_dump`
+    /// and others of Debian's PostgreSQL begin with that. Only for scripts where programs are installed.
+    fn asks_for_users(&self, path: &[u8]) -> bool {
+        let installed = |script: &[u8]| {
+            is_program_dir(script) || script.starts_with(b"/usr/share/postgresql-common/")
+        };
+        path == b"/etc/shadow"
+            && self.actor().is_some_and(|a| {
+                name_of(a.exe.as_bytes()).starts_with("perl") && installed(a.script.as_bytes())
+            })
     }
 
     fn account_change(&self, path: &[u8], reason: String) -> Class {

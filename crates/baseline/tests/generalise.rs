@@ -61,6 +61,23 @@ fn eight_session_files_make_a_pattern_that_names_its_examples() {
 }
 
 #[test]
+fn a_database_that_makes_its_numbered_files_at_once_has_a_pattern_of_them() {
+    let c = container("x", 0);
+    let taught = |names: &dyn Fn(u32) -> String| {
+        let mut b = fresh(&c);
+        for n in 0..70 {
+            let kind = write(&names(n));
+            observe(&mut b, &c, &see(&c, 1, &nginx(), kind));
+        }
+        patterns(&b)
+    };
+    let files = taught(&|n| format!("/var/lib/postgresql/data/base/5/{}_fsm", 1200 + n));
+    assert_eq!(files, ["/var/lib/postgresql/data/base/5/<n>_fsm"]);
+    // what is made of letters may be anything: a burst of it is no pattern
+    assert!(taught(&|n| format!("/var/lib/php/sess_ab{n}cd{n}")).is_empty());
+}
+
+#[test]
 fn seven_examples_or_one_slot_are_not_enough() {
     let (b, _) = taught((0..7).map(|n| write(&format!("/var/lib/php/sess_ab{n}cd{n}"))));
     assert!(patterns(&b).is_empty());

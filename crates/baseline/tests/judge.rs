@@ -200,6 +200,17 @@ fn who_steps_down_takes_up_what_it_had_and_nobody_else_gains() {
 }
 
 #[test]
+fn perl_looks_up_users_for_what_is_installed_and_for_nothing_else() {
+    let risk = |script: &'static str| {
+        let perl = who(&["/usr/bin/perl", "/bin/sh"]).script(script);
+        class_of(&perl, read("/etc/shadow")).1
+    };
+    assert_eq!(risk("/usr/bin/psql"), Risk::Low);
+    assert_eq!(risk(""), Risk::High);
+    assert_eq!(risk("/tmp/psql"), Risk::High);
+}
+
+#[test]
 fn a_program_without_a_file_is_critical() {
     let run_it = who(&["/memfd:x", "/usr/bin/python3"]);
     let fileless = (DriftClass::FilelessProgram, Risk::Critical);
