@@ -162,6 +162,9 @@ impl Layout {
             let gap = spaces(width.saturating_sub(text.width()) + 2);
             lines.last_mut().expect("there is one").push_str(&gap);
         }
+        if last.text.is_empty() {
+            return trimmed(lines);
+        }
         let (at, width) = self.last;
         for (n, piece) in pieces(&last.text, width).iter().enumerate() {
             if n > 0 || self.below {
@@ -169,11 +172,15 @@ impl Layout {
             }
             add(&mut lines, piece, last);
         }
-        for line in &mut lines {
-            line.truncate(line.trim_end().len());
-        }
-        lines
+        trimmed(lines)
     }
+}
+
+fn trimmed(mut lines: Vec<String>) -> Vec<String> {
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
 }
 
 /// Text in at most [`LINES_MAX`] lines of at most `width` columns; words that are longer are broken.

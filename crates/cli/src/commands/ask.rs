@@ -106,7 +106,12 @@ fn show(answer: &Answer, out: &mut Out) -> Result<(), Failure> {
     if let Some(text) = watched(&c.coverage) {
         out.line(&format!("{:INDENT$}{}", "", wrap(&text, out.width, INDENT)))?;
     }
+    // when the agent was away, the node and the container have a gap of the same interval each
+    let mut told = std::collections::HashSet::new();
     for gap in c.gaps.iter().take(5) {
+        if !told.insert((&gap.stage, &gap.from, &gap.to, gap.count, &gap.reason)) {
+            continue;
+        }
         let count = gap
             .count
             .map_or("an unknown number of events".to_owned(), |n| {

@@ -319,7 +319,7 @@ fn show(
         behaviours("WAITS FOR APPROVAL", waiting, out)?;
     } else {
         by_program("EXPECTED", &known, out)?;
-        let (low, telling): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|k| is_low(k));
+        let (low, telling): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_low);
         let none = telling.is_empty();
         behaviours("WAITS FOR APPROVAL", telling, out)?;
         let title = if none {
