@@ -8,6 +8,7 @@ use plimsoll_agent::respond::act::{Action, Machine, Target, perform};
 use plimsoll_agent::respond::capture::Room;
 use plimsoll_model::response::StepOutcome;
 use plimsoll_model::*;
+use plimsoll_workload::{Layout, Version};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -118,13 +119,10 @@ struct Group(PathBuf);
 
 impl Group {
     fn new(id: &str) -> Self {
-        let text = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        let mount = text.lines().find_map(|l| {
-            let mut words = l.split(' ').skip(1);
-            let (at, kind) = (words.next()?, words.next()?);
-            (kind == "cgroup2").then(|| at.to_owned())
-        });
-        let path = Path::new(&mount.expect("cgroup v2")).join(format!("plimsoll-bench-{id}"));
+        let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
+        let v2 = layout.all.into_iter().find(|h| h.version == Version::V2);
+        let mount = v2.expect("cgroup v2").mount;
+        let path = mount.join(format!("plimsoll-bench-{id}"));
         fs::create_dir(&path).expect("make a cgroup (root)");
         Group(path)
     }

@@ -8,8 +8,7 @@
 
 use plimsoll_agent::respond::act::{Action, Machine, Target, perform};
 use plimsoll_model::response::StepKind;
-use plimsoll_model::*;
-use plimsoll_workload::Layout;
+use plimsoll_workload::{Layout, Version};
 use rustix::fd::AsFd as _;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
@@ -94,13 +93,7 @@ impl Place {
         ip(&format!("-n {name} link set d0 up"));
         ip(&format!("-n {name} link set d1 up"));
         ip(&format!("-n {name} link set lo up"));
-        let text = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        let mount = text.lines().find_map(|l| {
-            let mut words = l.split(' ').skip(1);
-            let (at, kind) = (words.next()?, words.next()?);
-            (kind == "cgroup2").then(|| at.to_owned())
-        });
-        let cgroup = Path::new(&mount.expect("cgroup v2")).join(&name);
+        let cgroup = v2().join(&name);
         fs::create_dir(&cgroup).expect("make a cgroup (root)");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{name}"));
@@ -120,29 +113,8 @@ impl Place {
     }
 
     fn target(&self) -> Target {
-        let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
-        let text = fs::read_to_string(format!("/proc/{}/cgroup", self.child.id()));
-        let text = text.expect("it runs");
-        // where version 1 identifies containers, that of version 2 is the second
-        let first = layout.path_in(&text).filter(|p| *p != "/");
-        let second = || layout.path_in_second(&text).expect("a path");
-        let (path, mark) = first.map_or_else(|| (second(), ids::IN_SECOND_HIERARCHY), |p| (p, 0));
-        let instance = Instance {
-            id: ContainerId::parse(&format!("{:064x}", self.child.id())).expect("an id"),
-            start: BootNs(1),
-        };
-        let container = Container {
-            state: ContainerState::Running,
-            cgroup_id: 1 | mark,
-            cgroup_path: Text::new(path.as_bytes()),
-            ..Container::new(instance, Runtime::Oci, Stamp::default())
-        };
-        Target {
-            container: Arc::new(container),
-            process: None,
-            program: None,
-            plan: "P-bench".to_owned(),
-        }
+        let pid = self.child.id();
+        Target::running(&format!("{pid:064x}"), pid, "P-bench").expect("it runs")
     }
 
     /// Milliseconds until a packet from the namespace is refused, and until `act` has returned.
@@ -202,6 +174,12 @@ impl Drop for Place {
             .args(["netns", "del", &self.name])
             .status();
     }
+}
+
+fn v2() -> PathBuf {
+    let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
+    let v2 = layout.all.into_iter().find(|h| h.version == Version::V2);
+    v2.expect("cgroup v2").mount
 }
 
 fn ip(args: &str) {

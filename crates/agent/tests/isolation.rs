@@ -5,10 +5,8 @@
 
 use plimsoll_agent::respond::Survey;
 use plimsoll_agent::respond::act::{Action, Machine, Target, perform};
-use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::response::{StepKind, StepOutcome};
-use plimsoll_model::*;
-use plimsoll_workload::Layout;
+use plimsoll_workload::{Layout, Version};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -39,19 +37,37 @@ struct Group {
 
 impl Group {
     fn new(name: &str) -> Self {
-        let text = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        let mount = text.lines().find_map(|l| {
-            let mut words = l.split(' ').skip(1);
-            let (at, kind) = (words.next()?, words.next()?);
-            (kind == "cgroup2").then(|| at.to_owned())
-        });
-        let mount = mount.expect("cgroup v2");
-        let dir = Path::new(&mount).join(format!("plimsoll-{name}-{}", unique()));
+        let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
+        let v2 = layout.all.into_iter().find(|h| h.version == Version::V2);
+        let mount = v2.expect("cgroup v2").mount;
+        let dir = mount.join(format!("plimsoll-{name}-{}", unique()));
         fs::create_dir(&dir).expect("make a cgroup");
         Self {
             dir,
             children: Vec::new(),
         }
+    }
+
+    /// In a hierarchy of version 1, at a path below its mount; `None`, said: there is none here.
+    fn in_v1(path: &str) -> Option<Self> {
+        let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
+        let Some(second) = layout.second else {
+            eprintln!(
+                "left out: containers without a cgroup of version 2 (no hierarchy of version 1)"
+            );
+            return None;
+        };
+        let dir = second.mount.join(path);
+        fs::create_dir_all(&dir).expect("make a cgroup");
+        Some(Self {
+            dir,
+            children: Vec::new(),
+        })
+    }
+
+    /// Its id, as a runtime would call it.
+    fn id_of(pid: u32) -> String {
+        format!("{pid:064x}")
     }
 
     /// Runs a test of this program in it as a role, its sockets included, below this command.
@@ -80,32 +96,7 @@ impl Group {
     }
 
     fn target(&self, pid: u32) -> Target {
-        let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
-        let first = layout.path_in(&text).filter(|p| *p != "/");
-        let (path, mark) = match first {
-            Some(path) => (path, 0),
-            None => (
-                layout.path_in_second(&text).expect("a path"),
-                IN_SECOND_HIERARCHY,
-            ),
-        };
-        let instance = Instance {
-            id: ContainerId::parse(&format!("{pid:064x}")).expect("an id"),
-            start: BootNs(1),
-        };
-        let container = Container {
-            state: ContainerState::Running,
-            cgroup_id: 1 | mark,
-            cgroup_path: Text::new(path.as_bytes()),
-            ..Container::new(instance, Runtime::Oci, Stamp::default())
-        };
-        Target {
-            container: Arc::new(container),
-            process: None,
-            program: None,
-            plan: format!("P-{pid}"),
-        }
+        Target::running(&Self::id_of(pid), pid, &format!("P-{pid}")).expect("it runs")
     }
 }
 
@@ -119,6 +110,10 @@ impl Drop for Group {
         let end = Instant::now() + Duration::from_secs(5);
         while fs::remove_dir(&self.dir).is_err() && Instant::now() < end {
             thread::sleep(Duration::from_millis(20));
+        }
+        // those that were made above it, of a pod; others' stay, since they are not empty
+        for above in self.dir.ancestors().skip(1).take(3) {
+            let _ = fs::remove_dir(above);
         }
     }
 }
@@ -542,4 +537,181 @@ fn caller() {
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+// ---- kernels that fail, agents that are killed ----
+
+/// `faults.c`, made; `None`, said: no C compiler.
+fn faults(dir: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/isolation/faults.c");
+    let program = dir.join("faults");
+    let made = Command::new("cc")
+        .arg("-o")
+        .arg(&program)
+        .arg(source)
+        .status();
+    if made.is_err() {
+        eprintln!("left out: there is no C compiler here");
+        return None;
+    }
+    assert!(made.is_ok_and(|s| s.success()), "cc faults.c");
+    Some(program)
+}
+
+/// Not a test: acts in a process of its own, as an agent that may be killed would, and notes what came of it.
+#[test]
+fn actor() {
+    let Some(dir) = role() else { return };
+    let of = |file: &str| fs::read_to_string(dir.join(file)).expect("an order");
+    let pid: u32 = of("pid").parse().expect("a number");
+    let target = Target::running(&Group::id_of(pid), pid, &format!("P-{pid}")).expect("it runs");
+    let (kind, notes) = (StepKind::Isolate, Vec::new());
+    let allow = Vec::new();
+    let action = match of("order").as_str() {
+        "isolate" => Action::Isolate { allow },
+        "restore" => Action::Undo { kind, notes },
+        _ => Action::Look { kind, notes },
+    };
+    let outcome = perform(&Machine::default(), &target, &action);
+    fs::write(dir.join("said"), words(&outcome)).expect("write");
+}
+
+/// Has [`actor`] do it below a program of faults; its exit status, and what came of it if it came to that.
+fn act(faults: &Path, how: &[&str], pid: u32, order: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("pid"), pid.to_string()).expect("write");
+    fs::write(dir.path().join("order"), order).expect("write");
+    let mut command = Command::new(faults);
+    command
+        .args(how)
+        .arg(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "actor", "--nocapture", "--test-threads=1"]);
+    command
+        .env("PLIMSOLL_ROLE", dir.path())
+        .stdin(Stdio::null());
+    let out = command.output().expect("run it");
+    let said = fs::read_to_string(dir.path().join("said")).unwrap_or_default();
+    (out.status.code(), said)
+}
+
+#[test]
+fn without_nf_tables_its_cgroup_is_cut_and_without_that_it_says_not_available_and_cuts_nothing() {
+    if !wanted() {
+        return;
+    }
+    let far = Far::start();
+    let dir = far.dir.path();
+    let Some(faults) = faults(dir) else { return };
+    let mut near = Group::new("no-tables");
+    let pid = far.talker(&mut near);
+    let order = |pid, order| act(&faults, &["no-tables"], pid, order).1;
+    let said = order(pid, "isolate");
+    assert!(said.starts_with("done: "), "{said}");
+    assert!(said.contains("by programs on its cgroup (v2)"), "{said}");
+    assert_silent(dir, &WAYS[..4], pid, &["unix"], pid);
+    assert!(order(pid, "look").starts_with("done: "), "it holds");
+    let back = order(pid, "restore");
+    assert!(back.starts_with("done: "), "{back}");
+    assert!(!order(pid, "look").starts_with("done: "));
+    wait_for(dir, &WAYS, pid);
+
+    let Some(mut old) = Group::in_v1(&format!("plimsoll-old-{}", unique())) else {
+        return;
+    };
+    let alone = Far::start();
+    let pid = alone.talker(&mut old);
+    let said = order(pid, "isolate");
+    assert!(
+        said.starts_with("unavailable: not available here: "),
+        "{said}"
+    );
+    assert!(
+        said.contains("no nf_tables") && said.contains("nothing is cut"),
+        "{said}"
+    );
+    wait_for(alone.dir.path(), &WAYS, pid);
+    assert!(!order(pid, "look").starts_with("done: "), "never claimed");
+}
+
+#[test]
+fn a_pod_without_a_cgroup_of_version_2_is_cut_as_a_whole_and_the_plan_names_who_is_in_it() {
+    if !wanted() {
+        return;
+    }
+    let far = Far::start();
+    let dir = far.dir.path();
+    let pod = format!(
+        "kubepods/besteffort/pod0e2f4c1a-0000-4000-8000-{:012}",
+        std::process::id()
+    );
+    let id = |n: u32| {
+        format!(
+            "{pod}/{:064x}",
+            u64::from(std::process::id()) << 8 | u64::from(n)
+        )
+    };
+    let Some(mut hit) = Group::in_v1(&id(1)) else {
+        return;
+    };
+    let Some(mut beside) = Group::in_v1(&id(2)) else {
+        return;
+    };
+    let (pid, other) = (far.talker(&mut hit), far.talker(&mut beside));
+    let (target, named) = (hit.target(pid), beside.target(other));
+    let reach = Survey::new(Machine::default()).of(&target.container, &[&named.container]);
+    assert!(reach[0].contains("of its pod"), "{reach:?}");
+    assert!(reach[0].contains(named.container.id().short()), "{reach:?}");
+    assert!(reach[0].contains("cut off too"), "{reach:?}");
+    let said = isolate(&target, &[]);
+    assert!(said.contains("by rules in its network namespace"), "{said}");
+    assert_silent(dir, &WAYS[..4], other, &["unix"], pid);
+    assert_silent(dir, &WAYS[..4], pid, &["unix"], other);
+    assert!(holds(&target));
+    assert!(restore(&target).is_done());
+    wait_for(dir, &WAYS, pid);
+    wait_for(dir, &WAYS, other);
+}
+
+#[test]
+fn an_agent_that_is_killed_at_any_word_with_the_kernel_leaves_what_the_next_one_finishes_or_takes_back()
+ {
+    if !wanted() {
+        return;
+    }
+    let far = Far::start();
+    let dir = far.dir.path();
+    let Some(faults) = faults(dir) else { return };
+    let mut near = Group::new("killed");
+    let pid = far.talker(&mut near);
+    let target = near.target(pid);
+    let (mut killed, mut held) = (0, 0);
+    for n in 1..=200 {
+        let (status, said) = act(&faults, &["kill", &n.to_string()], pid, "isolate");
+        if status != Some(77) {
+            assert_eq!(status, Some(0), "{said}");
+            assert!(said.starts_with("done: "), "{said}");
+            assert!(restore(&target).is_done());
+            break;
+        }
+        killed += 1;
+        if holds(&target) {
+            // what the next agent believes is so: nothing is answered over a time in which it would be
+            held += 1;
+        }
+        // a look takes seconds: at some of many
+        if held % 8 == 1 && holds(&target) {
+            assert_silent(dir, &WAYS[..4], pid, &["unix"], pid);
+        } else if n % 2 == 0 && !holds(&target) {
+            // what does not hold is done again by the next agent, over whatever is there
+            let said = isolate(&target, &[]);
+            assert!(holds(&target), "{n}: {said}");
+        }
+        // or taken back, whole or half
+        let back = restore(&target);
+        assert!(back.is_done(), "{n}: {}", words(&back));
+        assert!(!holds(&target), "{n}");
+        wait_for(dir, &WAYS, pid);
+    }
+    eprintln!("killed at {killed} places; after {held} of them the cut held");
+    assert!(killed >= 5, "{killed}");
 }

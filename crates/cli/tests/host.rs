@@ -1,6 +1,8 @@
 //! The whole spine on real containers and real eBPF: needs root and the environment that
 //! `scripts/test` makes; left out (and said so there) without it.
 
+#[path = "host/blocks.rs"]
+mod blocks;
 #[path = "host/capture.rs"]
 mod capture;
 #[path = "host/completeness.rs"]

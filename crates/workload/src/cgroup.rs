@@ -64,6 +64,8 @@ pub struct Layout {
     pub second: Option<Hierarchy>,
     /// All mounted hierarchies, that one included; the first mount of each.
     pub all: Vec<Hierarchy>,
+    /// Controllers of all mounted v1 hierarchies (`net_cls`), as the mounts name them.
+    pub controllers: Vec<String>,
 }
 
 /// Why the layout could not be found out.
@@ -102,11 +104,32 @@ impl Layout {
                 path: path.clone(),
                 source,
             })?;
-        let all = hierarchies(&String::from_utf8_lossy(&text));
-        Self::of(all).ok_or(DetectLayoutError::NoHierarchy { path })
+        let text = String::from_utf8_lossy(&text);
+        Self::of(hierarchies(&text), controllers(&text))
+            .ok_or(DetectLayoutError::NoHierarchy { path })
     }
 
-    fn of(all: Vec<Hierarchy>) -> Option<Self> {
+    /// Whether the unified hierarchy is mounted.
+    pub fn has_v2(&self) -> bool {
+        self.all.iter().any(|h| h.version == Version::V2)
+    }
+
+    /// Whether a v1 hierarchy with one of these controllers is mounted.
+    pub fn has_v1(&self, controllers: &[&str]) -> bool {
+        self.controllers
+            .iter()
+            .any(|c| controllers.contains(&c.as_str()))
+    }
+
+    /// The path of a process's container cgroup in the hierarchy that knows it, from the text of its
+    /// `/proc/PID/cgroup`, with the mark that ids of that hierarchy carry.
+    pub fn marked_path<'a>(&self, proc_cgroup: &'a str) -> Option<(&'a str, u64)> {
+        let first = self.path_in(proc_cgroup).filter(|p| *p != "/");
+        let second = || Some((self.path_in_second(proc_cgroup)?, IN_SECOND_HIERARCHY));
+        first.map(|p| (p, 0)).or_else(second)
+    }
+
+    fn of(all: Vec<Hierarchy>, controllers: Vec<String>) -> Option<Self> {
         let v2 = all.iter().find(|h| h.version == Version::V2);
         let v1 = V1_CONTROLLERS.iter().find_map(|c| {
             all.iter()
@@ -118,6 +141,7 @@ impl Layout {
             identifying: v2.or(v1)?.clone(),
             second: v2.and(v1).filter(|h| !named(h)).cloned(),
             all,
+            controllers,
         })
     }
 
@@ -199,6 +223,18 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
         }
     }
     all
+}
+
+/// What the super blocks of v1 mounts name: controllers, and options beside them.
+fn controllers(mountinfo: &str) -> Vec<String> {
+    let v1 = |line: &str| {
+        let (_, after) = line.split_once(" - ")?;
+        let mut words = after.split(' ');
+        (words.next() == Some("cgroup")).then(|| words.nth(1).map(str::to_owned))?
+    };
+    let all = mountinfo.lines().filter_map(v1);
+    all.flat_map(|o| o.split(',').map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The best controller among the super block options of a v1 mount (`rw,cpu,cpuacct`).
@@ -794,7 +830,7 @@ mod tests {
         let cpu = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct";
         let unified = "41 31 0:38 / /no/such/unified rw - cgroup2 cgroup2 rw";
         let part = "50 31 0:36 /docker/x /mnt/part rw,relatime - cgroup cgroup rw,pids";
-        let layout = |lines: &[&str]| Layout::of(mounts(lines));
+        let layout = |lines: &[&str]| Layout::of(mounts(lines), Vec::new());
         let chosen = |lines: &[&str]| layout(lines).map(|l| l.identifying);
 
         assert_eq!(chosen(&[v2]).unwrap().version, Version::V2);

@@ -395,6 +395,7 @@ mod tests {
             };
             Self {
                 layout: Layout {
+                    controllers: Vec::new(),
                     identifying: v2.clone(),
                     second: None,
                     all: vec![v2],

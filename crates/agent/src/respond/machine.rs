@@ -3,8 +3,11 @@
 use super::capture::masks::Masks;
 use super::capture::room::Room;
 use crate::kernel::Kernel;
-use plimsoll_model::{Container, ProcessKey, Text};
-use std::path::PathBuf;
+use plimsoll_model::{
+    BootNs, Container, ContainerId, ContainerState, Instance, ProcessKey, Runtime, Stamp, Text,
+};
+use plimsoll_workload::Layout;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is acted upon.
@@ -18,6 +21,37 @@ pub struct Target {
     pub program: Option<Text>,
     /// The plan, for names of bundles and blocks.
     pub plan: String,
+}
+
+impl Target {
+    /// The container in which a process runs, as an agent would know it: for tests and benches that
+    /// act without one. By the hierarchy that knows it: the second where the first has no cgroup of it.
+    ///
+    /// # Errors
+    /// When the process has ended or is in no cgroup, in words.
+    pub fn running(id: &str, pid: u32, plan: &str) -> Result<Self, String> {
+        let layout = Layout::detect(Path::new("/proc")).map_err(|e| e.to_string())?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let text = text.map_err(|e| format!("process {pid}: {e}"))?;
+        let place = layout.marked_path(&text);
+        let (path, mark) = place.ok_or_else(|| format!("process {pid} is in no cgroup"))?;
+        let instance = Instance {
+            id: ContainerId::parse(id).map_err(|e| e.to_string())?,
+            start: BootNs(1),
+        };
+        let container = Container {
+            state: ContainerState::Running,
+            cgroup_id: 1 | mark,
+            cgroup_path: Text::new(path.as_bytes()),
+            ..Container::new(instance, Runtime::Oci, Stamp::default())
+        };
+        Ok(Target {
+            container: Arc::new(container),
+            process: None,
+            program: None,
+            plan: plan.to_owned(),
+        })
+    }
 }
 
 /// What the effects need to know of this machine.

@@ -155,7 +155,10 @@ fn check(file: &std::path::Path, out: &mut Out) -> Result<Verdict, Failure> {
             steps.join(", ")
         )))?;
     }
-    remark(&format!("{} policies are fine", policy.entries.len()));
+    remark(&match policy.entries.len() {
+        1 => "1 policy is fine".to_owned(),
+        n => format!("{n} policies are fine"),
+    });
     Ok(Verdict::Fine)
 }
 

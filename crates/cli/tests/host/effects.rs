@@ -3,13 +3,11 @@
 
 use crate::{Agent, alone, docker_socket};
 use plimsoll_agent::respond::act::{Action, Machine, Target, perform};
-use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::response::{StepKind, StepOutcome};
 use plimsoll_model::*;
 use plimsoll_workload::Layout;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Goes on writing as long as it runs.
@@ -84,35 +82,9 @@ impl Drop for Crun {
 
 /// What the agent would know of the container in which `pid` runs.
 pub(crate) fn target(id: &str, pid: u32, process: Option<ProcessKey>) -> Target {
-    let layout = Layout::detect(Path::new("/proc")).expect("cgroups");
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
-    let first = layout.path_in(&text).filter(|p| *p != "/");
-    let (path, mark) = match first {
-        Some(path) => (path, 0),
-        None => (
-            layout.path_in_second(&text).expect("a path"),
-            IN_SECOND_HIERARCHY,
-        ),
-    };
-    let at = Stamp::default();
-    let container = Container {
-        cgroup_id: 1 | mark,
-        cgroup_path: Text::new(path.as_bytes()),
-        state: ContainerState::Running,
-        ..Container::new(
-            Instance {
-                id: ContainerId::parse(id).expect("an id"),
-                start: BootNs(1),
-            },
-            Runtime::Oci,
-            at,
-        )
-    };
     Target {
-        container: Arc::new(container),
         process,
-        program: None,
-        plan: "P-1".to_owned(),
+        ..Target::running(id, pid, "P-1").expect("it runs")
     }
 }
 

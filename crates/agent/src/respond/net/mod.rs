@@ -29,6 +29,7 @@ use super::machine::{Machine, Target};
 use super::place::{self, Place, is_below};
 use plimsoll_model::Container;
 use plimsoll_model::response::StepOutcome;
+use plimsoll_workload::Layout;
 use plimsoll_workload::cgroup::classify;
 use rules::{ADDRESSES_MAX, INTERFACES_MAX, Prefix};
 use rustix::fd::AsFd as _;
@@ -86,6 +87,7 @@ fn by_rules(found: &Found, target: &Target, allow: &[Prefix], began: Instant) ->
                 let own = found.cgroup.as_deref().expect("it has programs");
                 return cgroup::isolate(found, target, own, allow, began);
             }
+            Ok(Err(Cut::NoTables)) => return without_tables(programs),
             Ok(Err(e)) => return failed_and_restored(found, target, &table, &e.words()),
             Err(e) => {
                 let why = format!("enter its network: {e}");
@@ -102,6 +104,20 @@ fn by_rules(found: &Found, target: &Target, allow: &[Prefix], began: Instant) ->
         "its network is cut by rules in its network namespace: {}",
         said.join("; ")
     ))
+}
+
+/// Nothing here can cut it: no nf_tables, and no programs on a cgroup of its own.
+fn without_tables(programs: Option<io::Result<()>>) -> StepOutcome {
+    let other = match programs {
+        Some(Err(e)) => format!("programs on its cgroup (v2): {e}"),
+        _ => "it has no cgroup of version 2 of its own".to_owned(),
+    };
+    StepOutcome::Unavailable {
+        why: format!(
+            "not available here: {}, and {other}; nothing is cut (pause or kill-tree can stop it)",
+            Cut::NoTables.words()
+        ),
+    }
 }
 
 /// Gives it back what [`isolate`] has cut.
@@ -142,11 +158,16 @@ pub(super) fn holds(machine: &Machine, target: &Target) -> Option<bool> {
     let mut all = !spaces.is_empty();
     for space in &spaces {
         let name = table.clone();
-        all &= space.enter(move || rules::holds(&name)).ok()?.ok()?;
+        all &= match space.enter(move || rules::holds(&name)).ok()? {
+            // without nf_tables there is none: the programs alone can hold
+            Err(e) if rules::are_missing(&e) => false,
+            found => found.ok()?,
+        };
     }
     let by_programs_alone = || {
         let found = Found::new(place, &target.container);
-        !matches!(found.means(), Means::Rules) && cgroup::holds(target)
+        let alone = !matches!(found.means(), Means::Rules) || !rules::are_available();
+        alone && cgroup::holds(target)
     };
     Some(all || by_programs_alone())
 }
@@ -425,15 +446,8 @@ fn is_hosts(inode: u64) -> bool {
 /// Before Linux 5.15 a socket is of a cgroup of version 2 or of a class of `net_cls` and `net_prio`,
 /// never both (8520e224f547): where those are mounted, programs may never see its packets.
 fn sockets_know_v2() -> bool {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let classes = mounts.lines().any(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let options = fields.get(3).map_or("", |o| *o);
-        fields.get(2) == Some(&"cgroup")
-            && options
-                .split(',')
-                .any(|o| matches!(o, "net_cls" | "net_prio"))
-    });
+    let layout = Layout::detect(Path::new("/proc"));
+    let classes = layout.is_ok_and(|l| l.has_v1(&["net_cls", "net_prio"]));
     !classes || release() >= (5, 15)
 }
 

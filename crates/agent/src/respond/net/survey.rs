@@ -7,7 +7,9 @@ use super::super::machine::Machine;
 use super::super::place::{Place, is_below};
 use super::{Found, Means, Neighbour, diag, rules, sockets_know_v2};
 use plimsoll_model::{Container, Instance};
+use plimsoll_workload::Layout;
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -127,8 +129,5 @@ pub(crate) fn means() -> Vec<String> {
 }
 
 fn has_v2() -> bool {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    mounts
-        .lines()
-        .any(|l| l.split(' ').nth(2) == Some("cgroup2"))
+    Layout::detect(Path::new("/proc")).is_ok_and(|l| l.has_v2())
 }
