@@ -3,6 +3,7 @@
 //! Access is what hangs together with the drifts and alerts of the container: the processes that
 //! they name, what was started below those, and the way in before the first of them.
 
+use crate::acts::Acts;
 use crate::opinions::Opinion;
 use crate::records::{Body, Filter};
 use crate::say::{EVIDENCE_MAX, Sentences, count};
@@ -111,7 +112,7 @@ fn follow(
     };
     f.suspects.extend(signs.iter().filter_map(|o| o.process));
     let above: HashSet<ProcessKey> = lineages.values().flatten().map(|a| a.key).collect();
-    about.workload(say, |id, o| f.add(about, id, &o, &above, first))?;
+    about.workload(Acts::ALL, say, |id, o| f.add(about, id, &o, &above, first))?;
     Ok(f)
 }
 

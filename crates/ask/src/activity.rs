@@ -4,6 +4,7 @@
 //! processes; one that raised an alert has always a sentence of its own. Of the acts of a process the
 //! telling ones are named first; system calls are only listed.
 
+use crate::acts;
 use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
@@ -144,7 +145,7 @@ fn processes(about: &About<'_>, say: &mut Sentences) -> Result<(Vec<Acts>, u64),
     let alerted = alerted(about, say)?;
     let mut found: HashMap<ProcessKey, Acts> = HashMap::new();
     let mut dropped = BTreeSet::new();
-    about.observations(say.tally(), |id, o| {
+    about.observations(acts::Acts::ALL, say.tally(), |id, o| {
         let key = o.event.process.key;
         if found.len() >= PROCESSES_MAX && !found.contains_key(&key) {
             if dropped.len() < 1_000_000 {

@@ -1,5 +1,6 @@
 //! Q7: what was written, dropped, deleted, run from memory.
 
+use crate::acts::Acts;
 use crate::collected::{ACTS_MAX, Collected, place};
 use crate::network::counted;
 use crate::say::Sentences;
@@ -53,7 +54,8 @@ pub(crate) fn files(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErr
     let mut made: HashMap<Text, (Stamp, RecordId, String)> = HashMap::new();
     let mut ran: Vec<(Text, Stamp, RecordId, String)> = Vec::new();
     let mut failed = 0u64;
-    about.observations(say.tally(), |id, o| {
+    let looked = Acts::EXEC.or(Acts::CHANGE).or(Acts::CHANGE_NOTABLE);
+    about.observations(looked, say.tally(), |id, o| {
         if let EventKind::File(f) = &o.event.kind {
             if f.result < 0 {
                 failed += u64::from(f.op != FileOp::Failed);

@@ -3,6 +3,7 @@
 //! Promise: memory and sentences are bounded, and what did not fit is said.
 
 use crate::About;
+use crate::acts::Acts;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
 use crate::tree::chain;
 use plimsoll_api::describe::when;
@@ -163,14 +164,16 @@ pub(crate) fn is_set_up(o: &Observation) -> bool {
 }
 
 impl About<'_> {
-    /// The same as [`About::observations`], without what the runtime did to set the container up.
+    /// The same as [`About::observations`], without what the runtime did to set the container up; how
+    /// much that was, of the sorts that were looked at.
     pub(crate) fn workload(
         &self,
+        looked: Acts,
         say: &mut Sentences,
         mut each: impl FnMut(RecordId, Observation),
     ) -> Result<u64, crate::AskError> {
         let mut set_up = 0;
-        self.observations(say.tally(), |id, o| match is_set_up(&o) {
+        self.observations(looked, say.tally(), |id, o| match is_set_up(&o) {
             true => set_up += 1,
             false => each(id, o),
         })?;

@@ -3,9 +3,11 @@
 //! Everything that makes an answer less than whole ends up here: gaps, times when no agent ran,
 //! containers whose start was not seen, uncertain clocks, and what retention took away.
 
+use crate::acts::Acts;
 use crate::coverage::{Life, Stretch, Watch, length, stretches};
 use crate::interval::{Interval, between};
-use crate::records::{Body, Filter, RecordsError};
+use crate::marks::Mark;
+use crate::records::{Body, Filter, RecordsError, Seen};
 use crate::say::{Sentences, count};
 use crate::tally::Tally;
 use crate::{About, AskError};
@@ -22,6 +24,30 @@ const SILENCE_NS: i64 = 20_000_000_000;
 /// A clock this uncertain is worth a word.
 const CLOCK_WORTH_A_WORD_NS: u64 = 100_000_000;
 
+impl Tally {
+    /// A record that was visited.
+    fn seen(
+        &mut self,
+        about: &About<'_>,
+        filter: &Filter,
+        seen: Seen,
+        each: &mut dyn FnMut(RecordId, WallNs, Record),
+    ) {
+        match seen.body {
+            // more than was asked for, or found by chance
+            Body::Record(record) if !filter.holds(&record) => return,
+            Body::Record(record) => each(seen.id, seen.wall, record),
+            Body::Pruned => {
+                self.pruned += 1;
+                self.removed
+                    .note(about.removals, seen.id.leaf, filter.kinds);
+            }
+            Body::Damaged => self.damaged += 1,
+        }
+        self.read += 1;
+    }
+}
+
 impl About<'_> {
     /// Visits records, counting what is missing of them.
     pub(crate) fn visit(
@@ -30,43 +56,50 @@ impl About<'_> {
         tally: &mut Tally,
         each: &mut dyn FnMut(RecordId, WallNs, Record),
     ) -> Result<(), RecordsError> {
-        self.records.visit(filter, &mut |seen| {
-            match seen.body {
-                // more than was asked for, or found by chance
-                Body::Record(record) if !filter.holds(&record) => return,
-                Body::Record(record) => each(seen.id, seen.wall, record),
-                Body::Pruned => {
-                    tally.pruned += 1;
-                    tally
-                        .removed
-                        .note(self.removals, seen.id.leaf, filter.kinds);
-                }
-                Body::Damaged => tally.damaged += 1,
-            }
-            tally.read += 1;
-        })
+        self.records
+            .visit(filter, &mut |seen| tally.seen(self, filter, seen, each))
     }
 
-    /// The observations of the subject's container in the interval.
+    /// Visits observations of some sorts; how many there are of all sorts, which were looked at, too,
+    /// if only as what they are.
+    pub(crate) fn visit_sorts(
+        &self,
+        filter: &Filter,
+        tally: &mut Tally,
+        each: &mut dyn FnMut(RecordId, WallNs, Record),
+    ) -> Result<u64, RecordsError> {
+        let mut given = 0;
+        let observed = self.records.visit_counted(filter, &mut |seen| {
+            tally.seen(self, filter, seen, &mut |id, wall, record| {
+                given += 1;
+                each(id, wall, record);
+            });
+        })?;
+        tally.read += observed.saturating_sub(given);
+        Ok(observed)
+    }
+
+    /// The observations of the subject's container in the interval that are of these sorts.
     pub(crate) fn observations(
         &self,
+        looked: Acts,
         tally: &mut Tally,
         mut each: impl FnMut(RecordId, plimsoll_model::Observation),
     ) -> Result<(), RecordsError> {
-        let mut filter = Filter::of(&[RecordKind::Observation]);
+        let mut filter = Filter::of(&[RecordKind::Observation]).acts(looked);
         if let Some(instance) = &self.case.instance {
             filter = filter.about(instance);
         }
         let (from, to) = self.widened();
         filter = filter.between(from, to);
-        let (mut uncertainty, mut observed) = (0, 0);
-        self.visit(&filter, tally, &mut |id, _, record| match record {
-            Record::Observation(o) if o.instance == self.case.instance => {
+        let mut uncertainty = 0;
+        let observed = self.visit_sorts(&filter, tally, &mut |id, _, record| {
+            if let Record::Observation(o) = record
+                && o.instance == self.case.instance
+            {
                 uncertainty = uncertainty.max(o.at.uncertainty_ns);
-                observed += 1;
                 each(id, o);
             }
-            _ => {}
         })?;
         tally.uncertainty_ns = tally.uncertainty_ns.max(uncertainty);
         tally.observations = Some(tally.observations.unwrap_or(0).max(observed));
@@ -133,12 +166,13 @@ fn blindness(about: &About<'_>) -> Result<Blindness, RecordsError> {
     })?;
     // a clock a moment before the interval shows that the agent lived into it
     let from = WallNs(interval.from.0.saturating_sub(SILENCE_NS));
-    let clocks = Filter::of(&[RecordKind::Clock]).between(from, interval.to);
+    found.signs_of_life(about, from, interval.to)?;
+    let mut clocks = Filter::of(&[RecordKind::Clock]).between(from, interval.to);
+    clocks.marks = vec![Mark::Step];
     about.records.visit(&clocks, &mut |seen| {
         let Body::Record(Record::Clock(anchor)) = seen.body else {
             return;
         };
-        found.sign_of_life(anchor.wall);
         let inside = interval.touches(anchor.wall, anchor.wall);
         if anchor.step_ns != 0 && inside && found.steps.len() < GAPS_MAX {
             found.steps.push((seen.id, anchor.wall, anchor.step_ns));
@@ -219,11 +253,24 @@ impl Blindness {
         }
     }
 
-    /// The agent that ran then wrote this clock.
-    fn sign_of_life(&mut self, at: WallNs) {
-        if let Some(life) = self.lives.iter_mut().rev().find(|l| l.from <= at) {
-            life.last_sign = life.last_sign.max(Some(at));
+    /// The last clocks of agents that died: each belongs to the last life that had begun by then.
+    fn signs_of_life(
+        &mut self,
+        about: &About<'_>,
+        from: WallNs,
+        to: WallNs,
+    ) -> Result<(), RecordsError> {
+        let mut next = None;
+        for life in self.lives.iter_mut().rev() {
+            let until = next.map_or(to, |next: WallNs| to.min(WallNs(next.0 - 1)));
+            let since = from.max(life.from);
+            // of one that was stopped, or that runs still, the end is known without
+            if next.is_some() && life.stopped.is_none() && since <= until {
+                life.last_sign = about.records.latest(RecordKind::Clock, since, until)?;
+            }
+            next = Some(next.map_or(life.from, |next| next.min(life.from)));
         }
+        Ok(())
     }
 
     fn stretches(&self, about: &About<'_>) -> Vec<Stretch> {

@@ -1,5 +1,6 @@
 //! Q9: whether namespaces, mounts, host files or the node were reached.
 
+use crate::acts::Acts;
 use crate::collected::{Collected, failed, place};
 use crate::mounts::{Door, door, on_node, told};
 use crate::network::counted;
@@ -72,7 +73,14 @@ const REACHING: u64 = 1 << 2 | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 21 | 1 << 22 |
 pub(crate) fn reached(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let mut steps: Collected<Step> = Collected::new();
     let mut first_caps: Option<(u64, RecordId)> = None;
-    let set_up = about.workload(say, |id, o| {
+    let looked = Acts::EXEC
+        .or(Acts::READ_NOTABLE)
+        .or(Acts::CHANGE_NOTABLE)
+        .or(Acts::LOCAL_SOCKET)
+        .or(Acts::OTHER)
+        .or(Acts::SET_UP);
+    let looked = crate::mounts::looked(about.container(), looked);
+    let set_up = about.workload(looked, say, |id, o| {
         if let EventKind::Exec(e) = &o.event.kind
             && first_caps
                 .as_ref()

@@ -1,6 +1,7 @@
 //! Q10: which identity the container held (uids, capabilities, service account, cloud role), and
 //! what was done with it.
 
+use crate::acts::Acts;
 use crate::collected::{Collected, failed};
 use crate::opinions::tell;
 use crate::say::{EVIDENCE_MAX, Sentences, times};
@@ -24,7 +25,7 @@ const READERS_MAX: usize = 1000;
 const USES_SHOWN: usize = 15;
 
 /// Where Kubernetes puts the token of a pod's service account.
-const SERVICE_ACCOUNT: &str = "/secrets/kubernetes.io/serviceaccount";
+pub(crate) const SERVICE_ACCOUNT: &str = "/secrets/kubernetes.io/serviceaccount";
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Use {
@@ -72,7 +73,11 @@ struct Found {
 pub(crate) fn held(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let mut found = Found::default();
     let mut uses: Collected<Use> = Collected::new();
-    about.workload(say, |id, o| {
+    let looked = Acts::EXEC
+        .or(Acts::READ_NOTABLE)
+        .or(Acts::NETWORK)
+        .or(Acts::OTHER);
+    about.workload(looked, say, |id, o| {
         found.exec(&id, &o);
         found.afterwards(about, &id, &o);
         if let Some((kind, what)) = usage(about, &o) {

@@ -1,5 +1,6 @@
 //! Q14: known vulnerabilities and attestation of the image; which of it was really in use.
 
+use crate::acts::Acts;
 use crate::network::counted;
 use crate::say::{EVIDENCE_MAX, Sentences, count};
 use crate::{About, AskError};
@@ -69,7 +70,7 @@ pub(crate) fn vulnerabilities(about: &About<'_>, say: &mut Sentences) -> Result<
         "a check of them when containers start",
     );
     let mut used: BTreeMap<(bool, &'static str), InUse> = BTreeMap::new();
-    about.workload(say, |id, o| {
+    about.workload(Acts::EXEC.or(Acts::LIBRARY), say, |id, o| {
         let (path, origin, what) = match &o.event.kind {
             EventKind::Exec(e) => (&e.exe, e.origin, "program"),
             EventKind::Library { path, origin } => (path, *origin, "library file"),

@@ -3,6 +3,7 @@
 //! Promise: a movement is concluded only from both ends: a connection that this container made, one
 //! that the other accepted from this container's address, and something new there behind it.
 
+use crate::acts::Acts;
 use crate::collected::failed;
 use crate::directory::{Known, lived_at, nearest};
 use crate::interval::{Interval, between};
@@ -65,7 +66,7 @@ pub(crate) fn movement(about: &About<'_>, say: &mut Sentences) -> Result<(), Ask
         nearest(lived, about.container()).first().copied()
     };
     let (mut out, mut inward) = (Contacts::default(), Contacts::default());
-    about.workload(say, |id, o| match &o.event.kind {
+    about.workload(Acts::NETWORK, say, |id, o| match &o.event.kind {
         EventKind::Connect(c) | EventKind::Datagram(c) => out.add(about, &at, c, false, id, &o),
         EventKind::Accept(c) => inward.add(about, &at, c, true, id, &o),
         _ => {}

@@ -19,6 +19,7 @@
 
 mod access;
 mod activity;
+mod acts;
 mod after;
 mod baseline;
 mod collected;
@@ -48,7 +49,8 @@ mod tally;
 mod tree;
 mod who;
 
-pub use marks::{Mark, container_key, kind_key};
+pub use acts::{Acts, version as acts_version};
+pub use marks::{Mark, acts_key, container_key, kind_key};
 pub use question::{Question, UnknownQuestion};
 pub use records::{
     BaselineFacts, BaselineHit, Baselines, Body, Filter, Kinds, NoBaselines, Records, RecordsError,

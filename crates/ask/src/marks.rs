@@ -25,9 +25,10 @@ pub enum Mark {
     Name(Text),
     /// An alert: its records.
     Alert(AlertId),
-    /// A known behaviour that was counted: records of presence. It has no key: nearly every record
-    /// of presence would be listed under nearly every key.
+    /// A known behaviour that was counted: records of presence.
     Counted(BehaviourId),
+    /// The clock made a step: clock anchors.
+    Step,
 }
 
 impl Mark {
@@ -36,7 +37,7 @@ impl Mark {
         Mark::Behaviour(b.id(), b.object.clone())
     }
 
-    /// Every mark that a record bears, but those without a key.
+    /// Every mark that a record bears.
     pub fn of_record(record: &Record) -> Vec<Mark> {
         match record {
             Record::Observation(o) => of_observation(o),
@@ -48,6 +49,8 @@ impl Mark {
                 }
                 marks
             }
+            Record::Presence(p) => p.counts.iter().map(|(id, _)| Mark::Counted(*id)).collect(),
+            Record::Clock(c) if c.step_ns != 0 => vec![Mark::Step],
             _ => vec![],
         }
     }
@@ -77,13 +80,13 @@ impl Mark {
             Mark::Peer(IpAddr::V6(ip), _) => ip.octets().to_vec(),
             Mark::Alert(id) => id.as_str().as_bytes().to_vec(),
             Mark::Counted(id) => id.0.to_vec(),
+            Mark::Step => Vec::new(),
         }
     }
 
     /// Where an index files records with this mark: the same on every machine and in every version.
-    /// `None`: it files none.
-    pub fn key(&self) -> Option<u64> {
-        Some(match self {
+    pub fn key(&self) -> u64 {
+        match self {
             Mark::Behaviour(id, _) => hash(1, &[&id.0]),
             Mark::Program(path) => hash(2, &[path.as_bytes()]),
             Mark::Inode(dev, ino) => hash(3, &[&dev.to_le_bytes(), &ino.to_le_bytes()]),
@@ -91,8 +94,9 @@ impl Mark {
             Mark::Peer(IpAddr::V6(ip), port) => hash(5, &[&ip.octets(), &port.to_le_bytes()]),
             Mark::Name(name) => hash(6, &[name.as_bytes()]),
             Mark::Alert(id) => hash(7, &[id.as_str().as_bytes()]),
-            Mark::Counted(_) => return None,
-        })
+            Mark::Counted(id) => hash(11, &[&id.0]),
+            Mark::Step => hash(12, &[]),
+        }
     }
 }
 
@@ -105,6 +109,11 @@ pub fn kind_key(kind: RecordKind) -> u64 {
 /// files them.
 pub fn container_key(container: &[u8; 16], kind: u16) -> u64 {
     hash(9, &[container, &kind.to_le_bytes()])
+}
+
+/// Where an index files a container's observations of one sort, by the number of that sort.
+pub fn acts_key(container: &[u8; 16], sort: u8) -> u64 {
+    hash(10, &[container, &[sort]])
 }
 
 /// The marks that one observation bears.
@@ -142,10 +151,11 @@ mod tests {
     fn keys_are_those_that_files_were_written_with() {
         // a change here makes every index unreadable: raise its version with it
         let peer = Mark::Peer("192.0.2.7".parse().unwrap(), 443);
-        assert_eq!(peer.key(), Some(hash(4, &[&[192, 0, 2, 7], &[187, 1]])));
+        assert_eq!(peer.key(), hash(4, &[&[192, 0, 2, 7], &[187, 1]]));
         assert_eq!(hash(0, &[]), hash(0, &[b""]));
         assert_ne!(kind_key(RecordKind::Alert), kind_key(RecordKind::Drift));
         assert_ne!(container_key(&[1; 16], 1), container_key(&[1; 16], 2));
+        assert_ne!(acts_key(&[1; 16], 1), acts_key(&[1; 16], 2));
         assert_eq!(kind_key(RecordKind::Gap), 0xbd20_e145_75c6_4f6f);
     }
 }

@@ -6,6 +6,7 @@
 //! Left out: mounts that were made later, from inside (those are acts, and told as such), and links: the
 //! paths of the kernel are resolved already.
 
+use crate::acts::Acts;
 use plimsoll_api::describe;
 use plimsoll_model::paths::{Sensitive, sensitive};
 use plimsoll_model::workload::MountPoint;
@@ -120,6 +121,16 @@ pub(crate) fn on_node<'a>(c: &'a Container, path: &[u8]) -> Option<(Text, Door, 
     let door = door(m)?;
     let node = format!("{}{rest}", trimmed(&m.source).trim_end_matches('/'));
     Some((Text::from(node), door, m))
+}
+
+/// These sorts of acts, and ordinary ones on files where files of the node are mounted: what they are
+/// there nobody can tell by the act alone.
+pub(crate) fn looked(c: Option<&Container>, acts: Acts) -> Acts {
+    let mut points = c.into_iter().flat_map(|c| c.mount_points.iter().flatten());
+    match points.any(|m| door(m).is_some()) {
+        true => acts.or(Acts::READ).or(Acts::CHANGE),
+        false => acts,
+    }
 }
 
 /// A mount in words: `/etc of the node at /host/etc (writable)`.

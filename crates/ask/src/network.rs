@@ -1,5 +1,6 @@
 //! Q8: whom it contacted, and which process resolved or dialled the name.
 
+use crate::acts::Acts;
 use crate::directory::Known;
 use crate::interval::between;
 use crate::records::Filter;
@@ -80,7 +81,8 @@ struct Found {
 /// Q8.
 pub(crate) fn contacts(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let mut found = Found::default();
-    about.observations(say.tally(), |id, o| found.add(id, &o))?;
+    let looked = Acts::NETWORK.or(Acts::LOCAL_SOCKET);
+    about.observations(looked, say.tally(), |id, o| found.add(id, &o))?;
     let mut list: Vec<(&Key, &Contact)> = found.contacts.iter().collect();
     list.sort_by(|(ak, a), (bk, b)| {
         (ak.direction, a.first.boot, &ak.peer).cmp(&(bk.direction, b.first.boot, &bk.peer))

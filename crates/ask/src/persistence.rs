@@ -1,5 +1,6 @@
 //! Q15: what was left behind that is started, obeyed or found again later.
 
+use crate::acts::Acts;
 use crate::collected::{ACTS_MAX, Collected, failed, place};
 use crate::network::counted;
 use crate::opinions::tell;
@@ -62,7 +63,8 @@ struct Found {
 pub(crate) fn left(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     let mut traces: Collected<Left> = Collected::new();
     let mut found = Found::default();
-    about.workload(say, |id, o| {
+    let looked = Acts::EXEC.or(Acts::PROCESS).or(Acts::CHANGE_NOTABLE);
+    about.workload(looked, say, |id, o| {
         found.process(about, &id, &o);
         let EventKind::File(f) = &o.event.kind else {
             return;

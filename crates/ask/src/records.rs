@@ -1,5 +1,6 @@
 //! What a question reads: records by filter, and baselines.
 
+use crate::acts::Acts;
 use crate::marks::Mark;
 use plimsoll_model::{
     BaselineRef, Behaviour, BehaviourId, Digest, Instance, NodeId, Record, RecordId, RecordKind,
@@ -36,6 +37,8 @@ pub struct Filter {
     /// cannot be read. Paths, names and addresses are stored as plain bytes, so that this can be
     /// told without decoding: [`Mark::needle`].
     pub marks: Vec<Mark>,
+    /// Of observations only these sorts (`None`: all).
+    pub acts: Option<Acts>,
 }
 
 impl Filter {
@@ -47,6 +50,7 @@ impl Filter {
             from: None,
             to: None,
             marks: Vec::new(),
+            acts: None,
         }
     }
     /// The same about one instance.
@@ -59,9 +63,18 @@ impl Filter {
         (self.from, self.to) = (Some(from), Some(to));
         self
     }
+    /// Of observations only these sorts.
+    pub fn acts(mut self, acts: Acts) -> Self {
+        self.acts = Some(acts);
+        self
+    }
     /// Whether a record bears what is looked for.
     pub(crate) fn holds(&self, record: &Record) -> bool {
-        self.marks.is_empty() || self.marks.iter().any(|mark| mark.is_on(record))
+        let sort = match (record, self.acts) {
+            (Record::Observation(o), Some(acts)) => acts.meet(Acts::of(o)),
+            _ => true,
+        };
+        sort && (self.marks.is_empty() || self.marks.iter().any(|mark| mark.is_on(record)))
     }
     /// Byte strings of which every readable record that fits holds at least one; empty: any may fit.
     pub fn needles(&self) -> Vec<Vec<u8>> {
@@ -133,6 +146,45 @@ pub trait Records {
     /// # Errors
     /// When the store cannot be read.
     fn visit(&self, filter: &Filter, each: &mut dyn FnMut(Seen)) -> Result<(), RecordsError>;
+    /// Hands over the observations that fit, as [`Records::visit`] does, and counts those that can
+    /// be read, whatever sort of act they are.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn visit_counted(
+        &self,
+        filter: &Filter,
+        each: &mut dyn FnMut(Seen),
+    ) -> Result<u64, RecordsError> {
+        let of_all_sorts = Filter {
+            acts: None,
+            ..filter.clone()
+        };
+        let mut count = 0;
+        self.visit(&of_all_sorts, &mut |seen| {
+            count += u64::from(matches!(&seen.body, Body::Record(Record::Observation(o)) if o.instance == filter.instance));
+            each(seen);
+        })?;
+        Ok(count)
+    }
+    /// The latest time between these two, both included, at which a record of a kind was made.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn latest(
+        &self,
+        kind: RecordKind,
+        from: WallNs,
+        to: WallNs,
+    ) -> Result<Option<WallNs>, RecordsError> {
+        let mut latest = None;
+        self.visit(&Filter::of(&[kind]).between(from, to), &mut |seen| {
+            if matches!(seen.body, Body::Record(_)) {
+                latest = latest.max(Some(seen.wall));
+            }
+        })?;
+        Ok(latest)
+    }
     /// One record; `None` when there is none of this name.
     ///
     /// # Errors

@@ -325,6 +325,7 @@ fn words(mark: &Mark, names: &Names) -> String {
         Mark::Name(name) => format!("DNS name {}", describe::path(name)),
         Mark::Alert(id) => format!("alert {id}"),
         Mark::Counted(id) => format!("known behaviour {id}"),
+        Mark::Step => "a step of the clock".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Q11: which secrets the container could read, and which it did read.
 
+use crate::acts::Acts;
 use crate::collected::{Collected, failed};
 use crate::mounts::{Door, on_node, secret_object, told};
 use crate::network::counted;
@@ -48,7 +49,12 @@ impl Reach {
 pub(crate) fn read(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     could(about, say);
     let mut reads: Collected<Reach> = Collected::new();
-    about.workload(say, |id, o| {
+    let looked = Acts::READ_NOTABLE
+        .or(Acts::CHANGE_NOTABLE)
+        .or(Acts::NETWORK)
+        .or(Acts::MASKED);
+    let looked = crate::mounts::looked(about.container(), looked);
+    about.workload(looked, say, |id, o| {
         for (reach, what) in reached(about, &o) {
             reads.add(reach, what, id.clone(), &o);
         }

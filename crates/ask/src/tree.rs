@@ -1,5 +1,6 @@
 //! Q6, how it all started.
 
+use crate::acts::Acts;
 use crate::records::Filter;
 use crate::say::Sentences;
 use crate::subject::AlertCase;
@@ -89,7 +90,7 @@ fn acting(about: &About<'_>, say: &mut Sentences) -> Result<Option<Acting>, AskE
         return of_alert(about, &case);
     }
     let mut last: Option<Acting> = None;
-    about.observations(say.tally(), |id, o| {
+    about.observations(Acts::EXEC, say.tally(), |id, o| {
         if matches!(o.event.kind, EventKind::Exec(_))
             && last.as_ref().is_none_or(|l| o.at.boot >= l.at.boot)
         {
@@ -178,8 +179,10 @@ fn execs(
     let Some(instance) = &about.case.instance else {
         return Ok(found);
     };
-    let filter = Filter::of(&[RecordKind::Observation]).about(instance);
-    about.visit(&filter, say.tally(), &mut |id, _, record| {
+    let filter = Filter::of(&[RecordKind::Observation])
+        .about(instance)
+        .acts(Acts::EXEC);
+    about.visit_sorts(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Observation(o) = record
             && let EventKind::Exec(_) = &o.event.kind
             && o.instance.as_ref() == Some(instance)
@@ -277,8 +280,9 @@ fn request(about: &About<'_>, subject: &Acting, say: &mut Sentences) -> Result<(
     let from = WallNs(subject.at.wall.0.saturating_sub_unsigned(CLOSE_NS));
     let filter = Filter::of(&[RecordKind::Observation])
         .about(instance)
-        .between(from, subject.at.wall);
-    about.visit(&filter, say.tally(), &mut |id, _, record| {
+        .between(from, subject.at.wall)
+        .acts(Acts::NETWORK.or(Acts::LOCAL_SOCKET));
+    about.visit_sorts(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Observation(o) = record
             && let EventKind::Accept(c) = &o.event.kind
             && o.at.boot <= subject.at.boot

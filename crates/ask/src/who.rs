@@ -1,5 +1,6 @@
 //! Q1, which instance it was; Q4, what changed before.
 
+use crate::acts::Acts;
 use crate::directory::{Known, same_workload};
 use crate::interval::between;
 use crate::records::Filter;
@@ -265,7 +266,7 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
     const SESSIONS_MAX: usize = 40;
     let mut entered: Vec<(RecordId, Observation)> = Vec::new();
     let mut more = 0;
-    about.observations(say.tally(), |id, o| {
+    about.observations(Acts::SESSION, say.tally(), |id, o| {
         if is_first_of_session(&o) {
             if entered.len() < SESSIONS_MAX {
                 entered.push((id, o))
@@ -301,7 +302,7 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
 }
 
 /// An exec by a process that came from outside and whose parent did not.
-fn is_first_of_session(o: &Observation) -> bool {
+pub(crate) fn is_first_of_session(o: &Observation) -> bool {
     let outside = |entry: Entry| matches!(entry, Entry::ExecSession | Entry::Host);
     let key = o.event.process.key;
     matches!(o.event.kind, EventKind::Exec(_))

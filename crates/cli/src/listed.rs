@@ -13,30 +13,39 @@ use crate::failure::Failure;
 use crate::journal::{Journal, Needles, Wanted, filter as leaves_of};
 use crate::out::{Progress, remark};
 use plimsoll_api::storage;
-use plimsoll_ask::{Filter, Mark, Records, RecordsError, Seen, Span, container_key, kind_key};
-use plimsoll_evidence::{
-    self as evidence, Leaf, Payload, Picker, ReadError, RetentionClass, merkle,
+use plimsoll_ask::{
+    Acts, Body, Filter, Mark, Records, RecordsError, Seen, Span, acts_key, container_key, kind_key,
 };
-use plimsoll_lake::{LeafIndex, LeafLists, LeafWriter, SPAN_LEAVES, SpanLeaves};
-use plimsoll_model::{NodeId, Record, RecordId, RecordKind};
-use std::cell::RefCell;
+use plimsoll_evidence::{self as evidence, Payload, Picker, ReadError, RetentionClass};
+use plimsoll_lake::{
+    LIST_LEAVES, LakeError, LeafFile, LeafIndex, LeafLists, LeafWriter, SPAN_LEAVES,
+};
+use plimsoll_model::{NodeId, Observation, Record, RecordId, RecordKind, WallNs};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 /// Under this key are leaves that could not be read: each may be what is looked for.
 const UNREADABLE: u64 = u64::MAX;
+/// Leaves that are listed at once where nothing is listed yet.
+const AT_ONCE: u64 = LIST_LEAVES[2];
+/// Leaves without a file that are listed for one question, in memory.
+const IN_MEMORY_MAX: u64 = SPAN_LEAVES;
 
 /// A journal with lists.
 pub(crate) struct Listed<'a> {
     journal: &'a Journal,
-    spans: BTreeMap<u64, SpanLeaves>,
+    /// By first leaf: those that are of this journal, and those of the tail that are in memory only.
+    files: BTreeMap<u64, LeafFile>,
     picker: RefCell<Picker>,
     end: u64,
     /// Where the lists are.
     dir: PathBuf,
-    /// First leaves of spans whose lists turned out to be damaged.
+    /// First leaves of files whose lists turned out to be damaged.
     damaged: RefCell<BTreeSet<u64>>,
+    /// By class, the subtrees whose contents are there.
+    kept: RefCell<BTreeMap<u8, BTreeSet<u64>>>,
 }
 
 /// Makes the lists that are missing.
@@ -47,7 +56,7 @@ pub(crate) fn make(journal: &Path, dir: &Path) -> Result<(), Failure> {
 /// Removes all lists, which are made again for the next question.
 pub(crate) fn forget(dir: &Path) -> Result<(), Failure> {
     let mut index = LeafIndex::open(dir)?;
-    let all: Vec<u64> = index.spans().collect();
+    let all: Vec<u64> = index.files().map(|leaves| leaves.start).collect();
     let Some(mut writer) = index.write()? else {
         return Ok(());
     };
@@ -64,6 +73,16 @@ enum Stretch {
     Whole(Range<u64>),
 }
 
+/// Under what to look into a file.
+struct Keys {
+    /// Where contents are there.
+    there: Vec<u64>,
+    /// Where they are not, and nobody knows what they were; `None`: at all leaves.
+    gone: Option<Vec<u64>>,
+    /// Classes on whose contents that depends.
+    classes: BTreeSet<u8>,
+}
+
 impl<'a> Listed<'a> {
     /// Opens the lists in the lake's directory, and makes those that are missing where it can.
     pub(crate) fn open(journal: &'a Journal, dir: &Path) -> Result<Self, Failure> {
@@ -73,11 +92,12 @@ impl<'a> Listed<'a> {
             .map_err(|e| Failure::from(journal.records_error(e)))?;
         let mut listed = Self {
             journal,
-            spans: BTreeMap::new(),
+            files: BTreeMap::new(),
             end: picker.end().0,
             picker: RefCell::new(picker),
             dir: dir.to_path_buf(),
             damaged: RefCell::default(),
+            kept: RefCell::default(),
         };
         // lists speak of whole subtrees, whose content goes at once
         if journal.reader().subtree_leaves() == SPAN_LEAVES {
@@ -85,11 +105,9 @@ impl<'a> Listed<'a> {
                 Ok(mut index) => listed.take(&mut index),
                 Err(e) => remark(&format!("note: {}", Failure::from(e).in_full())),
             }
+            listed.list_in_memory();
         }
-        let unlisted = listed
-            .whole_spans()
-            .filter(|f| !listed.spans.contains_key(f));
-        let unlisted = unlisted.count() as u64 * SPAN_LEAVES;
+        let unlisted: u64 = listed.holes(listed.end).map(|h| h.end - h.start).sum();
         if unlisted > 0 {
             remark(&format!(
                 "note: {unlisted} records are in no list yet and are read one by one, which takes longer: `plimsoll lake build` lists them"
@@ -98,24 +116,31 @@ impl<'a> Listed<'a> {
         Ok(listed)
     }
 
-    /// First leaves of the spans that are all durable.
-    fn whole_spans(&self) -> impl Iterator<Item = u64> + use<> {
-        (0..self.end / SPAN_LEAVES).map(|n| n * SPAN_LEAVES)
+    /// Leaves before `end` that no file lists.
+    fn holes(&self, end: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+        let mut holes = Vec::new();
+        let mut at = 0;
+        for file in self.files.values().map(LeafFile::leaves) {
+            if file.start > at {
+                holes.push(at..file.start.min(end));
+            }
+            at = at.max(file.end);
+        }
+        if at < end {
+            holes.push(at..end);
+        }
+        holes.into_iter()
+    }
+
+    /// Leaves that a file could list, and none does.
+    fn missing(&self) -> impl Iterator<Item = Range<u64>> + use<> {
+        self.holes(self.end / LIST_LEAVES[0] * LIST_LEAVES[0])
     }
 
     /// Reads what there is and makes what is missing.
     fn take(&mut self, index: &mut LeafIndex) {
-        let there: Vec<u64> = index
-            .spans()
-            .filter(|f| f + SPAN_LEAVES <= self.end)
-            .collect();
-        for first in there {
-            self.learn(index.read(first));
-        }
-        if self
-            .whole_spans()
-            .all(|first| self.spans.contains_key(&first))
-        {
+        self.learn(index);
+        if self.missing().next().is_none() {
             return;
         }
         match index.write() {
@@ -127,129 +152,270 @@ impl<'a> Listed<'a> {
                 Failure::from(e).in_full()
             )),
         }
-        let missing: Vec<u64> = self.whole_spans().collect();
-        for first in missing {
-            if !self.spans.contains_key(&first) {
-                self.learn(index.read(first));
+        // as they are now: some may have become one, by us or by whoever is at it
+        if let Ok(now) = LeafIndex::open(&self.dir) {
+            self.files.clear();
+            self.learn(&now);
+        }
+    }
+
+    fn learn(&mut self, index: &LeafIndex) {
+        for leaves in index.files().filter(|f| f.end <= self.end) {
+            if let Some(file) = index.read(leaves.start).filter(|f| self.is_ours(f)) {
+                self.files.insert(leaves.start, file);
             }
         }
     }
 
     /// A list counts only where the journal is the one that it was made of.
-    fn learn(&mut self, span: Option<SpanLeaves>) {
-        if let Some(span) = span
-            && self.anchor(span.first()).as_ref() == Some(span.anchor())
-        {
-            self.spans.insert(span.first(), span);
-        }
+    fn is_ours(&self, file: &LeafFile) -> bool {
+        self.anchor(file.leaves().end).as_ref() == Some(file.anchor())
     }
 
-    /// The hash of a span's last leaf, which is salted: no two journals have the same.
-    fn anchor(&self, first: u64) -> Option<[u8; 32]> {
-        let mut found = None;
-        let last = [first + SPAN_LEAVES - 1];
-        let all = evidence::Filter::default();
-        self.picker.borrow_mut().pick(&last, &all, &mut |picked| {
-            found = picked.ok().map(|e| merkle::leaf_hash(&e.leaf_bytes));
-        });
-        found
+    /// The hash of the last leaf before `end`, which is salted: no two journals have the same. With
+    /// what the keys stand on.
+    fn anchor(&self, end: u64) -> Option<[u8; 32]> {
+        let mut anchor = self.picker.borrow_mut().leaf_hash(end.checked_sub(1)?)?;
+        let version = plimsoll_ask::acts_version().to_le_bytes();
+        anchor.iter_mut().zip(version).for_each(|(a, v)| *a ^= v);
+        Some(anchor)
     }
 
     fn make(&self, writer: &mut LeafWriter<'_>) {
+        let made = self.make_all(writer);
+        if let Err(e) = made {
+            remark(&format!(
+                "note: lists of records are not kept: {}",
+                Failure::from(e).in_full()
+            ));
+        }
+    }
+
+    fn make_all(&self, writer: &mut LeafWriter<'_>) -> Result<(), LakeError> {
         let progress = Progress::new("listing the journal's records");
-        for first in self.whole_spans() {
-            if self.spans.contains_key(&first) {
-                continue;
-            }
-            let made = lists(self.journal, first, &progress);
-            let kept = match (made, self.anchor(first)) {
-                (Ok(Some(lists)), Some(anchor)) => writer.put(&lists, &anchor),
+        let strange: Vec<u64> = writer
+            .files()
+            .filter(|f| !writer.read(f.start).is_some_and(|file| self.is_ours(&file)))
+            .map(|f| f.start)
+            .collect();
+        for first in strange {
+            writer.forget(first)?;
+        }
+        for hole in self.missing() {
+            let mut at = hole.start;
+            while at < hole.end {
+                let leaves = at..at + size_at(at, hole.end);
+                at = leaves.end;
+                if writer.read(leaves.start).is_some() {
+                    continue;
+                }
+                let Ok(lists) = lists(self.journal, leaves.clone(), &progress) else {
+                    return Ok(());
+                };
                 // what cannot be listed is read one by one, and says so itself
-                (Ok(_), _) => Ok(()),
-                (Err(_), _) => return,
-            };
-            if let Err(e) = kept {
-                return remark(&format!(
-                    "note: lists of records are not kept: {}",
-                    Failure::from(e).in_full()
-                ));
+                if let (Some(lists), Some(anchor)) = (lists, self.anchor(leaves.end)) {
+                    writer.put(&lists, leaves.end, &anchor)?;
+                    writer.merge()?;
+                }
+            }
+        }
+        writer.merge()
+    }
+
+    /// The tail that fills no file, and what could not be kept in one, if it is not too much.
+    fn list_in_memory(&mut self) {
+        let holes: Vec<Range<u64>> = self.holes(self.end).collect();
+        if holes.iter().map(|h| h.end - h.start).sum::<u64>() > IN_MEMORY_MAX {
+            return;
+        }
+        let progress = Progress::new("listing the journal's records");
+        for leaves in holes {
+            let made = lists(self.journal, leaves.clone(), &progress);
+            if let Ok(Some(lists)) = made
+                && let Some(file) = lists.in_memory(leaves.end)
+            {
+                self.files.insert(leaves.start, file);
             }
         }
     }
 
+    /// In order, and of all leaves: what comes while somebody asks is in the answer.
     fn stretches(&self, filter: &Filter) -> Vec<Stretch> {
         let mut all: Vec<Stretch> = Vec::new();
-        for first in self.whole_spans() {
-            let next = match self.leaves(first, filter) {
-                Some(leaves) => Stretch::Picked(leaves),
-                None => Stretch::Whole(first..first + SPAN_LEAVES),
-            };
-            put(&mut all, next);
+        let mut at = 0;
+        for file in self.files.values() {
+            let leaves = file.leaves();
+            if leaves.start > at {
+                put(&mut all, Stretch::Whole(at..leaves.start));
+            }
+            at = leaves.end;
+            match self.looked_up(file, filter) {
+                Some(stretches) => stretches.into_iter().for_each(|s| put(&mut all, s)),
+                None => put(&mut all, Stretch::Whole(leaves)),
+            }
         }
-        let behind = self.end / SPAN_LEAVES * SPAN_LEAVES;
-        put(&mut all, Stretch::Whole(behind..u64::MAX));
+        put(&mut all, Stretch::Whole(at..u64::MAX));
         all
     }
 
-    /// Leaves of a span among which are all that fit; `None`: its list cannot tell.
-    fn leaves(&self, first: u64, filter: &Filter) -> Option<Vec<u64>> {
-        let span = self.spans.get(&first)?;
+    /// Leaves of a file among which are all that fit; `None`: it cannot tell.
+    fn looked_up(&self, file: &LeafFile, filter: &Filter) -> Option<Vec<Stretch>> {
         let (from, to) = times(filter);
-        if !span.touches(from, to) {
+        if !file.touches(from, to) {
             return Some(vec![]);
         }
-        let keys = self.keys(span, filter)?;
-        let leaves = span.leaves(&keys, from, to);
-        if leaves.is_none() {
-            self.distrust(first);
+        let keys = self.keys(file, filter)?;
+        let gone = self.gone(file, &keys.classes);
+        let of = |keys: &[u64]| {
+            let leaves = file.find(keys, from, to);
+            if leaves.is_none() {
+                self.distrust(file);
+            }
+            leaves
+        };
+        let mut leaves = of(&keys.there)?;
+        if gone.is_empty() {
+            return Some(vec![Stretch::Picked(leaves)]);
         }
-        leaves
+        let is_gone = |leaf: &u64| gone.contains(&(leaf / SPAN_LEAVES * SPAN_LEAVES));
+        leaves.retain(|leaf| !is_gone(leaf));
+        if let Some(keys) = &keys.gone {
+            leaves.extend(of(keys)?.iter().filter(|leaf| is_gone(leaf)));
+            leaves.sort();
+            return Some(vec![Stretch::Picked(leaves)]);
+        }
+        let mut stretches = Vec::new();
+        let mut rest = &leaves[..];
+        for first in gone {
+            let whole =
+                first.max(file.leaves().start)..(first + SPAN_LEAVES).min(file.leaves().end);
+            let (before, behind) = rest.split_at(rest.partition_point(|leaf| *leaf < whole.start));
+            stretches.extend([Stretch::Picked(before.to_vec()), Stretch::Whole(whole)]);
+            rest = behind;
+        }
+        stretches.push(Stretch::Picked(rest.to_vec()));
+        Some(stretches)
+    }
+
+    /// Subtrees of a file of which some content is not where it was written.
+    fn gone(&self, file: &LeafFile, classes: &BTreeSet<u8>) -> BTreeSet<u64> {
+        let mut gone = BTreeSet::new();
+        let leaves = file.leaves();
+        let subtrees =
+            (leaves.start / SPAN_LEAVES * SPAN_LEAVES..leaves.end).step_by(SPAN_LEAVES as usize);
+        for subtree in subtrees {
+            let own = subtree.max(leaves.start)..(subtree + SPAN_LEAVES).min(leaves.end);
+            let has = |class: &&u8| of_class(**class).any(|kind| file.has_kind(kind as u16, &own));
+            if classes
+                .iter()
+                .filter(has)
+                .any(|class| !self.keeps(subtree, *class))
+            {
+                gone.insert(subtree);
+            }
+        }
+        gone
+    }
+
+    /// Whether the content of a class is where it was written.
+    fn keeps(&self, subtree: u64, class: u8) -> bool {
+        let mut kept = self.kept.borrow_mut();
+        let of_class = kept.entry(class).or_insert_with(|| {
+            let class = RetentionClass::new(class);
+            let listed = class.and_then(|class| self.journal.reader().kept(class).ok());
+            listed.unwrap_or_default()
+        });
+        of_class.contains(&subtree)
     }
 
     /// A damaged list is done without now, and made again for the next question.
-    fn distrust(&self, first: u64) {
-        if !self.damaged.borrow_mut().insert(first) {
+    fn distrust(&self, file: &LeafFile) {
+        let leaves = file.leaves();
+        if !self.damaged.borrow_mut().insert(leaves.start) {
             return;
         }
         remark(&format!(
-            "note: the list of records {first} to {} is damaged: they are read one by one, and listed again the next time",
-            first + SPAN_LEAVES - 1
+            "note: the list of records {} to {} is damaged: they are read one by one, and listed again the next time",
+            leaves.start,
+            leaves.end - 1
         ));
         // where that cannot be, it stays damaged and says so again
-        let forgotten = LeafIndex::open(&self.dir)
-            .and_then(|mut index| index.write()?.map_or(Ok(()), |mut w| w.forget(first)));
+        let forgotten = LeafIndex::open(&self.dir).and_then(|mut index| {
+            index
+                .write()?
+                .map_or(Ok(()), |mut w| w.forget(leaves.start))
+        });
         drop(forgotten);
     }
 
-    fn keys(&self, span: &SpanLeaves, filter: &Filter) -> Option<Vec<u64>> {
+    fn keys(&self, file: &LeafFile, filter: &Filter) -> Option<Keys> {
         let kinds: Vec<RecordKind> = (1..64)
             .filter(|k| filter.kinds.has(*k))
             .filter_map(RecordKind::from_u16)
-            .filter(|k| span.has_kind(*k as u16))
+            .filter(|k| file.has_kind(*k as u16, &file.leaves()))
             .collect();
-        let mut keys = vec![UNREADABLE];
+        let classes =
+            |kinds: &[RecordKind]| kinds.iter().map(|k| storage::retention_class(*k)).collect();
         if !filter.marks.is_empty() {
             // of content that is gone nobody knows what it bore
-            let kept = |kind: &RecordKind| {
-                let class = RetentionClass::new(storage::retention_class(*kind));
-                let reader = self.journal.reader();
-                class.is_some_and(|class| reader.keeps(Leaf(span.first()), class))
-            };
-            if !kinds.iter().all(kept) {
-                return None;
-            }
-            let counted = filter.marks.iter().any(|m| m.key().is_none());
-            keys.extend(counted.then(|| kind_key(RecordKind::Presence)));
-            keys.extend(filter.marks.iter().filter_map(Mark::key));
-        } else if let Some(instance) = &filter.instance {
-            let container = storage::container_key(instance);
-            keys.extend(kinds.iter().map(|k| container_key(&container, *k as u16)));
-        } else if kinds.iter().any(|k| !has_list(*k)) {
-            return None;
-        } else {
-            keys.extend(kinds.iter().copied().map(kind_key));
+            return Some(Keys {
+                there: with_unreadable(filter.marks.iter().map(Mark::key)),
+                gone: None,
+                classes: classes(&kinds),
+            });
         }
-        Some(keys)
+        let Some(instance) = &filter.instance else {
+            let listed = kinds.iter().all(|k| has_list(*k));
+            return listed.then(|| Keys {
+                there: with_unreadable(kinds.iter().copied().map(kind_key)),
+                gone: None,
+                classes: BTreeSet::new(),
+            });
+        };
+        let container = storage::container_key(instance);
+        let of = |acts: Acts| {
+            with_unreadable(
+                kinds
+                    .iter()
+                    .flat_map(|kind| keys_about(&container, *kind, acts)),
+            )
+        };
+        let observations = kinds.contains(&RecordKind::Observation);
+        Some(Keys {
+            there: of(filter.acts.unwrap_or(Acts::ALL)),
+            gone: Some(of(Acts::ALL)),
+            classes: match observations && filter.acts.is_some() {
+                true => classes(&[RecordKind::Observation]),
+                false => BTreeSet::new(),
+            },
+        })
+    }
+
+    /// The latest time that a listed leaf can have.
+    fn latest_of(&self, leaf: u64) -> i64 {
+        let file = self.files.range(..=leaf).next_back();
+        file.map_or(i64::MAX, |(_, file)| file.latest(leaf))
+    }
+
+    /// How many observations of a container are listed in a file and lie in the interval, where their
+    /// content is there.
+    fn count(&self, file: &LeafFile, filter: &Filter) -> Option<u64> {
+        let (from, to) = times(filter);
+        let instance = filter.instance.as_ref()?;
+        if !file.touches(from, to) {
+            return Some(0);
+        }
+        let container = storage::container_key(instance);
+        let keys = keys_about(&container, RecordKind::Observation, Acts::ALL);
+        let class = storage::retention_class(RecordKind::Observation);
+        let gone = self.gone(file, &BTreeSet::from([class]));
+        let mut found = file.find(&keys, from, to)?;
+        found.retain(|leaf| !gone.contains(&(leaf / SPAN_LEAVES * SPAN_LEAVES)));
+        let (sure, near): (Vec<u64>, Vec<u64>) = found
+            .into_iter()
+            .partition(|leaf| file.is_between(*leaf, from, to) == Some(true));
+        let wanted = leaves_of(&Wanted::of(filter));
+        Some(sure.len() as u64 + self.picker.borrow_mut().count(&near, &wanted))
     }
 
     fn read(&self, stretch: Stretch, wanted: &Wanted, each: &mut dyn FnMut(Seen)) -> Done {
@@ -296,6 +462,80 @@ impl Records for Listed<'_> {
         Ok(())
     }
 
+    fn visit_counted(
+        &self,
+        filter: &Filter,
+        each: &mut dyn FnMut(Seen),
+    ) -> Result<u64, RecordsError> {
+        let (mut all, mut total, mut at) = (Vec::new(), 0, 0);
+        let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
+        for file in self.files.values() {
+            let leaves = file.leaves();
+            if leaves.start > at {
+                put(&mut all, Stretch::Whole(at..leaves.start));
+            }
+            at = leaves.end;
+            match (self.count(file, filter), self.looked_up(file, filter)) {
+                (Some(count), Some(stretches)) => {
+                    total += count;
+                    counted.insert(leaves.start, leaves.end);
+                    stretches.into_iter().for_each(|s| put(&mut all, s));
+                }
+                _ => put(&mut all, Stretch::Whole(leaves)),
+            }
+        }
+        put(&mut all, Stretch::Whole(at..u64::MAX));
+        let class = storage::retention_class(RecordKind::Observation);
+        let wanted = Wanted::of(filter);
+        for stretch in all {
+            self.read(stretch, &wanted, &mut |seen| {
+                let leaf = seen.id.leaf;
+                let file = counted.range(..=leaf).next_back();
+                let by_list = file.is_some_and(|(_, end)| leaf < *end)
+                    && self.keeps(leaf / SPAN_LEAVES * SPAN_LEAVES, class);
+                let is_of = |o: &Observation| o.instance == filter.instance;
+                let fits = matches!(&seen.body, Body::Record(Record::Observation(o)) if is_of(o));
+                total += u64::from(fits && !by_list);
+                each(seen);
+            })
+            .map_err(|e| self.journal.records_error(e))?;
+        }
+        Ok(total)
+    }
+
+    fn latest(
+        &self,
+        kind: RecordKind,
+        from: WallNs,
+        to: WallNs,
+    ) -> Result<Option<WallNs>, RecordsError> {
+        let filter = Filter::of(&[kind]).between(from, to);
+        let wanted = Wanted::of(&filter);
+        let latest = Cell::new(None::<WallNs>);
+        let look = |stretch| {
+            self.read(stretch, &wanted, &mut |seen| {
+                if matches!(seen.body, Body::Record(_)) {
+                    latest.set(latest.get().max(Some(seen.wall)));
+                }
+            })
+            .map_err(|e| self.journal.records_error(e))
+        };
+        for stretch in self.stretches(&filter).into_iter().rev() {
+            let Stretch::Picked(leaves) = stretch else {
+                look(stretch)?;
+                continue;
+            };
+            for leaf in leaves.into_iter().rev() {
+                // what cannot be later is not looked at
+                let can_be = self.latest_of(leaf).min(to.0);
+                if latest.get().is_none_or(|latest| latest.0 < can_be) {
+                    look(Stretch::Picked(vec![leaf]))?;
+                }
+            }
+        }
+        Ok(latest.get())
+    }
+
     fn get(&self, id: &RecordId) -> Result<Option<Seen>, RecordsError> {
         if id.origin != *self.origin() || id.leaf >= self.end {
             return self.journal.get(id);
@@ -333,15 +573,22 @@ fn put(all: &mut Vec<Stretch>, next: Stretch) {
     }
 }
 
-/// The lists of one span; `None`: leaves are missing in it.
+/// As many leaves as one file may list from `at` on, when none behind `end` may be among them.
+fn size_at(at: u64, end: u64) -> u64 {
+    let fits = |size: &u64| *size <= AT_ONCE && at.is_multiple_of(*size) && at + size <= end;
+    let largest = LIST_LEAVES.into_iter().rev().find(fits);
+    largest.unwrap_or(LIST_LEAVES[0])
+}
+
+/// The lists of these leaves; `None`: some are missing.
 fn lists(
     journal: &Journal,
-    first: u64,
+    leaves: Range<u64>,
     progress: &Progress,
 ) -> Result<Option<LeafLists>, ReadError> {
-    let mut lists = LeafLists::new(first);
+    let mut lists = LeafLists::new(leaves.start);
     let all = evidence::Filter {
-        leaves: first..first + SPAN_LEAVES,
+        leaves: leaves.clone(),
         ..evidence::Filter::default()
     };
     let mut listed = 0;
@@ -358,7 +605,7 @@ fn lists(
         }
         listed += 1;
     }
-    Ok((listed == SPAN_LEAVES).then_some(lists))
+    Ok((listed == leaves.end - leaves.start).then_some(lists))
 }
 
 /// Under what a record is listed.
@@ -368,22 +615,55 @@ fn keys_of(entry: &evidence::Entry) -> Vec<u64> {
     if let Some(known) = RecordKind::from_u16(kind).filter(|k| has_list(*k)) {
         keys.push(kind_key(known));
     }
-    if let Some(container) = entry.header.container {
-        keys.push(container_key(&container.0, kind));
-    }
-    match &entry.payload {
-        Payload::Present { bytes, .. } => match Record::decode(kind, bytes) {
-            Ok(record) => {
-                let marks = Mark::of_record(&record);
-                keys.extend(marks.iter().filter_map(Mark::key));
-            }
-            Err(_) => keys.push(UNREADABLE),
-        },
+    let record = entry
+        .payload
+        .bytes()
+        .map(|bytes| Record::decode(kind, bytes));
+    match (&entry.payload, &record) {
+        (_, Some(Ok(record))) => keys.extend(Mark::of_record(record).iter().map(Mark::key)),
         // known by the files that are not there
-        Payload::Pruned { .. } => {}
-        Payload::Lost { .. } => keys.push(UNREADABLE),
+        (Payload::Pruned { .. }, _) => {}
+        _ => keys.push(UNREADABLE),
+    }
+    let Some(container) = entry.header.container else {
+        return keys;
+    };
+    match (RecordKind::from_u16(kind), &record) {
+        (Some(RecordKind::Observation), Some(Ok(Record::Observation(o)))) => {
+            keys.extend(keys_about(
+                &container.0,
+                RecordKind::Observation,
+                Acts::of(o),
+            ));
+        }
+        // it has to be found where contents are gone, and is not counted where they are there
+        (Some(RecordKind::Observation), None) => {
+            let gone = matches!(entry.payload, Payload::Pruned { .. });
+            let acts = gone.then(|| keys_about(&container.0, RecordKind::Observation, Acts::OTHER));
+            keys.extend(acts.into_iter().flatten());
+        }
+        (Some(RecordKind::Observation), _) => {}
+        _ => keys.push(container_key(&container.0, kind)),
     }
     keys
+}
+
+/// Under what records of a kind about a container are listed; observations by their sorts.
+fn keys_about(container: &[u8; 16], kind: RecordKind, acts: Acts) -> Vec<u64> {
+    match kind {
+        RecordKind::Observation => acts.numbers().map(|n| acts_key(container, n)).collect(),
+        _ => vec![container_key(container, kind as u16)],
+    }
+}
+
+fn with_unreadable(keys: impl Iterator<Item = u64>) -> Vec<u64> {
+    std::iter::once(UNREADABLE).chain(keys).collect()
+}
+
+/// Kinds of records of a class.
+fn of_class(class: u8) -> impl Iterator<Item = RecordKind> {
+    let all = (1..64).filter_map(RecordKind::from_u16);
+    all.filter(move |kind| storage::retention_class(*kind) == class)
 }
 
 #[cfg(test)]

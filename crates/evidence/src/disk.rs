@@ -40,6 +40,10 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
     /// The names in `dir`, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirItem>>;
+    /// The same without what has to be asked of each file.
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Ok(self.list(dir)?.into_iter().map(|item| item.name).collect())
+    }
     /// Makes `dir` and what is missing above it.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Renames a file, replacing `to`.
@@ -122,6 +126,12 @@ impl Disk for RealDisk {
             })
             // A file that another process removed between the two calls is not there.
             .filter(|item| !matches!(item, Err(e) if is_missing(e)))
+            .collect()
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(dir)?
+            .map(|item| Ok(item?.file_name().to_string_lossy().into_owned()))
             .collect()
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Filters are decided on leaf headers, block by block; only what matches costs a payload.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -188,7 +188,7 @@ impl Reader {
     /// # Errors
     /// When the disk refuses.
     pub fn end(&self) -> Result<Leaf, ReadError> {
-        let view = self.view()?;
+        let view = self.view(u64::MAX)?;
         Ok(Leaf(
             view.kept.last().map_or(view.end, |kept| kept.index + 1),
         ))
@@ -214,7 +214,7 @@ impl Reader {
     /// When the journal's files cannot be listed. Damage met later is an item of the
     /// iteration, which goes on behind it.
     pub fn scan(&self, filter: Filter) -> Result<Scan, ReadError> {
-        let view = self.view()?;
+        let view = self.view(filter.leaves.start)?;
         let rest = filter.leaves.start..filter.leaves.end.min(view.end);
         let kept = view
             .kept
@@ -236,10 +236,13 @@ impl Reader {
     /// # Errors
     /// When the journal's files cannot be listed.
     pub fn picker(&self) -> Result<Picker, ReadError> {
-        let view = self.view()?;
+        let view = self.view(0)?;
         Ok(Picker {
             end: view.end,
-            leaves: LeafSource::new(self, view.segments),
+            leaves: LeafSource {
+                indexed: false,
+                ..LeafSource::new(self, view.segments)
+            },
             payloads: PayloadSource::new(self),
         })
     }
@@ -255,6 +258,23 @@ impl Reader {
         let subtree = self.meta.subtree_of(leaf.0);
         let path = self.paths.payload(subtree, class);
         self.disk.open(&path, OpenMode::Read).is_ok()
+    }
+
+    /// Subtrees of which the content of a class is where it was written, all at once.
+    ///
+    /// # Errors
+    /// When the journal's files cannot be listed.
+    pub fn kept(&self, class: RetentionClass) -> Result<BTreeSet<u64>, ReadError> {
+        let dir = &self.paths.payloads;
+        let names = match self.disk.names(dir) {
+            Err(e) if disk::is_missing(&e) => Vec::new(),
+            listed => listed.map_err(read_error(dir))?,
+        };
+        let kept = names.iter().filter_map(|name| match paths::parse(name) {
+            Name::Payload(subtree, of) if of == class => Some(subtree),
+            _ => None,
+        });
+        Ok(kept.collect())
     }
 
     /// Follows the journal from `from` on.
@@ -321,11 +341,15 @@ impl Reader {
     }
 
     /// The emergency segment first, then the head: what leaves the former between the two
-    /// looks is found below the latter.
-    fn view(&self) -> Result<View, ReadError> {
+    /// looks is found below the latter. Segments are those of leaves from `from` on, if not all.
+    fn view(&self, from: u64) -> Result<View, ReadError> {
         let mut kept = emergency::peek(&*self.disk, &self.paths, &self.meta);
         let head = read_head(&*self.disk, &self.paths, &self.meta);
-        let segments = self.segments()?;
+        // a long list, which whoever looks for what is new mostly has no use for
+        let segments = match (self.tail, head) {
+            (Tail::Durable, Some(head)) if head <= from => Vec::new(),
+            _ => self.segments()?,
+        };
         let end = match (self.tail, head) {
             (Tail::Durable, Some(head)) => head,
             (Tail::Durable, None) => self.whole_end(&segments, 0, true)?,
@@ -341,13 +365,13 @@ impl Reader {
 
     fn segments(&self) -> Result<Vec<u64>, ReadError> {
         let dir = &self.paths.leaves;
-        let items = match self.disk.list(dir) {
+        let names = match self.disk.names(dir) {
             Err(e) if disk::is_missing(&e) => Vec::new(),
             listed => listed.map_err(read_error(dir))?,
         };
-        let mut firsts: Vec<u64> = items
+        let mut firsts: Vec<u64> = names
             .iter()
-            .filter_map(|item| match paths::parse(&item.name) {
+            .filter_map(|name| match paths::parse(name) {
                 Name::Segment(first) => Some(first),
                 _ => None,
             })
@@ -535,6 +559,30 @@ impl Picker {
     /// Hands over those of `wanted` that match, in order. `wanted` must rise; what lies behind the
     /// end is left out. Damage is an item; reading goes on behind it.
     pub fn pick(&mut self, wanted: &[u64], filter: &Filter, each: &mut dyn FnMut(Picked)) {
+        self.pick_frames(wanted, filter, &mut |payloads, found| {
+            each(found.map(|(leaf, frame)| payloads.entry(leaf, &frame)));
+        });
+    }
+
+    /// How many of `wanted`, which must rise, match by what their leaves say; contents are not read.
+    pub fn count(&mut self, wanted: &[u64], filter: &Filter) -> u64 {
+        let mut count = 0;
+        self.pick_frames(wanted, filter, &mut |_, found| {
+            count += u64::from(found.is_ok())
+        });
+        count
+    }
+
+    /// The leaf's own hash; `None`: it cannot be read.
+    pub fn leaf_hash(&mut self, leaf: u64) -> Option<Hash> {
+        let mut hash = None;
+        self.pick_frames(&[leaf], &Filter::default(), &mut |_, found| {
+            hash = found.ok().map(|(_, frame)| merkle::leaf_hash(&frame.leaf));
+        });
+        hash
+    }
+
+    fn pick_frames(&mut self, wanted: &[u64], filter: &Filter, each: EachFrame<'_>) {
         let mut rest = &wanted[..wanted.partition_point(|leaf| *leaf < self.end)];
         let mut ready = VecDeque::new();
         while let Some(first) = rest.first().copied() {
@@ -546,22 +594,25 @@ impl Picker {
             rest = later;
             let read = first..now[now.len() - 1] + 1;
             if let Err(error) = self.leaves.read(&read, filter, &mut ready) {
-                each(Err(error));
+                each(&mut self.payloads, Err(error));
             }
             for item in ready.drain(..) {
                 let listed = |leaf| now.binary_search(leaf).is_ok();
                 match item {
                     Ok((leaf, frame)) if listed(&leaf) => {
-                        each(Ok(self.payloads.entry(leaf, &frame)));
+                        each(&mut self.payloads, Ok((leaf, frame)));
                     }
-                    Err(ReadError::DamagedLeaf { leaf, .. }) if !listed(&leaf) => {}
+                    Err(ReadError::DamagedLeaf { leaf, .. })
+                        if !listed(&leaf) || self.leaves.rules_out(leaf, filter) => {}
                     Ok(_) => {}
-                    Err(error) => each(Err(error)),
+                    Err(error) => each(&mut self.payloads, Err(error)),
                 }
             }
         }
     }
 }
+
+type EachFrame<'a> = &'a mut dyn FnMut(&mut PayloadSource, Result<(u64, Frame), ReadError>);
 
 /// One leaf that was picked, or why it cannot be read.
 pub type Picked = Result<Entry, ReadError>;
@@ -573,6 +624,9 @@ struct LeafSource {
     meta: Meta,
     segments: Vec<u64>,
     open: Option<OpenSegment>,
+    /// Whether what a segment's index rules out is passed over; whoever knows the leaves by their
+    /// numbers has no use for it.
+    indexed: bool,
 }
 
 struct OpenSegment {
@@ -594,6 +648,7 @@ impl LeafSource {
             meta,
             segments,
             open: None,
+            indexed: true,
         }
     }
 
@@ -660,6 +715,23 @@ impl LeafSource {
         }
     }
 
+    /// Whether a scan passes over a leaf by its segment's index: then a damaged one is not told either.
+    fn rules_out(&self, leaf: u64, filter: &Filter) -> bool {
+        let (Some(first), limit) = self.segment_of(leaf) else {
+            return false;
+        };
+        let number = (leaf - first) / BLOCK_LEAVES;
+        let end = (first + (number + 1) * BLOCK_LEAVES).min(limit);
+        self.index_of(first)
+            .is_some_and(|i| i.covers(end - first) && !i.may_match(number, filter))
+    }
+
+    fn index_of(&self, first: u64) -> Option<Index> {
+        let max = index::bytes_max(self.meta.subtree_leaves);
+        let bytes = disk::read_small(&*self.disk, &self.paths.index(first), max);
+        Index::decode(&self.meta, first, &bytes.ok()??)
+    }
+
     fn open_segment(&mut self, first: u64) -> Result<&OpenSegment, ReadError> {
         if self.open.as_ref().is_none_or(|open| open.first != first) {
             let path = self.paths.segment(first);
@@ -667,12 +739,7 @@ impl LeafSource {
                 .disk
                 .open(&path, OpenMode::Read)
                 .map_err(read_error(&path))?;
-            let max = index::bytes_max(self.meta.subtree_leaves);
-            let bytes = disk::read_small(&*self.disk, &self.paths.index(first), max);
-            let index = bytes
-                .ok()
-                .flatten()
-                .and_then(|b| Index::decode(&self.meta, first, &b));
+            let index = self.indexed.then(|| self.index_of(first)).flatten();
             self.open = Some(OpenSegment { first, file, index });
         }
         self.open

@@ -1,38 +1,46 @@
 //! Which leaves to look at: for each key (a container's records of a kind, a peer, an alert), the
-//! leaves that bear it. Small files beside the lake's tables, one for each whole span.
+//! leaves that bear it. Files beside the lake's tables; sixteen of a size become one of the next.
 //!
 //! Keys are made by whoever joins the crates; here they are numbers. Two things with the same key
-//! only cost a look. A file that is damaged, or that was made of another journal, says so when it is
-//! opened or when its list is read, and whoever asks reads the span from the journal instead.
+//! only cost a look. A file is read where it is asked for, not as a whole. One that is damaged, or
+//! that was made of another journal, says so when it is opened or when a list is read, and whoever
+//! asks reads those leaves from the journal instead.
 //!
 //! Left out on purpose: what a record says, and whether its content is still there.
 
-use crate::journal::SPAN_LEAVES;
-use crate::store::{Hash, Lock, Store, sha256};
+use crate::store::{Hash, Lock, Ranged, Store};
 use crate::{LakeError, wait};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-const MAGIC: &[u8; 8] = b"PLLEAF1\n";
-/// Magic, first leaf, kinds, anchor, keys, blocks.
-const HEAD_BYTES: usize = 8 + 8 + 8 + 32 + 4 + 4;
-/// Key, place of its list, bytes of it, check of it.
-const KEY_BYTES: usize = 8 + 8 + 4 + 4;
-const BLOCK_BYTES: usize = 16;
-const HASH_BYTES: usize = 32;
-/// Leaves of which the earliest and the latest time are kept.
-const BLOCK_LEAVES: u64 = 4096;
-const BLOCKS: usize = (SPAN_LEAVES / BLOCK_LEAVES) as usize;
+mod merge;
+
+/// Leaves of one file, by size. Files begin at multiples of their own size.
+pub const LIST_LEAVES: [u64; 4] = [4096, 65_536, 1_048_576, 16_777_216];
+
+const MAGIC: &[u8; 8] = b"PLLEAF2\n";
+/// Magic, first leaf, end, anchor, blocks, entries, bytes of the file.
+const HEAD_BYTES: usize = 8 + 8 + 8 + 32 + 4 + 4 + 8;
+/// Key, place of its list behind the pages, bytes of it, check of it.
+const ENTRY_BYTES: usize = 8 + 8 + 4 + 4;
+/// Entries that are read at once.
+const PAGE_ENTRIES: usize = 128;
+/// Earliest time, latest time, kinds.
+const BLOCK_BYTES: usize = 8 + 8 + 8;
+/// First key and check of a page.
+const FENCE_BYTES: usize = 8 + 4;
+const CHECK_BYTES: usize = 4;
+/// Leaves of which the earliest and the latest time and the kinds are kept.
+const BLOCK_LEAVES: u64 = LIST_LEAVES[0];
 /// Where the files are.
 const DIR: &str = "leaves";
 
-/// Lists of one span in the making, of leaves that come in order.
+/// Lists in the making, of leaves that come in order.
 pub struct LeafLists {
     first: u64,
-    kinds: u64,
     lists: BTreeMap<u64, List>,
-    times: Vec<(i64, i64)>,
+    blocks: Vec<Block>,
 }
 
 #[derive(Default)]
@@ -42,14 +50,37 @@ struct List {
     last: u64,
 }
 
+#[derive(Clone, Copy)]
+struct Block {
+    from: i64,
+    to: i64,
+    /// Bit `kind mod 64`.
+    kinds: u64,
+}
+
+impl Block {
+    const EMPTY: Self = Self {
+        from: i64::MAX,
+        to: i64::MIN,
+        kinds: 0,
+    };
+
+    fn touches(self, from: i64, to: i64) -> bool {
+        self.from <= to && self.to >= from
+    }
+
+    fn lies_in(self, from: i64, to: i64) -> bool {
+        self.from >= from && self.to <= to
+    }
+}
+
 impl LeafLists {
-    /// Of the span that begins with this leaf.
+    /// Of leaves from this one on.
     pub fn new(first: u64) -> Self {
         Self {
             first,
-            kinds: 0,
             lists: BTreeMap::new(),
-            times: vec![(i64::MAX, i64::MIN); BLOCKS],
+            blocks: Vec::new(),
         }
     }
 
@@ -57,11 +88,15 @@ impl LeafLists {
     /// cannot be read.
     pub fn add(&mut self, leaf: u64, header: Option<(i64, u16)>, keys: &[u64]) {
         let at = leaf.saturating_sub(self.first);
-        let (from, to) = header.map_or((i64::MIN, i64::MAX), |(wall, _)| (wall, wall));
-        self.kinds |= header.map_or(u64::MAX, |(_, kind)| kind_bit(kind));
-        if let Some(times) = self.times.get_mut((at / BLOCK_LEAVES) as usize) {
-            *times = (times.0.min(from), times.1.max(to));
+        let block = (at / BLOCK_LEAVES) as usize;
+        if self.blocks.len() <= block {
+            self.blocks.resize(block + 1, Block::EMPTY);
         }
+        let (from, to) = header.map_or((i64::MIN, i64::MAX), |(wall, _)| (wall, wall));
+        let kinds = header.map_or(u64::MAX, |(_, kind)| kind_bit(kind));
+        let block = &mut self.blocks[block];
+        (block.from, block.to) = (block.from.min(from), block.to.max(to));
+        block.kinds |= kinds;
         for key in keys {
             let list = self.lists.entry(*key).or_default();
             // one more than the place, so that zero is before all
@@ -73,152 +108,242 @@ impl LeafLists {
         }
     }
 
-    /// The file's bytes. `anchor` is whatever tells this journal's span from another one's.
-    pub fn encode(&self, anchor: &Hash) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.extend(self.first.to_le_bytes());
-        out.extend(self.kinds.to_le_bytes());
-        out.extend(anchor);
-        out.extend(number(self.lists.len()));
-        out.extend(number(self.times.len()));
-        for (from, to) in &self.times {
-            out.extend(from.to_le_bytes());
-            out.extend(to.to_le_bytes());
-        }
-        let mut at = out.len() + self.lists.len() * KEY_BYTES + HASH_BYTES;
+    /// The file's bytes, of all leaves before `end`. `anchor` is whatever tells this journal's
+    /// leaves from another one's.
+    pub fn encode(&self, end: u64, anchor: &Hash) -> Vec<u8> {
+        let mut made = Made::default();
         for (key, list) in &self.lists {
-            out.extend(key.to_le_bytes());
-            out.extend((at as u64).to_le_bytes());
-            out.extend(number(list.bytes.len()));
-            out.extend(check(&list.bytes));
-            at += list.bytes.len();
+            made.add(*key, &list.bytes);
         }
-        let hash = sha256(&out);
-        out.extend(hash);
-        self.lists.values().for_each(|list| out.extend(&list.bytes));
+        let blocks = (end - self.first).div_ceil(BLOCK_LEAVES) as usize;
+        let mut all = self.blocks.clone();
+        all.resize(blocks, Block::EMPTY);
+        made.file(self.first..end, &all, anchor)
+    }
+
+    /// The same as a file that is only in memory.
+    pub fn in_memory(&self, end: u64) -> Option<LeafFile> {
+        let bytes = self.encode(end, &[0; 32]);
+        LeafFile::open(self.first..end, Ranged::Memory(bytes))
+    }
+}
+
+/// Entries and lists of a file in the making; keys come in order.
+#[derive(Default)]
+struct Made {
+    entries: Vec<u8>,
+    lists: Vec<u8>,
+}
+
+impl Made {
+    fn add(&mut self, key: u64, list: &[u8]) {
+        self.entries.extend(key.to_le_bytes());
+        self.entries.extend((self.lists.len() as u64).to_le_bytes());
+        self.entries.extend(number(list.len()));
+        self.entries.extend(check(list));
+        self.lists.extend(list);
+    }
+
+    fn file(&self, leaves: Range<u64>, blocks: &[Block], anchor: &Hash) -> Vec<u8> {
+        let pages = self.entries.chunks(PAGE_ENTRIES * ENTRY_BYTES);
+        let head = HEAD_BYTES + blocks.len() * BLOCK_BYTES + pages.len() * FENCE_BYTES;
+        let bytes = head + CHECK_BYTES + self.entries.len() + self.lists.len();
+        let mut out = Vec::with_capacity(bytes);
+        out.extend(MAGIC);
+        out.extend(leaves.start.to_le_bytes());
+        out.extend(leaves.end.to_le_bytes());
+        out.extend(anchor);
+        out.extend(number(blocks.len()));
+        out.extend(number(self.entries.len() / ENTRY_BYTES));
+        out.extend((bytes as u64).to_le_bytes());
+        for block in blocks {
+            out.extend(block.from.to_le_bytes());
+            out.extend(block.to.to_le_bytes());
+            out.extend(block.kinds.to_le_bytes());
+        }
+        for page in pages {
+            out.extend(&page[..8]);
+            out.extend(check(page));
+        }
+        let head = check(&out);
+        out.extend(head);
+        out.extend(&self.entries);
+        out.extend(&self.lists);
         out
     }
 }
 
-/// What one file says but for its lists, which are read when they are asked for.
-pub struct SpanLeaves {
-    first: u64,
-    kinds: u64,
+/// What one file says; its lists are read when they are asked for.
+pub struct LeafFile {
+    leaves: Range<u64>,
     anchor: Hash,
-    bytes: Vec<u8>,
-    times: Vec<(i64, i64)>,
-    keys: Range<usize>,
+    blocks: Vec<Block>,
+    /// First keys of the pages, and their checks.
+    fences: Vec<(u64, [u8; CHECK_BYTES])>,
+    entries: usize,
+    pages_at: u64,
+    bytes: u64,
+    file: Ranged,
 }
 
-impl SpanLeaves {
-    /// `None`: damaged, of another span or of another layout.
-    fn decode(first: u64, bytes: Vec<u8>) -> Option<Self> {
-        let head = bytes.get(..HEAD_BYTES).filter(|h| h.starts_with(MAGIC))?;
+/// One list of a file: where, how long, and its check.
+struct Entry {
+    key: u64,
+    at: u64,
+    bytes: usize,
+    check: [u8; CHECK_BYTES],
+}
+
+impl LeafFile {
+    /// `None`: damaged, of other leaves or of another layout.
+    fn open(leaves: Range<u64>, file: Ranged) -> Option<Self> {
+        let head = file.read(0, HEAD_BYTES)?;
         let long = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
-        let short = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
-        let (keys, blocks) = (short(56)? as usize, short(60)? as usize);
-        let keys_at = HEAD_BYTES.checked_add(blocks.checked_mul(BLOCK_BYTES)?)?;
-        let keys_end = keys_at.checked_add(keys.checked_mul(KEY_BYTES)?)?;
-        let hash = bytes.get(keys_end..keys_end.checked_add(HASH_BYTES)?)?;
-        if long(8)? != first || blocks != BLOCKS || sha256(&bytes[..keys_end]) != hash {
+        let short = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?) as usize);
+        let (blocks, entries, bytes) = (short(56)?, short(60)?, long(64)?);
+        let ours = head.starts_with(MAGIC) && long(8)? == leaves.start && long(16)? == leaves.end;
+        let wanted = (leaves.end.checked_sub(leaves.start)?).div_ceil(BLOCK_LEAVES);
+        if !ours || blocks as u64 != wanted || bytes != file.bytes()? {
             return None;
         }
-        // lists stand one behind the other, to the end
-        let entries = bytes[keys_at..keys_end].as_chunks::<KEY_BYTES>().0;
-        let end = entries.last().map_or(Some(keys_end + HASH_BYTES), |raw| {
-            let (at, bytes) = place(raw)?;
-            at.checked_add(bytes)
-        });
-        if end != Some(bytes.len()) {
+        let pages = entries.div_ceil(PAGE_ENTRIES);
+        let rest = blocks * BLOCK_BYTES + pages * FENCE_BYTES;
+        let pages_at = (HEAD_BYTES + rest + CHECK_BYTES) as u64;
+        let lists_at = pages_at.checked_add((entries * ENTRY_BYTES) as u64)?;
+        // before anything of that size is read
+        if lists_at > bytes {
             return None;
         }
-        let times = bytes[HEAD_BYTES..keys_at].as_chunks::<BLOCK_BYTES>().0;
-        let time = |raw: &[u8; BLOCK_BYTES]| {
-            let of = |b: &[u8]| b.first_chunk().map_or(0, |b| i64::from_le_bytes(*b));
-            (of(&raw[..8]), of(&raw[8..]))
-        };
+        let raw = file.read(HEAD_BYTES as u64, rest + CHECK_BYTES)?;
+        let (said, checked) = raw.split_at(rest);
+        if checked != check(&[&head, said].concat()) {
+            return None;
+        }
+        let (of_blocks, of_pages) = said.split_at(blocks * BLOCK_BYTES);
+        let fence = |raw: &[u8; FENCE_BYTES]| Some((u64_at(raw, 0)?, *raw[8..].first_chunk()?));
         Some(Self {
-            first,
-            kinds: long(16)?,
             anchor: *head.get(24..)?.first_chunk()?,
-            times: times.iter().map(time).collect(),
-            keys: keys_at..keys_end,
+            blocks: of_blocks.as_chunks().0.iter().map(block).collect(),
+            fences: of_pages.as_chunks().0.iter().filter_map(fence).collect(),
+            entries,
+            pages_at,
             bytes,
+            leaves,
+            file,
         })
     }
 
-    /// The first leaf.
-    pub fn first(&self) -> u64 {
-        self.first
+    /// The leaves that it lists.
+    pub fn leaves(&self) -> Range<u64> {
+        self.leaves.clone()
     }
 
-    /// What tells its journal's span from another one's.
+    /// What tells its journal's leaves from another one's.
     pub fn anchor(&self) -> &Hash {
         &self.anchor
     }
 
-    /// Whether it has records of a kind; a kind too many may be said to be there.
-    pub fn has_kind(&self, kind: u16) -> bool {
-        self.kinds & kind_bit(kind) != 0
+    /// Whether there are records of a kind among these leaves; a kind too many may be said to be
+    /// there.
+    pub fn has_kind(&self, kind: u16, among: &Range<u64>) -> bool {
+        let of = |leaf: u64| leaf.saturating_sub(self.leaves.start) / BLOCK_LEAVES;
+        let end = (of(among.end.saturating_sub(1)) as usize + 1).min(self.blocks.len());
+        let blocks = self.blocks.get(of(among.start) as usize..end);
+        blocks.is_some_and(|b| b.iter().any(|b| b.kinds & kind_bit(kind) != 0))
     }
 
-    /// Whether some leaf can lie between these times, both included.
+    /// Whether some of these leaves can lie between these times, both included.
     pub fn touches(&self, from: i64, to: i64) -> bool {
-        self.times.iter().any(|t| t.0 <= to && t.1 >= from)
+        self.blocks.iter().any(|b| b.touches(from, to))
+    }
+
+    /// Whether a leaf lies between these times; `None`: it may, and itself knows.
+    pub fn is_between(&self, leaf: u64, from: i64, to: i64) -> Option<bool> {
+        let block = self.block_of(leaf)?;
+        match (block.lies_in(from, to), block.touches(from, to)) {
+            (true, _) => Some(true),
+            (_, false) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The latest time that a leaf can have.
+    pub fn latest(&self, leaf: u64) -> i64 {
+        self.block_of(leaf).map_or(i64::MAX, |b| b.to)
+    }
+
+    fn block_of(&self, leaf: u64) -> Option<&Block> {
+        let at = leaf.checked_sub(self.leaves.start)? / BLOCK_LEAVES;
+        self.blocks.get(usize::try_from(at).ok()?)
     }
 
     /// Leaves that bear one of `keys` and can lie between these times, in order. `None`: a list is
     /// damaged.
-    pub fn leaves(&self, keys: &[u64], from: i64, to: i64) -> Option<Vec<u64>> {
+    pub fn find(&self, keys: &[u64], from: i64, to: i64) -> Option<Vec<u64>> {
         let mut found = Vec::new();
         for key in keys {
-            if let Some(entry) = self.entry(*key) {
-                found.extend(self.list(entry)?);
+            if let Some(entry) = self.entry(*key)? {
+                decode(&self.list(&entry)?, &self.leaves, &mut found)?;
             }
         }
-        found.retain(|leaf| {
-            let block = ((leaf - self.first) / BLOCK_LEAVES) as usize;
-            let times = self.times.get(block);
-            times.is_none_or(|t| t.0 <= to && t.1 >= from)
-        });
-        found.sort_unstable();
+        found.retain(|leaf| self.is_between(*leaf, from, to) != Some(false));
+        found.sort();
         found.dedup();
         Some(found)
     }
 
-    fn entry(&self, key: u64) -> Option<&[u8; KEY_BYTES]> {
-        let entries = self.bytes[self.keys.clone()].as_chunks::<KEY_BYTES>().0;
-        let of = |raw: &[u8; KEY_BYTES]| raw.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-        let at = entries.binary_search_by_key(&key, of).ok()?;
-        entries.get(at)
+    /// Outer `None`: damaged; inner: not listed.
+    fn entry(&self, key: u64) -> Option<Option<Entry>> {
+        let Some(page) = self.fences.partition_point(|f| f.0 <= key).checked_sub(1) else {
+            return Some(None);
+        };
+        let entries = self.page(page)?;
+        let at = entries.binary_search_by_key(&key, |raw| u64_at(raw, 0).unwrap_or(0));
+        Some(at.ok().and_then(|at| entry(&entries[at])))
     }
 
-    fn list(&self, raw: &[u8; KEY_BYTES]) -> Option<Vec<u64>> {
-        let (at, bytes) = place(raw)?;
-        let list = self.bytes.get(at..at.checked_add(bytes)?)?;
-        if check(list) != raw[20..24] {
+    fn page(&self, page: usize) -> Option<Vec<[u8; ENTRY_BYTES]>> {
+        let first = page * PAGE_ENTRIES;
+        let entries = PAGE_ENTRIES.min(self.entries.checked_sub(first)?);
+        let at = self.pages_at + (first * ENTRY_BYTES) as u64;
+        let raw = self.file.read(at, entries * ENTRY_BYTES)?;
+        (check(&raw) == self.fences.get(page)?.1).then(|| raw.as_chunks().0.to_vec())
+    }
+
+    fn list(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let lists_at = self.pages_at + (self.entries * ENTRY_BYTES) as u64;
+        let at = lists_at.checked_add(entry.at)?;
+        if at.checked_add(entry.bytes as u64)? > self.bytes {
             return None;
         }
-        let mut leaves = Vec::new();
-        let (mut place, mut value, mut shift) = (0_u64, 0_u64, 0);
-        for byte in list {
-            value |= u64::from(byte & 0x7f).checked_shl(shift)?;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                place = place.checked_add(value).filter(|p| *p <= SPAN_LEAVES)?;
-                leaves.push(self.first + place.checked_sub(1)?);
-                (value, shift) = (0, 0);
-            }
-        }
-        Some(leaves)
+        let list = self.file.read(at, entry.bytes)?;
+        (check(&list) == entry.check).then_some(list)
     }
+}
+
+/// The leaves of a list, behind those that were found before. `None`: it is none.
+fn decode(list: &[u8], leaves: &Range<u64>, found: &mut Vec<u64>) -> Option<()> {
+    let (mut place, mut value, mut shift) = (0_u64, 0_u64, 0);
+    for byte in list {
+        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            place = place.checked_add(value)?;
+            let leaf = leaves.start.checked_add(place.checked_sub(1)?)?;
+            found.push(Some(leaf).filter(|leaf| *leaf < leaves.end)?);
+            (value, shift) = (0, 0);
+        }
+    }
+    Some(())
 }
 
 /// All files of one directory.
 pub struct LeafIndex {
     store: Store,
-    /// First leaves of spans, and bytes of their files.
-    spans: BTreeMap<u64, u64>,
+    /// By first leaf, none inside another: end, and bytes of the file.
+    files: BTreeMap<u64, (u64, u64)>,
+    /// Names that nobody needs: what larger files were made of, and older layouts.
+    rest: Vec<String>,
 }
 
 /// Held by the one who writes.
@@ -238,29 +363,44 @@ impl LeafIndex {
 
     fn on(store: Store) -> Result<Self, LakeError> {
         let names = wait(store.list(DIR))?;
-        let spans = names.into_iter().filter_map(|(name, bytes)| {
-            let first = name.strip_prefix(DIR)?.strip_prefix('/')?;
-            let first: u64 = first.strip_suffix(".idx")?.parse().ok()?;
-            (first.is_multiple_of(SPAN_LEAVES) && name == name_of(first)).then_some((first, bytes))
-        });
-        let spans = spans.collect();
-        Ok(Self { store, spans })
+        let (mut all, mut rest) = (Vec::new(), Vec::new());
+        for (name, bytes) in names {
+            match leaves_of(&name) {
+                Some(leaves) => all.push((leaves, bytes)),
+                None => rest.push(name),
+            }
+        }
+        // the larger first, so that it stands over what it was made of
+        all.sort_by_key(|(leaves, _)| (leaves.start, std::cmp::Reverse(leaves.end)));
+        let mut files = BTreeMap::new();
+        let mut covered = 0;
+        for (leaves, bytes) in all {
+            if leaves.end <= covered {
+                rest.push(name_of(&leaves));
+            } else {
+                covered = leaves.end;
+                files.insert(leaves.start, (leaves.end, bytes));
+            }
+        }
+        Ok(Self { store, files, rest })
     }
 
-    /// First leaves of the spans that have a file, in order.
-    pub fn spans(&self) -> impl Iterator<Item = u64> {
-        self.spans.keys().copied()
+    /// Leaves that have a file, file by file.
+    pub fn files(&self) -> impl Iterator<Item = Range<u64>> {
+        self.files.iter().map(|(first, (end, _))| *first..*end)
     }
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.spans.values().sum()
+        self.files.values().map(|(_, bytes)| bytes).sum()
     }
 
-    /// What the file of a span says; `None`: it is damaged, missing, or of another layout.
-    pub fn read(&self, first: u64) -> Option<SpanLeaves> {
-        let bytes = wait(self.store.get(&name_of(first))).ok()?;
-        SpanLeaves::decode(first, bytes)
+    /// The file that begins with a leaf; `None`: it is damaged, missing, or of another layout.
+    pub fn read(&self, first: u64) -> Option<LeafFile> {
+        let (end, bytes) = *self.files.get(&first)?;
+        let leaves = first..end;
+        let file = self.store.ranged(&name_of(&leaves), bytes)?;
+        LeafFile::open(leaves, file)
     }
 
     /// To write files; `None`: another process does.
@@ -281,42 +421,147 @@ impl LeafIndex {
 }
 
 impl LeafWriter<'_> {
-    /// Whether a span has a file.
-    pub fn has(&self, first: u64) -> bool {
-        self.index.spans.contains_key(&first)
+    /// Leaves that have a file, file by file.
+    pub fn files(&self) -> impl Iterator<Item = Range<u64>> {
+        self.index.files()
     }
 
-    /// Writes the file of a span, whole or not at all.
+    /// The file that begins with a leaf.
+    pub fn read(&self, first: u64) -> Option<LeafFile> {
+        self.index.read(first)
+    }
+
+    /// Writes the file of all leaves of these lists, whole or not at all. There must be as many as
+    /// a file has.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn put(&mut self, lists: &LeafLists, anchor: &Hash) -> Result<(), LakeError> {
-        let bytes = lists.encode(anchor);
-        let size = bytes.len() as u64;
-        wait(self.index.store.put(&name_of(lists.first), bytes))?;
-        self.index.spans.insert(lists.first, size);
+    pub fn put(&mut self, lists: &LeafLists, end: u64, anchor: &Hash) -> Result<(), LakeError> {
+        self.keep(lists.first..end, lists.encode(end, anchor))
+    }
+
+    fn keep(&mut self, leaves: Range<u64>, file: Vec<u8>) -> Result<(), LakeError> {
+        let bytes = file.len() as u64;
+        wait(self.index.store.put(&name_of(&leaves), file))?;
+        let inside = self.index.files.range(leaves.clone());
+        let inside: Vec<Range<u64>> = inside.map(|(first, (end, _))| *first..*end).collect();
+        for part in inside.into_iter().filter(|part| *part != leaves) {
+            self.index.files.remove(&part.start);
+            self.index.rest.push(name_of(&part));
+        }
+        self.index.files.insert(leaves.start, (leaves.end, bytes));
         Ok(())
     }
 
-    /// Removes the file of a span.
+    /// Makes one of sixteen, as long as there are sixteen; what is damaged is removed instead, to be
+    /// made again.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn merge(&mut self) -> Result<(), LakeError> {
+        while let Some(leaves) = self.next_merge() {
+            let parts: Vec<Range<u64>> =
+                self.files().filter(|f| leaves.contains(&f.start)).collect();
+            let mut whole = Vec::new();
+            for part in &parts {
+                match self.index.in_memory(part) {
+                    Some(file) => whole.push(file),
+                    None => self.forget(part.start)?,
+                }
+            }
+            if whole.len() < parts.len() {
+                continue;
+            }
+            match merge::merged(&leaves, &whole) {
+                Ok(file) => {
+                    drop(whole);
+                    self.keep(leaves, file)?;
+                    self.tidy()?;
+                }
+                Err(part) => self.forget(whole[part].leaves.start)?,
+            }
+        }
+        self.tidy()
+    }
+
+    fn next_merge(&self) -> Option<Range<u64>> {
+        LIST_LEAVES.windows(2).find_map(|sizes| {
+            let (small, large) = (sizes[0], sizes[1]);
+            let of_size: Vec<u64> = self
+                .files()
+                .filter(|f| f.end - f.start == small)
+                .map(|f| f.start)
+                .collect();
+            let parts = (large / small) as usize;
+            of_size
+                .windows(parts)
+                .find(|w| w[0].is_multiple_of(large) && w[parts - 1] == w[0] + large - small)
+                .map(|w| w[0]..w[0] + large)
+        })
+    }
+
+    /// Removes what nobody needs.
+    fn tidy(&mut self) -> Result<(), LakeError> {
+        std::mem::take(&mut self.index.rest)
+            .iter()
+            .try_for_each(|name| wait(self.index.store.remove(name)))
+    }
+
+    /// Removes the file that begins with a leaf.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn forget(&mut self, first: u64) -> Result<(), LakeError> {
-        self.index.spans.remove(&first);
-        wait(self.index.store.remove(&name_of(first)))
+        match self.index.files.remove(&first) {
+            Some((end, _)) => wait(self.index.store.remove(&name_of(&(first..end)))),
+            None => Ok(()),
+        }
     }
 }
 
-/// Where a list begins, and its bytes.
-fn place(raw: &[u8; KEY_BYTES]) -> Option<(usize, usize)> {
-    let at = u64::from_le_bytes(*raw[8..].first_chunk()?);
-    let bytes = u32::from_le_bytes(*raw[16..].first_chunk()?);
-    Some((usize::try_from(at).ok()?, bytes as usize))
+impl LeafIndex {
+    /// A file read as a whole.
+    fn in_memory(&self, leaves: &Range<u64>) -> Option<LeafFile> {
+        let bytes = wait(self.store.get(&name_of(leaves))).ok()?;
+        LeafFile::open(leaves.clone(), Ranged::Memory(bytes))
+    }
 }
 
-fn name_of(first: u64) -> String {
-    format!("{DIR}/{first:020}.idx")
+fn name_of(leaves: &Range<u64>) -> String {
+    format!("{DIR}/{:020}-{:020}.list", leaves.start, leaves.end)
+}
+
+/// The leaves of a file by its name; `None`: it is none of this layout.
+fn leaves_of(name: &str) -> Option<Range<u64>> {
+    let own = name.strip_prefix(DIR)?.strip_prefix('/')?;
+    let (first, end) = own.strip_suffix(".list")?.split_once('-')?;
+    let (first, end): (u64, u64) = (first.parse().ok()?, end.parse().ok()?);
+    let leaves = first..end;
+    let size = leaves.end.checked_sub(leaves.start)?;
+    let fits = LIST_LEAVES.contains(&size) && leaves.start.is_multiple_of(size);
+    (fits && name == name_of(&leaves)).then_some(leaves)
+}
+
+fn u64_at(raw: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*raw.get(at..)?.first_chunk()?))
+}
+
+fn entry(raw: &[u8; ENTRY_BYTES]) -> Option<Entry> {
+    Some(Entry {
+        key: u64_at(raw, 0)?,
+        at: u64_at(raw, 8)?,
+        bytes: u32::from_le_bytes(*raw[16..].first_chunk()?) as usize,
+        check: *raw[20..].first_chunk()?,
+    })
+}
+
+fn block(raw: &[u8; BLOCK_BYTES]) -> Block {
+    let of = |at| u64_at(raw, at).unwrap_or(0);
+    Block {
+        from: of(0) as i64,
+        to: of(8) as i64,
+        kinds: of(16),
+    }
 }
 
 /// Kinds beyond 63 share their place with others.
@@ -328,9 +573,9 @@ fn number(n: usize) -> [u8; 4] {
     u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-fn check(bytes: &[u8]) -> [u8; 4] {
-    let hash = sha256(bytes);
-    [hash[0], hash[1], hash[2], hash[3]]
+/// Against what a disk does, not against people: they can write whole files.
+fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
+    crc32c::crc32c(bytes).to_le_bytes()
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -342,75 +587,4 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FIRST: u64 = 2 * SPAN_LEAVES;
-    const ALL: (i64, i64) = (i64::MIN, i64::MAX);
-
-    fn file() -> Vec<u8> {
-        let mut made = LeafLists::new(FIRST);
-        for n in 0..20_000_u64 {
-            let keys = match n % 1000 {
-                0 => vec![1, n + 10],
-                7 => vec![1, 2],
-                _ => vec![],
-            };
-            made.add(FIRST + n, Some((n as i64, 3)), &keys);
-        }
-        made.encode(&[9; 32])
-    }
-
-    #[test]
-    fn every_leaf_of_a_key_is_found_and_none_beside() {
-        let file = SpanLeaves::decode(FIRST, file()).unwrap();
-        let of = |keys: &[u64]| file.leaves(keys, ALL.0, ALL.1).unwrap();
-        let those = |test: fn(u64) -> bool| -> Vec<u64> {
-            (0..20_000)
-                .filter(|n| test(*n))
-                .map(|n| FIRST + n)
-                .collect()
-        };
-        assert_eq!(of(&[2]), those(|n| n % 1000 == 7));
-        assert_eq!(of(&[5010]), [FIRST + 5000]);
-        assert_eq!(of(&[5001]), [0; 0]);
-        assert_eq!(of(&[1, 2]), those(|n| [0, 7].contains(&(n % 1000))));
-        let late = file.leaves(&[2], 15_000, 16_100).unwrap();
-        assert!(late.contains(&(FIRST + 15_007)) && late.contains(&(FIRST + 16_007)));
-        assert!(!late.contains(&(FIRST + 1007)), "other times are left out");
-        assert!(file.touches(19_999, 30_000) && !file.touches(20_001, 30_000));
-        assert!(file.has_kind(3) && !file.has_kind(4));
-        assert_eq!((file.first(), file.anchor()), (FIRST, &[9; 32]));
-    }
-
-    #[test]
-    fn a_leaf_that_cannot_be_read_may_be_of_any_kind_and_time() {
-        let mut made = LeafLists::new(0);
-        made.add(5, None, &[8]);
-        let file = SpanLeaves::decode(0, made.encode(&[0; 32])).unwrap();
-        assert!(file.has_kind(40));
-        assert_eq!(file.leaves(&[8], 77, 77), Some(vec![5]));
-    }
-
-    #[test]
-    fn no_flipped_bit_and_no_cut_hides_a_leaf() {
-        let bytes = file();
-        let whole = SpanLeaves::decode(FIRST, bytes.clone()).unwrap();
-        let wanted = whole.leaves(&[1], ALL.0, ALL.1);
-        let of = |bytes: Vec<u8>| {
-            let file = SpanLeaves::decode(FIRST, bytes)?;
-            file.leaves(&[1], ALL.0, ALL.1)
-        };
-        for at in 0..bytes.len() {
-            let mut bad = bytes.clone();
-            bad[at] ^= 1 << (at % 8);
-            let found = of(bad);
-            assert!(found.is_none() || found == wanted, "byte {at}");
-        }
-        for cut in (0..bytes.len()).step_by(7) {
-            let found = of(bytes[..cut].to_vec());
-            assert!(found.is_none() || found == wanted, "{cut} bytes");
-        }
-        assert!(SpanLeaves::decode(0, bytes).is_none(), "of another span");
-    }
-}
+mod tests;

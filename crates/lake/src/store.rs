@@ -92,6 +92,14 @@ impl Store {
         Ok(got.bytes().await?.to_vec())
     }
 
+    /// A file to read parts of; `None`: it is not there.
+    pub(crate) fn ranged(&self, name: &str, bytes: u64) -> Option<Ranged> {
+        match &self.local {
+            Some(dir) => Some(Ranged::File(File::open(dir.join(name)).ok()?)),
+            None => Some(Ranged::Object(self.clone(), name.into(), bytes)),
+        }
+    }
+
     pub(crate) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
         let to = ObjectPath::from(name);
         let Some(dir) = &self.local else {
@@ -122,6 +130,48 @@ impl Store {
         match self.objects.delete(&ObjectPath::from(name)).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             done => Ok(done?),
+        }
+    }
+}
+
+/// A file of which parts are read.
+pub(crate) enum Ranged {
+    /// On this machine.
+    File(File),
+    /// Elsewhere: its name and its length.
+    Object(Store, ObjectPath, u64),
+    /// Not a file.
+    Memory(Vec<u8>),
+}
+
+impl Ranged {
+    /// Its length; `None`: nobody knows.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::File(file) => Some(file.metadata().ok()?.len()),
+            Self::Object(_, _, bytes) => Some(*bytes),
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+        }
+    }
+
+    /// These bytes, all of them; `None`: they cannot be read.
+    pub(crate) fn read(&self, at: u64, bytes: usize) -> Option<Vec<u8>> {
+        use std::os::unix::fs::FileExt as _;
+        match self {
+            Self::File(file) => {
+                let mut read = vec![0; bytes];
+                file.read_exact_at(&mut read, at).ok()?;
+                Some(read)
+            }
+            Self::Object(store, name, _) => {
+                let range = at..at.checked_add(bytes as u64)?;
+                let read = crate::wait(store.objects.get_range(name, range));
+                read.ok().filter(|r| r.len() == bytes).map(|r| r.to_vec())
+            }
+            Self::Memory(all) => {
+                let from = usize::try_from(at).ok()?;
+                Some(all.get(from..from.checked_add(bytes)?)?.to_vec())
+            }
         }
     }
 }

@@ -326,6 +326,23 @@ pub fn sensitive(path: &[u8]) -> Option<Sensitive> {
     is_program_dir(path).then_some(Sensitive::Program)
 }
 
+/// A number that changes with the places that [`sensitive`] knows: what was decided by them and kept
+/// is decided anew under another number. The same on every machine.
+pub fn sensitive_version() -> u64 {
+    let places = [
+        CREDENTIALS,
+        HOST_CONTROL,
+        RUNTIME_SOCKETS,
+        OWN_SECRETS,
+        PERSISTENCE,
+    ];
+    let names = (STARTED_NAMES, SOCKET_NAMES, TRACE_NAMES, BLOCK_DEVICES);
+    let told = format!("{places:?} {names:?}");
+    told.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 fn is_host_control(path: &[u8], name: &[u8]) -> bool {
     let cgroup = path.starts_with(b"/sys/fs/cgroup")
         || matches!(name, b"release_agent" | b"notify_on_release");

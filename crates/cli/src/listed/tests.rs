@@ -101,16 +101,22 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let mut options = Options::new("node1");
         options.sealing = Some(Sealing::new(dir.path().join("keys")));
-        let (mut journal, _) =
-            evidence::Journal::open(dir.path().join("journal"), options).unwrap();
-        for (n, (at, about, body)) in world.records.iter().enumerate().skip(1) {
+        let (journal, _) = evidence::Journal::open(dir.path().join("journal"), options).unwrap();
+        let journal = Some(journal);
+        let mut place = Self { dir, journal };
+        place.append(world, 1);
+        place
+    }
+
+    /// The world's records from this one on.
+    fn append(&mut self, world: &World, from: usize) {
+        let journal = self.journal.as_mut().unwrap();
+        for (n, (at, about, body)) in world.records.iter().enumerate().skip(from) {
             let Body::Record(record) = body else { continue };
             let leaf = journal.append(stored(record, *at, about.as_ref())).unwrap();
             assert_eq!(leaf.0, n as u64, "records name each other by these");
         }
         journal.sync().unwrap();
-        let journal = Some(journal);
-        Self { dir, journal }
     }
 
     fn journal(&self) -> Journal {
@@ -159,7 +165,11 @@ impl Place {
     fn same(&self, what: &str, subjects: &[Subject]) {
         let journal = self.journal();
         let listed = Listed::open(&journal, &self.lists()).unwrap();
-        assert_eq!(listed.spans.len(), 2, "{what}");
+        assert_eq!(
+            listed.holes(listed.end).next(),
+            None,
+            "{what}: all is listed"
+        );
         compare(&journal, &listed, what, subjects);
     }
 }
@@ -234,7 +244,8 @@ fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_w
     let place = Place::new(&world);
     let journal = place.journal();
     let lists = place.lists();
-    let file = lists.join("leaves").join(format!("{:020}.idx", 0));
+    let name = format!("{:020}-{:020}.list", 0, SPAN_LEAVES);
+    let file = lists.join("leaves").join(&name);
     let open = || Listed::open(&journal, &lists).unwrap();
 
     let about = Filter::of(&[RecordKind::Observation, RecordKind::Alert]).about(&web.instance);
@@ -246,7 +257,7 @@ fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_w
     few.marks = vec![Mark::Name("evil.example".into())];
     let read = |listed: &Listed<'_>, filter: &Filter| match &listed.stretches(filter)[..] {
         [Stretch::Picked(leaves), Stretch::Whole(tail)] => {
-            assert_eq!(tail.start, SPAN_LEAVES);
+            assert_eq!(tail.start, listed.end, "what comes later");
             Some(leaves.len())
         }
         _ => None,
@@ -264,7 +275,7 @@ fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_w
     bad[100] ^= 4;
     for damage in [bad, whole[..whole.len() / 2].to_vec(), vec![]] {
         std::fs::write(&file, &damage).unwrap();
-        assert_eq!(open().spans.len(), 1);
+        assert_eq!(open().files.len(), 2, "a span, and the tail in memory");
         assert!(std::fs::read(&file).unwrap() == whole, "made again");
     }
     // the longest list, the neighbour's, is found to be damaged when it is read
@@ -294,7 +305,10 @@ fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_w
     let blocked = place.dir.path().join("blocked");
     std::fs::write(&blocked, b"").unwrap();
     let listed = Listed::open(&journal, &blocked).unwrap();
-    assert!(listed.spans.is_empty());
+    assert!(
+        listed.files.is_empty(),
+        "too much to list it for one question"
+    );
     let one = |records: &dyn Records| {
         let mut leaves = Vec::new();
         records
@@ -303,6 +317,130 @@ fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_w
         leaves
     };
     assert_eq!(one(&listed), one(&journal));
+}
+
+#[test]
+fn lists_of_a_growing_journal_stay_few_and_tell_what_a_whole_reading_tells() {
+    let mut world = World::new();
+    world.agent("start", -4001.0);
+    let noise = container("noise", 'f', -3900.0, '3');
+    world.container(&noise, -3900.0);
+    let web = container("web", 'a', -500.0, '1');
+    world.container(&web, -499.0);
+    attack(&mut world, &web, "A-1", 100.0);
+    let mut place = Place::new(&world);
+    for records in [3000, 9000, 30_000, 64_000, 66_000, 75_000] {
+        let from = world.records.len();
+        fill(&mut world, &noise, records, 200.0);
+        attack(
+            &mut world,
+            &web,
+            &format!("B-{records}"),
+            200.0 + records as f64 / 1e6,
+        );
+        place.append(&world, from);
+        let journal = place.journal();
+        let listed = Listed::open(&journal, &place.lists()).unwrap();
+        assert_eq!(
+            listed.holes(listed.end).next(),
+            None,
+            "{records}: all is listed"
+        );
+        assert!(
+            listed.files.len() <= 17,
+            "{records}: {} files",
+            listed.files.len()
+        );
+        let few = Filter::of(&[RecordKind::Alert]).about(&web.instance);
+        let of = |records: &dyn Records| {
+            let mut leaves = Vec::new();
+            let each = &mut |seen: Seen| leaves.push(seen.id.leaf);
+            records.visit(&few, each).unwrap();
+            leaves
+        };
+        assert_eq!(of(&listed), of(&journal), "{records}");
+    }
+    let names = files_below(&place.lists().join("leaves"));
+    assert_eq!(names.len(), 3, "a span and two pieces: {names:?}");
+    let journal = place.journal();
+    let listed = Listed::open(&journal, &place.lists()).unwrap();
+    // an interval that cuts through blocks is counted to the record
+    let filter = Filter::of(&[RecordKind::Observation])
+        .about(&noise.instance)
+        .between(at(200.0301).wall, at(200.0602).wall)
+        .acts(Acts::EXEC);
+    let counted = |records: &dyn Records| {
+        let mut given = 0;
+        let count = records.visit_counted(&filter, &mut |_| given += 1).unwrap();
+        (count, given)
+    };
+    let (all, by_all) = counted(&journal);
+    assert!(all > 20_000 && by_all == all);
+    assert_eq!(counted(&listed), (all, 0), "its programs started before");
+    compare(
+        &journal,
+        &listed,
+        "grown",
+        &[Subject::Container("noise".into())],
+    );
+    // where nobody may write, the same is listed in memory
+    let lists = place.dir.path().join("blocked");
+    std::fs::write(&lists, b"").unwrap();
+    let mut short = World::new();
+    short.agent("start", -4001.0);
+    short.container(&web, -499.0);
+    attack(&mut short, &web, "A-1", 100.0);
+    let other = Place::new(&short);
+    let journal = other.journal();
+    let listed = Listed::open(&journal, &lists).unwrap();
+    assert_eq!(listed.files.len(), 1);
+    compare(
+        &journal,
+        &listed,
+        "in memory",
+        &[Subject::Container("web".into())],
+    );
+}
+
+#[test]
+fn the_last_sign_of_life_is_found_from_behind() {
+    let mut world = World::new();
+    world.agent("start", -4001.0);
+    let noise = container("noise", 'f', -3900.0, '3');
+    world.container(&noise, -3900.0);
+    for s in 0..9 {
+        fill(&mut world, &noise, 3000 * (s + 1), 100.0 * s as f64);
+        let now = at(100.0 * s as f64 + 50.0);
+        let anchor = ClockAnchor {
+            boot: now.boot,
+            wall: now.wall,
+            uncertainty_ns: 1000,
+            step_ns: 0,
+        };
+        world.put(now, None, Record::Clock(anchor));
+    }
+    let place = Place::new(&world);
+    let journal = place.journal();
+    let listed = Listed::open(&journal, &place.lists()).unwrap();
+    let latest = |records: &dyn Records, from: f64, to: f64| {
+        let clock = RecordKind::Clock;
+        records.latest(clock, at(from).wall, at(to).wall).unwrap()
+    };
+    for (from, to) in [
+        (0.0, 4000.0),
+        (0.0, 349.0),
+        (60.0, 140.0),
+        (50.0, 50.0),
+        (900.0, 990.0),
+    ] {
+        assert_eq!(
+            latest(&listed, from, to),
+            latest(&journal, from, to),
+            "{from} to {to}"
+        );
+    }
+    assert_eq!(latest(&listed, 0.0, 349.0), Some(at(250.0).wall));
+    assert_eq!(latest(&listed, 60.0, 140.0), None);
 }
 
 #[test]

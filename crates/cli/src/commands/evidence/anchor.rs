@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// How long a receiver may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Logs of which one directory takes checkpoints. None is removed to make room: an anchored checkpoint
+/// is what a rewritten store is told by.
+const LOGS_MAX: usize = 1000;
 
 pub(super) fn anchor(
     global: &Global,
@@ -140,6 +143,7 @@ fn into_directory(
     keys: &[u8],
 ) -> Result<(), String> {
     let origin = checkpoint.origin.replace('/', "_");
+    has_room(dir, &origin)?;
     let dir = dir.join(origin);
     let said = |what: &str, path: &Path| {
         let what = format!("cannot {what} {}", path.display());
@@ -165,6 +169,22 @@ fn into_directory(
     replace(&path, keys).map_err(said("write", &path))
 }
 
+/// Whether checkpoints of this log may be put here.
+fn has_room(dir: &Path, origin: &str) -> Result<(), String> {
+    if dir.join(origin).is_dir() {
+        return Ok(());
+    }
+    let items = fs::read_dir(dir).into_iter().flatten().flatten();
+    let logs = items.filter(|i| i.file_type().is_ok_and(|t| t.is_dir()));
+    if logs.take(LOGS_MAX).count() < LOGS_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "{} holds checkpoints of {LOGS_MAX} logs, and nothing of them is removed: anchor {origin} in another directory, or move away those of logs that are gone",
+        dir.display()
+    ))
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = fs::File::create(&temporary)?;
@@ -185,5 +205,25 @@ fn to_receiver(url: &str, note: &str) -> Result<(), String> {
     match answer.status().is_success() {
         true => Ok(()),
         false => Err(format!("it answered {}", answer.status())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_takes_so_many_logs_and_removes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(has_room(&dir.path().join("not yet there"), "node").is_ok());
+        for n in 0..LOGS_MAX {
+            let there = format!("node-{n}");
+            assert!(has_room(dir.path(), &there).is_ok());
+            fs::create_dir(dir.path().join(there)).unwrap();
+        }
+        let refused = has_room(dir.path(), "node-new").unwrap_err();
+        assert!(refused.contains("node-new") && refused.contains("1000 logs"));
+        assert!(has_room(dir.path(), "node-7").is_ok(), "it has its place");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), LOGS_MAX);
     }
 }
