@@ -4,12 +4,12 @@
 //! Promise: a sort is decided by the observation alone. Every observation is of exactly one of
 //! [`Acts::ALL`]; of the others beside it none, or some.
 
-use crate::collected::is_set_up;
-use crate::identity::SERVICE_ACCOUNT;
-use crate::who::is_first_of_session;
 use plimsoll_model::event::FileEvent;
-use plimsoll_model::paths::{sensitive, sensitive_version};
-use plimsoll_model::{EventKind, FileOp, Observation, Origin, SockAddr, Text};
+use plimsoll_model::paths::{is_runtime, sensitive, sensitive_version};
+use plimsoll_model::{Entry, EventKind, FileOp, Observation, Origin, SockAddr, Text};
+
+/// Where Kubernetes puts the token of a pod's service account.
+pub(crate) const SERVICE_ACCOUNT: &str = "/secrets/kubernetes.io/serviceaccount";
 
 /// A set of sorts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,39 @@ fn is_special(path: &Text) -> bool {
     let token = path.as_bytes().windows(SERVICE_ACCOUNT.len());
     sensitive(path.as_bytes()).is_some()
         || token.into_iter().any(|w| w == SERVICE_ACCOUNT.as_bytes())
+}
+
+/// An exec by a process that came from outside and whose parent did not.
+pub(crate) fn is_first_of_session(o: &Observation) -> bool {
+    let outside = |entry: Entry| matches!(entry, Entry::ExecSession | Entry::Host);
+    let key = o.event.process.key;
+    matches!(o.event.kind, EventKind::Exec(_))
+        && o.lineage.first().is_some_and(|a| outside(a.entry))
+        && o.lineage
+            .iter()
+            .skip(1)
+            .all(|a| a.key == key || !outside(a.entry))
+}
+
+/// The container's runtime sets it up: every process in the lineage is the runtime's.
+pub(crate) fn is_set_up(o: &Observation) -> bool {
+    // whoever calls itself runc is told apart by where its program lives: the runtime's is the host's
+    let origin = match (
+        &o.event.kind,
+        o.lineage.first().and_then(|a| a.facts.as_ref()),
+    ) {
+        (EventKind::Exec(e), _) => e.origin,
+        (_, Some(facts)) => facts.origin,
+        (_, None) => Origin::Unknown,
+    };
+    let of_host = matches!(
+        origin,
+        Origin::Unknown | Origin::Foreign | Origin::Memfd | Origin::Pseudo
+    );
+    of_host
+        && !o.lineage.is_empty()
+        && !o.lineage_cut
+        && o.lineage.iter().all(|a| is_runtime(a.exe.as_bytes()))
 }
 
 /// What this file's decisions stand on: lists that were made under another number are made again.

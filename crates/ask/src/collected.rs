@@ -3,12 +3,11 @@
 //! Promise: memory and sentences are bounded, and what did not fit is said.
 
 use crate::About;
-use crate::acts::Acts;
+use crate::acts::{Acts, is_set_up};
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
 use crate::tree::chain;
 use plimsoll_api::describe::when;
-use plimsoll_model::paths::is_runtime;
-use plimsoll_model::{EventKind, Observation, Origin, RecordId, Stamp, Text};
+use plimsoll_model::{Observation, Origin, RecordId, Stamp, Text};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
@@ -140,27 +139,6 @@ pub(crate) fn place(origin: Origin) -> String {
 /// An act that did not have its effect; a non-blocking connection begins with `EINPROGRESS`.
 pub(crate) fn failed(result: i32) -> bool {
     result < 0 && result != -115
-}
-
-/// The container's runtime sets it up: every process in the lineage is the runtime's.
-pub(crate) fn is_set_up(o: &Observation) -> bool {
-    // whoever calls itself runc is told apart by where its program lives: the runtime's is the host's
-    let origin = match (
-        &o.event.kind,
-        o.lineage.first().and_then(|a| a.facts.as_ref()),
-    ) {
-        (EventKind::Exec(e), _) => e.origin,
-        (_, Some(facts)) => facts.origin,
-        (_, None) => Origin::Unknown,
-    };
-    let of_host = matches!(
-        origin,
-        Origin::Unknown | Origin::Foreign | Origin::Memfd | Origin::Pseudo
-    );
-    of_host
-        && !o.lineage.is_empty()
-        && !o.lineage_cut
-        && o.lineage.iter().all(|a| is_runtime(a.exe.as_bytes()))
 }
 
 impl About<'_> {

@@ -1,7 +1,7 @@
 //! Q10: which identity the container held (uids, capabilities, service account, cloud role), and
 //! what was done with it.
 
-use crate::acts::Acts;
+use crate::acts::{Acts, SERVICE_ACCOUNT};
 use crate::collected::{Collected, failed};
 use crate::opinions::tell;
 use crate::say::{EVIDENCE_MAX, Sentences, times};
@@ -23,9 +23,6 @@ const IDENTITIES_MAX: usize = 1000;
 const READERS_MAX: usize = 1000;
 /// Acts with a credential told one by one.
 const USES_SHOWN: usize = 15;
-
-/// Where Kubernetes puts the token of a pod's service account.
-pub(crate) const SERVICE_ACCOUNT: &str = "/secrets/kubernetes.io/serviceaccount";
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Use {

@@ -1,6 +1,6 @@
 //! Q1, which instance it was; Q4, what changed before.
 
-use crate::acts::Acts;
+use crate::acts::{Acts, is_first_of_session};
 use crate::directory::{Known, same_workload};
 use crate::interval::between;
 use crate::records::Filter;
@@ -9,7 +9,7 @@ use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};
 use plimsoll_api::types::class_name;
 use plimsoll_model::{
-    AlertSource, Container, ContainerState, Drift, Entry, EventKind, Observation, Record, RecordId,
+    AlertSource, Container, ContainerState, Drift, Entry, Observation, Record, RecordId,
     RecordKind, Risk,
 };
 use std::cmp::Reverse;
@@ -299,18 +299,6 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
         );
     }
     Ok(())
-}
-
-/// An exec by a process that came from outside and whose parent did not.
-pub(crate) fn is_first_of_session(o: &Observation) -> bool {
-    let outside = |entry: Entry| matches!(entry, Entry::ExecSession | Entry::Host);
-    let key = o.event.process.key;
-    matches!(o.event.kind, EventKind::Exec(_))
-        && o.lineage.first().is_some_and(|a| outside(a.entry))
-        && o.lineage
-            .iter()
-            .skip(1)
-            .all(|a| a.key == key || !outside(a.entry))
 }
 
 /// New behaviours of this instance in the period, other than the alert's own.
