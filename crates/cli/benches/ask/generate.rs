@@ -21,22 +21,22 @@ const BEGUN_NS: i64 = 1_790_000_000_000_000_000;
 const ALERT_EVERY: u64 = 100;
 
 /// One container.
-pub struct Life {
-    pub n: u64,
-    pub from_ns: u64,
-    pub to_ns: u64,
-    pub image: u64,
+pub(crate) struct Life {
+    pub(crate) n: u64,
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+    pub(crate) image: u64,
 }
 
 /// The node.
-pub struct Node {
+pub(crate) struct Node {
     observations: u64,
     /// By slot, in order.
     lives: Vec<Vec<Life>>,
 }
 
 /// SplitMix64: the same numbers on every run.
-pub fn random(n: u64) -> u64 {
+pub(crate) fn random(n: u64) -> u64 {
     let mut z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -58,7 +58,7 @@ fn stamp(ns: u64) -> Stamp {
 }
 
 impl Life {
-    pub fn instance(&self) -> Instance {
+    pub(crate) fn instance(&self) -> Instance {
         let id: String = (0..4)
             .map(|part| format!("{:016x}", random(self.n * 4 + part)))
             .collect();
@@ -68,16 +68,16 @@ impl Life {
         }
     }
 
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("svc-{}-{}", self.image, self.n)
     }
 
     /// Whether it lives all the time.
-    pub fn is_long(&self) -> bool {
+    pub(crate) fn is_long(&self) -> bool {
         self.to_ns - self.from_ns > PERIOD_NS
     }
 
-    pub fn container(&self, gone: bool) -> Container {
+    pub(crate) fn container(&self, gone: bool) -> Container {
         let mut c = Container::new(self.instance(), Runtime::Containerd, stamp(self.from_ns));
         let service = format!("svc-{}", self.image);
         c.name = self.name();
@@ -109,7 +109,7 @@ impl Life {
 }
 
 impl Node {
-    pub fn new(observations: u64) -> Self {
+    pub(crate) fn new(observations: u64) -> Self {
         let mut n = 0;
         let mut lives = Vec::new();
         for slot in 0..SLOTS {
@@ -139,12 +139,12 @@ impl Node {
         }
     }
 
-    pub fn lives(&self) -> impl Iterator<Item = &Life> {
+    pub(crate) fn lives(&self) -> impl Iterator<Item = &Life> {
         self.lives.iter().flatten()
     }
 
     /// The container that acts in observation `n`.
-    pub fn actor(&self, n: u64) -> &Life {
+    pub(crate) fn actor(&self, n: u64) -> &Life {
         let ns = self.ns(n);
         let slot = &self.lives[(random(n / 7) % SLOTS) as usize];
         let at = slot.partition_point(|life| life.from_ns <= ns);
@@ -156,30 +156,30 @@ impl Node {
     }
 
     /// The moment of observation `n`.
-    pub fn at(&self, n: u64) -> Stamp {
+    pub(crate) fn at(&self, n: u64) -> Stamp {
         stamp(self.ns(n))
     }
 
-    pub fn alerts(&self) -> u64 {
+    pub(crate) fn alerts(&self) -> u64 {
         self.observations / ALERT_EVERY
     }
 
     /// The observation behind an alert, by its number.
-    pub fn alerted(alert: u64) -> u64 {
+    pub(crate) fn alerted(alert: u64) -> u64 {
         alert * ALERT_EVERY + ALERT_EVERY - 1
     }
 
-    pub fn alert_id(n: u64) -> String {
+    pub(crate) fn alert_id(n: u64) -> String {
         format!("A-{n}")
     }
 }
 
 /// A record, when, and about whom.
-pub type Put<'a> = &'a mut dyn FnMut(&Record, Stamp, Option<&Instance>) -> u64;
+pub(crate) type Put<'a> = &'a mut dyn FnMut(&Record, Stamp, Option<&Instance>) -> u64;
 
 impl Node {
     /// Hands over every record in order; `put` says which leaf it became.
-    pub fn write(&self, put: Put<'_>) {
+    pub(crate) fn write(&self, put: Put<'_>) {
         let start = Lifecycle {
             what: "start".into(),
             at: stamp(0),
@@ -219,7 +219,7 @@ impl Node {
         }
     }
 
-    pub fn observation(&self, n: u64) -> Observation {
+    pub(crate) fn observation(&self, n: u64) -> Observation {
         let (now, life) = (self.at(n), self.actor(n));
         let process = who(n, life);
         let kind = match came(n) {
@@ -299,7 +299,7 @@ fn came(n: u64) -> bool {
 }
 
 /// Which program came in.
-pub fn came_in(n: u64) -> String {
+pub(crate) fn came_in(n: u64) -> String {
     match random(n ^ 0x3c3c) % 4 {
         0 => format!("/tmp/.y{}", random(n) % 40),
         _ => format!("/tmp/.x{}", random(n) % 4000),
@@ -416,7 +416,7 @@ fn alert(drift: Drift, n: u64, now: Stamp) -> Alert {
 }
 
 /// A row for those who put the same elsewhere.
-pub fn row(kind: &EventKind) -> (&'static str, String) {
+pub(crate) fn row(kind: &EventKind) -> (&'static str, String) {
     match kind {
         EventKind::File(f) => ("file", f.path.to_str_lossy().into_owned()),
         EventKind::Exec(e) => ("exec", e.exe.to_str_lossy().into_owned()),
