@@ -217,6 +217,8 @@ fn a_dry_run_is_planned_shown_and_not_done() {
     pass_until(&hands, "the plan has ended", || state(&config) == "ended");
     let plan = shell(&config).unwrap();
     assert!(plan.dry_run && plan.ended.unwrap().contains("dry run"));
+    let undone = decide(&config, PlanWord::Undo).unwrap();
+    assert!(undone.contains("nothing to take back"), "{undone}");
     assert!(log.all().is_empty());
     rig.agent.stop("test");
 }

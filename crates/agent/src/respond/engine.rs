@@ -1138,11 +1138,15 @@ impl Engine {
         let live = self.live.get_mut(&alert).expect("it was put there");
         live.order.apply(&Fact::Decided(decision));
         live.due = None;
+        let nothing_left = live.order.is_at_rest();
         self.drive();
         self.show(alert.as_str()).map(|(items, _)| {
             let words = match word {
                 PlanWord::Approve => "approved",
                 PlanWord::Deny => "denied: nothing further is done",
+                PlanWord::Undo if nothing_left => {
+                    "there is nothing to take back: no step of it has an effect that can be, or it was taken back before"
+                }
                 PlanWord::Undo => "being taken back, as far as that can be",
                 PlanWord::WaiveCapture => "waived: it may destroy without a sealed capture",
             };
