@@ -97,12 +97,14 @@ pub(crate) struct CompiledRule {
 /// A set comes of it only where no file has an error; the report says what is wrong, and warns.
 pub fn load(files: &[(&str, &str)], options: &LoadOptions) -> (LoadReport, Option<Ruleset>) {
     let mut findings = Findings::default();
+    // what was read is looked at although something could not be: all that is wrong is told at once
     let items = load::read_files(files, &mut findings);
-    if !findings.report.successful() {
-        return (findings.report, None);
-    }
     let set = Compiler::new(&items, options, &mut findings).compile();
     let set = set.filter(|_| findings.report.successful());
+    for file in &mut findings.report.files {
+        file.errors
+            .sort_by_key(|e| e.position().map(|p| (p.line, p.column)));
+    }
     (findings.report, set)
 }
 
@@ -112,6 +114,8 @@ struct Wrong {
     message: String,
     /// A field or kind of event that is not known: `skip-if-unknown-filter` forgives it.
     unknown: bool,
+    /// It only follows from an error that was told already.
+    follows: bool,
 }
 
 impl Wrong {
@@ -120,12 +124,14 @@ impl Wrong {
             at,
             message: message.into(),
             unknown: false,
+            follows: false,
         }
     }
 }
 
 /// A macro, parsed.
 struct ParsedMacro {
+    /// `None`: what is wrong with it has been told.
     expr: Option<Expr>,
     /// Macros it names, with where.
     uses: Vec<(usize, usize)>,
@@ -150,6 +156,8 @@ struct Compiler<'a> {
     guesses: u32,
     /// Warnings of the condition that is being compiled.
     warnings: Vec<(usize, Code, String)>,
+    /// The condition that was looked at last names a macro that was refused.
+    rests_on_refused: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -170,14 +178,13 @@ impl<'a> Compiler<'a> {
             passed_over: Vec::new(),
             guesses: MAX_GUESSES,
             warnings: Vec::new(),
+            rests_on_refused: false,
         }
     }
 
     fn compile(mut self) -> Option<Ruleset> {
         self.parse_macros();
-        if !self.findings.report.successful() {
-            return None;
-        }
+        let whole = self.findings.report.successful();
         let mut rules = Vec::new();
         let mut compiled = Vec::new();
         let mut kinds = KindMemo::default();
@@ -197,7 +204,9 @@ impl<'a> Compiler<'a> {
                 Err(refusal) => self.findings.error(*refusal),
             }
         }
-        self.warn_unused();
+        if whole {
+            self.warn_unused();
+        }
         if !self.findings.report.successful() {
             return None;
         }
@@ -274,9 +283,11 @@ impl<'a> Compiler<'a> {
         for item in &items.macros {
             let parsed = match syntax::parse_condition(&item.condition.text) {
                 Ok(expr) => {
+                    let errors = self.findings.count();
                     let uses = self.macro_uses(&expr, &item.condition, item.visibility);
+                    let told = self.rests_on_refused || self.findings.count() > errors;
                     ParsedMacro {
-                        expr: Some(expr),
+                        expr: (!told).then_some(expr),
                         uses,
                     }
                 }
@@ -300,6 +311,7 @@ impl<'a> Compiler<'a> {
 
     /// The macros an expression names; names that no visible macro has are errors.
     fn macro_uses(&mut self, expr: &Expr, text: &Text, visibility: u32) -> Vec<(usize, usize)> {
+        self.rests_on_refused = false;
         let mut uses = Vec::new();
         let mut stack = vec![expr];
         while let Some(expr) = stack.pop() {
@@ -313,6 +325,9 @@ impl<'a> Compiler<'a> {
                         Some(index) => {
                             self.used_macros.insert(index);
                             uses.push((index, *at));
+                        }
+                        None if found.is_none() && self.items.may_be_refused("macro", name) => {
+                            self.rests_on_refused = true;
                         }
                         None => {
                             let message = match found {
@@ -368,17 +383,21 @@ impl<'a> Compiler<'a> {
                     }
                     Mark::Open => {
                         let from = path.iter().position(|(i, _)| *i == used).unwrap_or(0);
+                        let round: Vec<usize> = path[from..].iter().map(|(i, _)| *i).collect();
                         let names: Vec<&str> = path[from..]
                             .iter()
                             .map(|(i, _)| self.items.macros[*i].name.as_str())
                             .chain([self.items.macros[used].name.as_str()])
                             .collect();
-                        cycles.push((index, at, names.join(" → ")));
+                        cycles.push((index, at, names.join(" → "), round));
                     }
                 }
             }
         }
-        for (index, at, names) in cycles {
+        for (index, at, names, round) in cycles {
+            for of in round {
+                self.macros[of].expr = None;
+            }
             self.findings.error(Refusal {
                 code: Code::Validate,
                 message: format!("macros name each other in a circle: {names}"),
@@ -405,6 +424,13 @@ impl<'a> Compiler<'a> {
         }
         if wanted.is_empty() {
             return Ok(());
+        }
+        if let Some(told) = wanted.iter().find(|m| self.macros[**m].expr.is_none()) {
+            let follows = Wrong {
+                follows: true,
+                ..Wrong::new(0, "")
+            };
+            return Err((follows, *told));
         }
         for index in self.order.clone() {
             if !wanted.contains(&index) {
@@ -447,24 +473,32 @@ impl<'a> Compiler<'a> {
                 return refuse(Code::CompileCondition, e.message, trail);
             }
         };
-        let errors = self.findings.report.errors().count();
+        let errors = self.findings.count();
         let uses = self.macro_uses(&expr, text, u32::MAX);
-        if self.findings.report.errors().count() > errors {
+        if self.findings.count() > errors || self.rests_on_refused {
             return Ok(None);
         }
         let lowered = match self.compile_macros(&uses, source) {
-            Ok(()) => self.lower(&expr, source).map_err(|wrong| (wrong, text)),
-            Err((wrong, index)) => Err((wrong, &self.items.macros[index].condition)),
+            Ok(()) => self
+                .lower(&expr, source)
+                .map_err(|wrong| (wrong, text, None)),
+            Err((wrong, index)) => Err((wrong, &self.items.macros[index].condition, Some(index))),
         };
         let mut root = match lowered {
             Ok(root) => root,
-            Err((wrong, text)) => {
+            Err((wrong, _, _)) if wrong.follows => return Ok(None),
+            Err((wrong, text, of)) => {
                 let trail = text.trail_at(wrong.at, "condition expression");
                 if wrong.unknown && item.skip_if_unknown_filter {
                     self.pass_over(item, wrong.message.clone());
                     self.findings
                         .warn(Code::UnknownFilter, &trail, wrong.message);
                     return Ok(None);
+                }
+                match of {
+                    // told once, not for every rule that names the macro
+                    Some(index) => self.macros[index].expr = None,
+                    None => self.tell_others(&expr, text, wrong.at, source),
                 }
                 return refuse(Code::CompileCondition, wrong.message, trail);
             }
@@ -487,6 +521,7 @@ impl<'a> Compiler<'a> {
                         .warn(Code::UnknownFilter, &exception.trail, wrong.message);
                     return Ok(None);
                 }
+                Err(wrong) if wrong.follows => return Ok(None),
                 Err(wrong) => {
                     return refuse(Code::Validate, wrong.message, exception.trail.clone());
                 }
@@ -519,6 +554,28 @@ impl<'a> Compiler<'a> {
             output,
             extra,
         }))
+    }
+
+    /// What else is wrong with a condition of which the comparison at `told` is told anyway.
+    fn tell_others(&mut self, expr: &Expr, text: &Text, told: usize, source: Source) {
+        let mut stack = vec![expr];
+        while let Some(expr) = stack.pop() {
+            match expr {
+                Expr::And(c) | Expr::Or(c) => stack.extend(c.iter().rev()),
+                Expr::Not(c) => stack.push(c),
+                Expr::Macro { .. } => {}
+                Expr::Check(check) => match self.check(check, source) {
+                    Err(wrong) if wrong.at != told && !wrong.follows => {
+                        self.findings.error(Refusal {
+                            code: Code::CompileCondition,
+                            message: wrong.message,
+                            trail: text.trail_at(wrong.at, "condition expression"),
+                        });
+                    }
+                    _ => {}
+                },
+            }
+        }
     }
 
     fn outputs(
@@ -743,10 +800,13 @@ impl<'a> Compiler<'a> {
     fn list_named(&mut self, literal: &Literal, check: &Check) -> Result<Vec<Vec<u8>>, Wrong> {
         let name = literal.as_name().unwrap_or("");
         if self.items.list(name).is_none() {
-            return Err(Wrong::new(
-                check.right_at,
-                format!("there is no list '{name}'{}", self.meant_list(name)),
-            ));
+            return Err(Wrong {
+                follows: self.items.may_be_refused("list", name),
+                ..Wrong::new(
+                    check.right_at,
+                    format!("there is no list '{name}'{}", self.meant_list(name)),
+                )
+            });
         }
         let mut values = Vec::new();
         self.expand(literal, &mut values, check.right_at)?;

@@ -41,6 +41,16 @@ impl RuleStatus {
         matches!(self, Self::Active | Self::Partial { .. })
     }
 
+    /// In a word, as `rules list` shows it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Partial { .. } => "partial",
+            Self::Inactive { .. } => "inactive",
+            Self::Disabled => "disabled",
+        }
+    }
+
     /// Why it judges none or not all; empty where it judges all.
     pub fn reasons(&self) -> Vec<String> {
         match self {

@@ -22,8 +22,12 @@ use crate::{Priority, Source};
 pub(crate) const MAX_LIST_ITEMS: usize = 250_000;
 /// All files together have at most this many rules, macros and lists each.
 const MAX_ITEMS: usize = 50_000;
-/// A file reports at most this many warnings.
-const MAX_WARNINGS: usize = 1_000;
+/// A file reports at most this many warnings, and this many errors.
+const MAX_FINDINGS: usize = 1_000;
+/// Behind a place that is not YAML, reading begins anew at most this often in a file, and as long as
+/// what is read again is not longer than this.
+const MAX_RESUMES: usize = 50;
+const MAX_RESUMED_BYTES: usize = 64 << 20;
 
 /// The version of Falco's engine whose language this is; `required_engine_version` is checked
 /// against it.
@@ -117,6 +121,7 @@ fn wrong<T>(trail: &Trail, message: impl Into<String>) -> Read<T> {
 pub(crate) struct Findings {
     pub(crate) report: LoadReport,
     by_name: FxHashMap<String, usize>,
+    errors: usize,
 }
 
 impl Findings {
@@ -134,7 +139,13 @@ impl Findings {
         self.by_name.get(name).map(|i| &mut self.report.files[*i])
     }
 
+    /// Errors so far.
+    pub(crate) fn count(&self) -> usize {
+        self.errors
+    }
+
     pub(crate) fn error(&mut self, refusal: Refusal) {
+        self.errors += 1;
         let finding = Finding {
             code: refusal.code,
             codedesc: refusal.code.description(),
@@ -143,7 +154,9 @@ impl Findings {
         };
         if let Some(file) = self.file(&refusal.trail.file.name) {
             file.successful = false;
-            file.errors.push(finding);
+            if file.errors.len() < MAX_FINDINGS {
+                file.errors.push(finding);
+            }
         }
     }
 
@@ -151,7 +164,7 @@ impl Findings {
         let Some(file) = self.file(&trail.file.name) else {
             return;
         };
-        if file.warnings.len() < MAX_WARNINGS {
+        if file.warnings.len() < MAX_FINDINGS {
             file.warnings.push(Finding {
                 code,
                 codedesc: code.description(),
@@ -280,9 +293,30 @@ pub(crate) struct Items {
     macro_names: FxHashMap<String, usize>,
     rule_names: FxHashMap<String, usize>,
     clock: u32,
+    /// Items that were refused, by kind and name: that they are missing is no second error.
+    refused: BTreeSet<(&'static str, String)>,
+    /// Something could not be read at all, so that any name may be in it.
+    unread: bool,
 }
 
 impl Items {
+    /// Whether an item of that name is, or may be, among what was refused.
+    pub(crate) fn may_be_refused(&self, kind: &'static str, name: &str) -> bool {
+        self.unread || self.refused.contains(&(kind, name.to_owned()))
+    }
+
+    /// Keeps in mind what a refusal is about.
+    fn refuse(&mut self, refusal: &Refusal) {
+        let item = |(kind, name, _): &(&'static str, Arc<str>, Mark)| {
+            let is_item = matches!(*kind, "list" | "macro" | "rule") && !name.is_empty();
+            is_item.then(|| (*kind, name.to_string()))
+        };
+        match refusal.trail.steps.iter().find_map(item) {
+            Some(item) => drop(self.refused.insert(item)),
+            None => self.unread = true,
+        }
+    }
+
     pub(crate) fn list(&self, name: &str) -> Option<usize> {
         self.list_names.get(name).copied()
     }
@@ -308,34 +342,80 @@ pub(crate) fn read_files(files: &[(&str, &str)], findings: &mut Findings) -> Ite
     items
 }
 
+/// Reads a file whole: behind an item that is refused the next one is read, and behind a place that is
+/// not YAML the next line that begins an item.
 fn read_file(file: &Arc<SourceFile>, items: &mut Items, findings: &mut Findings) -> Read<()> {
     let trail = Trail::file(file);
     let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
-    let yaml = match Yaml::parse(text) {
-        Ok(yaml) => yaml,
-        Err(e) => {
-            let trail = trail.step("value for", "", e.mark);
-            return refuse(Code::YamlParse, &trail, e.message);
-        }
+    let (yaml, mut stopped) = Yaml::parse_what_reads(text);
+    read_documents(&yaml, &trail, items, findings)?;
+    let mut again = 0;
+    for _ in 0..MAX_RESUMES {
+        let Some(at) = stopped.take() else { break };
+        let place = trail.step("value for", "", at.error.mark);
+        let rest = resume(text, &at);
+        findings.error(Refusal {
+            code: Code::YamlParse,
+            message: at.error.message,
+            trail: place,
+        });
+        items.unread = true;
+        again += text.len();
+        let Some(rest) = rest.filter(|_| again <= MAX_RESUMED_BYTES) else {
+            break;
+        };
+        let (yaml, next) = Yaml::parse_what_reads(&rest);
+        // an anchor may stand in what was not read: nothing certain can be said from there on
+        stopped = next.filter(|n| !n.error.message.starts_with("there is no anchor"));
+        read_documents(&yaml, &trail, items, findings)?;
+    }
+    Ok(())
+}
+
+/// The text from the next item on, with as many empty lines before it, so that places stay true.
+fn resume(text: &str, stopped: &yaml::Stopped) -> Option<String> {
+    let begun = stopped.in_entry?.line as usize;
+    let indent = " ".repeat(stopped.column? as usize);
+    let begins = |line: &str| {
+        let rest = line
+            .strip_prefix(&indent)
+            .and_then(|l| l.strip_prefix("- "));
+        let key = rest.and_then(|r| r.trim_start().split_once(':'));
+        key.is_some_and(|(key, _)| matches!(key, "list" | "macro" | "rule"))
     };
+    let mut at = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if number > begun && begins(line) {
+            return Some("\n".repeat(number) + &text[at..]);
+        }
+        at += line.len();
+    }
+    None
+}
+
+fn read_documents(
+    yaml: &Yaml,
+    trail: &Trail,
+    items: &mut Items,
+    findings: &mut Findings,
+) -> Read<()> {
     for document in &yaml.documents {
         if yaml.is_null(*document) {
             continue;
         }
         let Some(entries) = yaml.sequence(*document) else {
-            return wrong(
-                &trail,
-                "expected a YAML sequence of rules, macros and lists",
-            );
+            items.unread = true;
+            return wrong(trail, "expected a YAML sequence of rules, macros and lists");
         };
-        for entry in entries {
-            if !yaml.is_null(*entry) {
-                Reader {
-                    yaml: &yaml,
-                    items,
-                    findings,
-                }
-                .item(*entry, &trail)?;
+        for entry in entries.iter().filter(|e| !yaml.is_null(**e)) {
+            let mut reader = Reader {
+                yaml,
+                items,
+                findings,
+            };
+            if let Err(refusal) = reader.item(*entry, trail) {
+                items.refuse(&refusal);
+                findings.error(*refusal);
             }
         }
     }
@@ -700,6 +780,7 @@ impl Reader<'_> {
         self.warn_keys(id, &["list", "items", "append", "override"], &trail);
         self.items.tick();
         match (self.items.list(&name), append) {
+            (None, true) if self.items.may_be_refused("list", &name) => Ok(()),
             (None, true) => {
                 let message =
                     "the list is appended to, but there is no list of that name before it";
@@ -753,6 +834,7 @@ impl Reader<'_> {
         self.warn_keys(id, &["macro", "condition", "append", "override"], &trail);
         let now = self.items.tick();
         match (self.items.macro_index(&name), append) {
+            (None, true) if self.items.may_be_refused("macro", &name) => Ok(()),
             (None, true) => {
                 let message =
                     "the macro is appended to, but there is no macro of that name before it";
@@ -846,6 +928,11 @@ impl Reader<'_> {
         Ok(Some(rule))
     }
 
+    /// Whether there is no rule of that name, because it was refused.
+    fn is_refused_rule(&self, name: &str) -> bool {
+        !self.items.rule_names.contains_key(name) && self.items.may_be_refused("rule", name)
+    }
+
     fn rule_enable(&mut self, id: NodeId, name: &str, trail: &Trail) -> Read<()> {
         let Some(enabled) = self.flag(id, "enabled", trail)? else {
             return wrong(
@@ -863,6 +950,7 @@ impl Reader<'_> {
                 self.items.rules[*at].enabled = enabled;
                 Ok(())
             }
+            None if self.items.may_be_refused("rule", name) => Ok(()),
             None => refuse(
                 Code::Validate,
                 trail,
@@ -878,8 +966,7 @@ impl Reader<'_> {
         source: Option<String>,
         trail: &Trail,
     ) -> Read<()> {
-        let condition = self.scalar_text(id, "condition", "rule condition", trail)?;
-        let mut output = self.scalar_text(id, "output", "rule output", trail)?;
+        let (condition, mut output) = self.rule_texts(id, trail)?;
         output.text = output.text.trim().to_owned();
         let source = source.unwrap_or_else(|| Source::Syscall.as_str().to_owned());
         let rule = RuleItem {
@@ -926,6 +1013,33 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Condition and output; everything else that is wrong with a rule is told beside them.
+    fn rule_texts(&mut self, id: NodeId, trail: &Trail) -> Read<(Text, Text)> {
+        let condition = self.scalar_text(id, "condition", "rule condition", trail);
+        let output = self.scalar_text(id, "output", "rule output", trail);
+        let others = [
+            self.text(id, "desc", trail).err(),
+            self.priority(id, trail).err(),
+            self.flag(id, "enabled", trail).err(),
+            self.flag(id, "capture", trail).err(),
+            self.number(id, "capture_duration", trail).err(),
+            self.flag(id, "warn_evttypes", trail).err(),
+            self.flag(id, "skip-if-unknown-filter", trail).err(),
+            self.texts(id, "tags", trail).err(),
+        ];
+        let mut refusals: Vec<Box<Refusal>> = others.into_iter().flatten().collect();
+        let both = match (condition, output) {
+            (Ok(condition), Ok(output)) if refusals.is_empty() => {
+                return Ok((condition, output));
+            }
+            (condition, output) => [condition.err(), output.err()],
+        };
+        refusals.splice(0..0, both.into_iter().flatten());
+        let last = refusals.pop().expect("something was refused");
+        refusals.into_iter().for_each(|r| self.findings.error(*r));
+        Err(last)
+    }
+
     fn priority(&self, id: NodeId, trail: &Trail) -> Read<Priority> {
         let (text, mark) = self.text(id, "priority", trail)?;
         match Priority::from_name(&text) {
@@ -953,6 +1067,9 @@ impl Reader<'_> {
         };
         let has_exceptions = self.has(id, "exceptions");
         let exceptions = self.exceptions(id, trail, true)?;
+        if self.is_refused_rule(name) {
+            return Ok(());
+        }
         let Some(rule) = self.previous(name, source, trail)? else {
             return refuse(Code::Validate, trail, NO_RULE_TO_APPEND_TO);
         };
@@ -1028,6 +1145,9 @@ impl Reader<'_> {
         let warn_evttypes = self.flag(id, "warn_evttypes", trail)?;
         let skip = self.flag(id, "skip-if-unknown-filter", trail)?;
         let threshold = self.threshold(id, trail)?;
+        if self.is_refused_rule(name) {
+            return Ok(());
+        }
         let Some(rule) = self.previous(name, source, trail)? else {
             return refuse(
                 Code::Validate,

@@ -121,6 +121,16 @@ pub(crate) struct YamlError {
     pub(crate) message: String,
 }
 
+/// Where reading stopped, and in what.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub(crate) error: YamlError,
+    /// Where the entry of the outermost sequence begins that could not be read; `None`: there was none.
+    pub(crate) in_entry: Option<Mark>,
+    /// Column of the outermost sequence.
+    pub(crate) column: Option<u32>,
+}
+
 /// A sequence or mapping that is still being read.
 struct Open {
     anchor: usize,
@@ -130,7 +140,18 @@ struct Open {
 }
 
 impl Yaml {
+    /// The whole text, or why not.
+    #[cfg(test)]
     pub(crate) fn parse(text: &str) -> Result<Self, YamlError> {
+        match Self::parse_what_reads(text) {
+            (yaml, None) => Ok(yaml),
+            (_, Some(stopped)) => Err(stopped.error),
+        }
+    }
+
+    /// The text up to where it stops being YAML: of the sequence that was being read then, the entries
+    /// that were whole.
+    pub(crate) fn parse_what_reads(text: &str) -> (Self, Option<Stopped>) {
         let mut reader = Reader {
             yaml: Self {
                 nodes: Vec::new(),
@@ -139,30 +160,9 @@ impl Yaml {
             anchors: Default::default(),
             open: Vec::new(),
         };
-        if text.len() > MAX_FILE_BYTES {
-            return Err(YamlError {
-                mark: Mark::default(),
-                message: format!("the file is longer than {MAX_FILE_BYTES} bytes"),
-            });
-        }
-        for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|e| {
-                let mark = Mark {
-                    line: e.marker().line().saturating_sub(1) as u32,
-                    column: e.marker().col() as u32,
-                };
-                tab_near(text, mark).unwrap_or_else(|| YamlError {
-                    mark,
-                    message: e.info(),
-                })
-            })?;
-            let mark = Mark {
-                line: span.start.line().saturating_sub(1) as u32,
-                column: span.start.col() as u32,
-            };
-            reader.take(event, mark)?;
-        }
-        Ok(reader.yaml)
+        let error = reader.read(text).err();
+        let stopped = error.map(|error| reader.stop(error));
+        (reader.yaml, stopped)
     }
 
     pub(crate) fn kind(&self, id: NodeId) -> &Kind {
@@ -216,6 +216,58 @@ struct Reader {
 }
 
 impl Reader {
+    fn read(&mut self, text: &str) -> Result<(), YamlError> {
+        if text.len() > MAX_FILE_BYTES {
+            return Err(YamlError {
+                mark: Mark::default(),
+                message: format!("the file is longer than {MAX_FILE_BYTES} bytes"),
+            });
+        }
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|e| {
+                let mark = Mark {
+                    line: e.marker().line().saturating_sub(1) as u32,
+                    column: e.marker().col() as u32,
+                };
+                tab_near(text, mark).unwrap_or_else(|| YamlError {
+                    mark,
+                    message: e.info(),
+                })
+            })?;
+            let mark = Mark {
+                line: span.start.line().saturating_sub(1) as u32,
+                column: span.start.col() as u32,
+            };
+            self.take(event, mark)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the entries of the outermost sequence that were whole.
+    fn stop(&mut self, error: YamlError) -> Stopped {
+        let inner = self.open.get(1).map(|o| o.mark);
+        let mut outer = self.open.drain(..).next().filter(|o| !o.is_mapping);
+        // where nothing was begun behind it, the last entry may be the one that ended too early
+        let last = match (inner, &mut outer) {
+            (None, Some(outer)) => outer.items.pop().map(|id| self.yaml.mark(id)),
+            _ => None,
+        };
+        let column = outer.as_ref().map(|o| o.mark.column);
+        if let Some(outer) = outer {
+            let id = NodeId(self.yaml.nodes.len() as u32);
+            self.yaml.nodes.push(Node {
+                mark: outer.mark,
+                kind: Kind::Sequence(outer.items),
+            });
+            self.yaml.documents.push(id);
+        }
+        Stopped {
+            in_entry: inner.or(last),
+            column,
+            error,
+        }
+    }
+
     fn take(&mut self, event: Event<'_>, mark: Mark) -> Result<(), YamlError> {
         match event {
             Event::Scalar(text, style, anchor, _) => {
@@ -308,10 +360,6 @@ impl Reader {
     }
 }
 
-/// The offset in the file of an offset in a scalar's text.
-///
-/// A folded scalar's text differs from the file only in white space (and a quoted one in escapes),
-/// so the place is found by counting what is not white space.
 /// A line that a tab indents, where the parser has stopped or on the line behind: it names the text
 /// that it was in the middle of.
 fn tab_near(text: &str, stopped: Mark) -> Option<YamlError> {
@@ -331,6 +379,10 @@ fn tab_near(text: &str, stopped: Mark) -> Option<YamlError> {
     None
 }
 
+/// The offset in the file of an offset in a scalar's text.
+///
+/// A folded scalar's text differs from the file only in white space (and a quoted one in escapes),
+/// so the place is found by counting what is not white space.
 pub(crate) fn locate(file: &SourceFile, scalar: Mark, text: &str, offset: usize) -> Mark {
     let wanted = text.as_bytes()[..offset.min(text.len())]
         .iter()

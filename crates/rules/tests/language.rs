@@ -478,6 +478,105 @@ fn error_of(text: &str) -> (String, String, u32, u32) {
     )
 }
 
+/// Codes and lines of all errors of one text.
+#[track_caller]
+fn all_errors_of(text: &str) -> Vec<(&'static str, u32, String)> {
+    let (report, set) = load_texts(&[text]);
+    assert!(set.is_none(), "a set came of a text with errors");
+    let place = |f: &plimsoll_rules::Finding| f.position().map_or(0, |p| p.line);
+    let errors = report.errors();
+    errors
+        .map(|(_, e)| (e.code.as_str(), place(e), e.message.clone()))
+        .collect()
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_file_is_told_at_once_and_nothing_that_only_follows() {
+    let text = r#"- list: shells
+  items: bash
+- macro: opens
+  condition: evt.type = openn
+- rule: one
+  desc: d
+  condition: opens and proc.name in (shells)
+  output: o
+  priority: NOTICE
+- rule: two
+  desc: d
+  condition: opens and proc.nmae = x and fd.num = y
+  output: "%proc.nmae"
+  priority: LOUD
+- rule: three
+  desc: d
+  condition: evt.type = open and proc.nmae = x and (fd.num = y or proc.name = z)
+  output: o
+  priority: NOTICE
+- list: shells
+  items: [zsh]
+  append: true
+- rule: two
+  enabled: false
+- rule: four
+  priority: NOTICE
+"#;
+    let found = all_errors_of(text);
+    let places: Vec<(&str, u32)> = found.iter().map(|(c, l, _)| (*c, *l)).collect();
+    assert_eq!(
+        places,
+        [
+            ("LOAD_ERR_YAML_VALIDATE", 2),
+            ("LOAD_ERR_COMPILE_CONDITION", 4),
+            ("LOAD_ERR_YAML_VALIDATE", 14),
+            ("LOAD_ERR_COMPILE_CONDITION", 17),
+            ("LOAD_ERR_COMPILE_CONDITION", 17),
+            ("LOAD_ERR_YAML_VALIDATE", 25),
+            ("LOAD_ERR_YAML_VALIDATE", 25),
+            ("LOAD_ERR_YAML_VALIDATE", 25),
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn behind_a_place_that_is_no_yaml_the_next_item_is_read() {
+    let text = "- macro: fine
+  condition: evt.type = open
+- rule: broken
+  desc: 'not closed
+                  priority: NOTICE
+- rule: tabs
+	desc: d
+- rule: bad
+  desc: d
+  condition: fine and                 proc.nmae = x
+  output: o
+  priority: NOTICE
+- rule: rests
+  desc: d
+  condition:                 perhaps_in_broken
+  output: o
+  priority: NOTICE
+";
+    let found = all_errors_of(text);
+    let kinds: Vec<&str> = found.iter().map(|(c, ..)| *c).collect();
+    assert!(kinds.contains(&"LOAD_ERR_YAML_PARSE"), "{found:#?}");
+    let compiled = found
+        .iter()
+        .find(|(c, ..)| *c == "LOAD_ERR_COMPILE_CONDITION");
+    assert_eq!(compiled.map(|(_, line, _)| *line), Some(10), "{found:#?}");
+    assert!(
+        !found
+            .iter()
+            .any(|(_, _, m)| m.contains("perhaps_in_broken")),
+        "it may stand in what could not be read: {found:#?}"
+    );
+    // an end to it: as many broken items as there can be
+    let many = "- rule: [
+"
+    .repeat(20_000);
+    assert!((1..=1000).contains(&all_errors_of(&many).len()));
+}
+
 #[test]
 fn errors_name_their_place_and_what_was_expected() {
     let (code, message, line, column) = error_of(&rule_of("proc.name = a and\nproc.nmae = b"));
