@@ -319,17 +319,16 @@ static __always_inline void file_key(struct scratch *s, struct file_facts *f, __
 #endif
 
 /*
- * The path of an open as the program wrote it, from the registers it made its call with: only for what is
- * emitted anyway, whichever hook saw the open. Not of 32-bit calls, nor through io_uring. A global
- * function: verified once. Kernel commit dd6e10fbd9fb (5.15) has the helper.
+ * Where the path of an open lies in the program's memory, from the registers that it made its call with,
+ * whichever hook saw the open; 0: not told. Not of 32-bit calls, nor through io_uring. Kernel commit
+ * dd6e10fbd9fb (5.15) has the helper.
  */
-__noinline int put_raw(__u32 slot)
+static __always_inline __u64 raw_path(void)
 {
-	struct scratch *s = scratch_of(slot);
 	struct pt_regs *regs;
 	unsigned long nr;
 
-	if (!s || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs) || !typed_task())
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs) || !typed_task())
 		return 0;
 #if defined(__TARGET_ARCH_x86)
 	if (thread_status() & 2)
@@ -338,10 +337,49 @@ __noinline int put_raw(__u32 slot)
 	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	nr = REGS_NR(regs);
 	if (IS_OPEN(nr))
-		put_user_str(s, 4, REGS_FIRST(regs));
-	else if (IS_OPENAT(nr))
-		put_user_str(s, 4, REGS_SECOND(regs));
+		return REGS_FIRST(regs);
+	if (IS_OPENAT(nr))
+		return REGS_SECOND(regs);
 	return 0;
+}
+
+/* The path of an open as the program wrote it: only for what is emitted anyway. Verified once. */
+__noinline int put_raw(__u32 slot)
+{
+	struct scratch *s = scratch_of(slot);
+	__u64 from = raw_path();
+
+	if (s && from)
+		put_user_str(s, 4, from);
+	return 0;
+}
+
+#define EACH_BYTE(b) (0x0101010101010101ULL * (b))
+
+/*
+ * Whether that path goes up. Asked of files only of which a rule wants to know: the whole path is looked
+ * at, eight bytes at a time and without a branch, so that the verifier sees one state a step. Two dots
+ * in a name, or left behind the end by a longer path, are told for nothing: the rule decides.
+ */
+__noinline int goes_up(__u32 slot)
+{
+	struct scratch *s = scratch_of(slot);
+	__u64 from = raw_path(), word, dots, last = 0, found = 0;
+	long n;
+
+	if (!s || !from)
+		return 0;
+	n = bpf_probe_read_user_str(s->path, PATH_MAX, (void *)from);
+	for (int i = 0; i < PATH_MAX / 8; i++) {
+		if (i * 8 >= n)
+			break;
+		word = *(volatile __u64 *)&s->path[i * 8] ^ EACH_BYTE('.');
+		/* the top bit of each byte that was a dot, and is zero now */
+		dots = ~(((word & EACH_BYTE(0x7f)) + EACH_BYTE(0x7f)) | word | EACH_BYTE(0x7f));
+		found |= dots & (dots << 8 | last);
+		last = dots >> 56;
+	}
+	return found != 0;
 }
 
 /* A file object was used: open or executable mapping. */
@@ -355,9 +393,15 @@ static __always_inline int use_file(struct scratch *s, struct file *file, struct
 	file_key(s, f, kind, op);
 	told = consult_entry(&s->key, s->actor.cgroup, &entry);
 	if (told == HIT) {
-		if (entry && kind == WIRE_FILE)
+		if (!entry || kind != WIRE_FILE)
+			return 0;
+		if (entry->state != L1_UPWARD) {
 			front_put(f, op, entry, s->actor.cgroup);
-		return 0;
+			return 0;
+		}
+		if (!goes_up(slot))
+			return 0;
+		told = WATCHED;
 	}
 	c = container_of_actor(s);
 	if (!c) {

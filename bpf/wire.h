@@ -106,7 +106,8 @@ struct l1_key {
 	__u32 flags; /* result class, foreign mount namespace */
 };
 
-enum l1_state { L1_PENDING = 1, L1_EMITTED = 2, L1_KNOWN = 3, L1_WATCH = 4 };
+/* L1_UPWARD: an opened file, emitted when the program's own path goes up (".."), else as L1_EMITTED */
+enum l1_state { L1_PENDING = 1, L1_EMITTED = 2, L1_KNOWN = 3, L1_WATCH = 4, L1_UPWARD = 5 };
 
 struct l1_value {
 	__u32 state;

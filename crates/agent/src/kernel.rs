@@ -96,6 +96,11 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// When the map cannot be written.
     fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError>;
+    /// The same of an opened file, but only where the program's own path goes up (`..`).
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn emit_upward(&self, dict: &[u8; 48]) -> Result<bool, KernelError>;
     /// Holds a container to a set of [`AllowedEntry`]s, or lets go of it.
     ///
     /// # Errors
@@ -251,6 +256,9 @@ impl Kernel for plimsoll_sensor::Control {
     }
     fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
         Ok(plimsoll_sensor::Control::emit_again(self, dict)?)
+    }
+    fn emit_upward(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
+        Ok(plimsoll_sensor::Control::emit_upward(self, dict)?)
     }
     fn enforce(&self, cgroup_id: u64, how: Option<Enforce>) -> Result<(), KernelError> {
         Ok(plimsoll_sensor::Control::enforce(self, cgroup_id, how)?)

@@ -23,6 +23,7 @@ use crate::opinion::AlertIds;
 use crate::output::{Outputs, Shown};
 use crate::quota::{Kind, Quota};
 use crate::recorder::{self, Recorder};
+use crate::rules::engine::Repeats;
 use crate::rules::{Engine, Fired, Loaded, Surroundings, Watched};
 use crate::shelf::{Shelf, Shelved, set_of};
 use plimsoll_baseline::alert::mark;
@@ -386,9 +387,9 @@ impl Pipeline {
         }
         self.bury(now);
         self.end_late(now);
-        for dict in self.watched.again() {
+        for (dict, repeats) in self.watched.again() {
             // the kernel was still writing its entry; an entry that has gone is emitted anew anyway
-            let _ = self.parts.kernel.emit_again(&dict);
+            let _ = self.tell_repeats(&dict, repeats);
         }
         self.look_at_enforcement(now);
         let slot_ns = u64::from(self.parts.slot_seconds.max(1)) * 1_000_000_000;
@@ -525,13 +526,24 @@ impl Pipeline {
             names: &self.names,
             node: self.parts.ledger.origin().as_str(),
         };
-        let rules = &mut self.rules;
-        if fired.is_empty() && !rules.could_fire_again(obs, Some(container), around) {
+        let repeats = match self.rules.repeats(obs, Some(container), around) {
+            Repeats::Never if !fired.is_empty() => Repeats::Each,
+            repeats => repeats,
+        };
+        if repeats == Repeats::Never {
             return;
         }
-        match self.parts.kernel.emit_again(&dict) {
-            Ok(kept) => self.watched.note(dict, obs.event.boot, kept),
+        match self.tell_repeats(&dict, repeats) {
+            Ok(kept) => self.watched.note(dict, repeats, obs.event.boot, kept),
             Err(e) => self.tried(Err(e)),
+        }
+    }
+
+    fn tell_repeats(&self, dict: &[u8; 48], repeats: Repeats) -> Result<bool, KernelError> {
+        match repeats {
+            Repeats::Never => Ok(true),
+            Repeats::Each => self.parts.kernel.emit_again(dict),
+            Repeats::Upward => self.parts.kernel.emit_upward(dict),
         }
     }
 

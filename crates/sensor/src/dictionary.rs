@@ -12,6 +12,12 @@ use libbpf_rs::{MapCore, MapFlags};
 use plimsoll_model::{Event, EventKind};
 use std::collections::HashMap;
 
+/// States of a first-level entry that user space sets or leaves alone; `struct l1_value` begins with it
+/// (`enum l1_state` in `bpf/wire.h`).
+const PENDING: u32 = 1;
+const WATCH: u32 = 4;
+const UPWARD: u32 = 5;
+
 impl Control {
     /// Replaces the entries of a set: adds what is new, removes what is missing.
     ///
@@ -142,20 +148,30 @@ impl Control {
     /// # Errors
     /// When the map cannot be written.
     pub fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, SensorError> {
-        // struct l1_value begins with its state: enum l1_state in bpf/wire.h
-        const PENDING: u32 = 1;
-        const WATCH: u32 = 4;
+        self.mark(dict, WATCH)
+    }
+
+    /// The same of an opened file, but only where the program's own path goes up (`..`). One that is
+    /// emitted every time stays so.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn emit_upward(&self, dict: &[u8; 48]) -> Result<bool, SensorError> {
+        self.mark(dict, UPWARD)
+    }
+
+    fn mark(&self, dict: &[u8; 48], wanted: u32) -> Result<bool, SensorError> {
         let found = self.maps.l1.lookup(dict, MapFlags::ANY).ok().flatten();
         let Some((state, rest)) = found.as_deref().and_then(|v| v.split_first_chunk::<4>()) else {
             return Ok(false);
         };
         match u32::from_ne_bytes(*state) {
-            WATCH => return Ok(true),
+            state if state == WATCH || state == wanted => return Ok(true),
             // its second phase would overwrite what is written here
             PENDING => return Ok(false),
             _ => {}
         }
-        let value = [&WATCH.to_ne_bytes()[..], rest].concat();
+        let value = [&wanted.to_ne_bytes()[..], rest].concat();
         match self.maps.l1.update(dict, &value, MapFlags::EXIST) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),

@@ -275,6 +275,67 @@ fn an_open_tells_the_path_as_it_was_written_and_as_it_was_resolved() {
 }
 
 #[test]
+fn a_known_open_is_told_again_only_where_its_path_goes_up() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut b = Box::new("upward");
+    let dir = tempfile_dir();
+    let (list, file) = (dir.join("list"), dir.join("target"));
+    std::fs::write(&file, "x").unwrap();
+    let (dir_text, file_text) = (dir.display().to_string(), file.display().to_string());
+    // the same program each time: what it opens stands in a file
+    let code = format!(
+        "chdir '{dir_text}'; open(L,'<','list'); my @l = <L>; for (@l) {{ chomp; open(F,'<',$_); close F }}"
+    );
+    let mut opened = |paths: &[&str]| -> Vec<Event> {
+        std::fs::write(&list, paths.join("\n")).unwrap();
+        let events = b.run(&["perl", "-e", &code]);
+        let of_it = |e: &Event| matches!(&e.kind, EventKind::File(f) if f.path == file_text.as_str().into());
+        events.into_iter().filter(of_it).collect()
+    };
+    // the container's first process is another actor than those that come in later
+    assert_eq!(opened(&["target"]).len(), 1);
+    let first = opened(&["target"]);
+    assert_eq!(first.len(), 1, "{first:?}");
+    let dict = first[0].dict.expect("it has a key");
+    assert!(b.sensor.control().emit_upward(&dict).unwrap());
+    let straight = [
+        file_text.as_str(),
+        "target",
+        "./target",
+        "././target",
+        "target",
+    ];
+    let mut opened = |paths: &[&str]| -> Vec<String> {
+        std::fs::write(&list, paths.join("\n")).unwrap();
+        let events = b.run(&["perl", "-e", &code]);
+        let raw = |e: &Event| match &e.kind {
+            EventKind::File(f) if f.path == file_text.as_str().into() => {
+                f.raw.as_ref().map(ToString::to_string)
+            }
+            _ => None,
+        };
+        events.iter().filter_map(raw).collect()
+    };
+    let told = opened(&straight);
+    assert!(told.is_empty(), "{told:?}");
+    let name = dir.file_name().unwrap().to_string_lossy();
+    let near = format!("../{name}/target");
+    let far = format!("{}../{name}/target", "./".repeat(1990));
+    let split: Vec<String> = (0..9)
+        .map(|n| format!("{}../{name}/target", "/".repeat(n) + &dir_text + "/"))
+        .collect();
+    let mut paths = vec![near.as_str(), "target", far.as_str()];
+    paths.extend(split.iter().map(String::as_str));
+    let told = opened(&paths);
+    assert_eq!(told.len(), 11, "wherever the dots stand: {told:?}");
+    assert!(told.iter().all(|raw| raw.contains("..")));
+    std::fs::remove_dir_all(dir).expect("clean up");
+}
+
+#[test]
 fn exec_carries_what_a_program_had_when_it_started_however_short_it_lives() {
     if !wanted() {
         return;

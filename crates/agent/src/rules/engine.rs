@@ -7,12 +7,13 @@
 //! Left out: reading and reloading files, bursts and journalling.
 
 use super::files::Loaded;
-use super::key::{Entries, Repeats, family_of};
+use super::key::{Again, Entries, RawPath, family_of, is_by_argument};
 use super::kinds;
 use super::view::{Surroundings, View};
 use plimsoll_baseline::Flag;
 use plimsoll_model::{
-    Alert, AlertId, AlertSource, BootNs, Container, Observation, Priority, Risk, Text,
+    Alert, AlertId, AlertSource, BootNs, Container, EventKind as Seen, Observation, Priority, Risk,
+    Text,
 };
 use plimsoll_rules::{
     Counted, EventKind, OutputValue, Per, RuleId, Scratch, Source, ThresholdCounts, Tri,
@@ -36,6 +37,17 @@ pub struct Engine {
     /// Counters forgotten by sets that were replaced.
     forgotten: u64,
     matches: u64,
+}
+
+/// Which repeats of a behaviour a rule could fire on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// None: they are left to the dictionary.
+    Never,
+    /// An opened file, where the program's own path goes up (`../`).
+    Upward,
+    /// Any.
+    Each,
 }
 
 /// A rule that fired, and the name of the event by which it did.
@@ -144,30 +156,37 @@ impl Engine {
         })
     }
 
-    /// Whether a repeat of what was observed could make a rule true, as far as the key tells by
-    /// which the kernel's dictionary knows repeats.
-    pub fn could_fire_again(
+    /// Which repeats of what was observed could make a rule true, as far as the key tells by which
+    /// the kernel's dictionary knows repeats.
+    pub fn repeats(
         &mut self,
         obs: &Observation,
         container: Option<&Container>,
         around: Surroundings<'_>,
-    ) -> bool {
+    ) -> Repeats {
         let Some(loaded) = &self.loaded else {
-            return false;
+            return Repeats::Never;
         };
         let kinds = loaded.kinds(kinds::family(&obs.event));
         let Some(first) = kinds.first() else {
-            return false;
+            return Repeats::Never;
         };
         let view = View::new(obs, container, around, *first);
         let scratch = &mut self.scratch;
-        kinds.iter().any(|kind| {
-            view.set_kind(*kind);
-            let could = loaded
-                .set
-                .could_match(Source::Syscall, &Repeats(&view), scratch);
-            could != Tri::False
-        })
+        let mut could = |raw| {
+            kinds.iter().any(|kind| {
+                view.set_kind(*kind);
+                let again = Again { view: &view, raw };
+                loaded.set.could_match(Source::Syscall, &again, scratch) != Tri::False
+            })
+        };
+        let opened = matches!(&obs.event.kind, Seen::File(f) if !is_by_argument(f.op));
+        match opened {
+            false if could(RawPath::AsSeen) => Repeats::Each,
+            true if could(RawPath::Straight) => Repeats::Each,
+            true if could(RawPath::Unknown) => Repeats::Upward,
+            _ => Repeats::Never,
+        }
     }
 
     /// Whether what an entry of a dictionary set stands for could make a rule true: then the

@@ -28,26 +28,58 @@ fn name_of_program(path: &[u8]) -> Option<&[u8]> {
     (!base.is_empty() && !MULTI_CALL.contains(&base)).then(|| &base[..base.len().min(COMM_MAX)])
 }
 
-/// An event that was seen, reduced to what its repeats have in common.
-pub struct Repeats<'a>(pub &'a View<'a>);
+/// What the path of an open, as the program writes it, may be the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawPath {
+    /// What it was.
+    AsSeen,
+    /// What it was, or the resolved path where it went up.
+    Straight,
+    /// Anything.
+    Unknown,
+}
 
-impl EventView for Repeats<'_> {
+/// An event that was seen, reduced to what its repeats have in common.
+pub struct Again<'a> {
+    /// The event.
+    pub view: &'a View<'a>,
+    /// Its path as the program writes it.
+    pub raw: RawPath,
+}
+
+impl EventView for Again<'_> {
     fn kind(&self) -> EventKind {
-        self.0.kind()
+        self.view.kind()
     }
 
     fn field<'v>(&'v self, field: &FieldRef) -> Value<'v> {
+        if matches!(field.field, Field::FdNameraw | Field::FsPathNameraw) {
+            return self.raw_path(field);
+        }
         match self.is_in_key(field) {
-            true => self.0.field(field),
+            true => self.view.field(field),
             false => Value::Unknown,
         }
     }
 }
 
-impl Repeats<'_> {
+impl Again<'_> {
+    fn raw_path<'v>(&'v self, field: &FieldRef) -> Value<'v> {
+        let seen = self.view.field(field);
+        let goes_up = matches!(seen, Value::Text(t) if t.windows(2).any(|w| w == b".."));
+        match self.raw {
+            RawPath::Unknown => Value::Unknown,
+            RawPath::Straight if goes_up => self.view.field(&FieldRef {
+                field: Field::FdName,
+                arg: FieldArg::None,
+            }),
+            RawPath::Straight | RawPath::AsSeen => seen,
+        }
+    }
+
     fn is_in_key(&self, field: &FieldRef) -> bool {
         use Field as F;
-        let seen = &self.0.obs.event.kind;
+        let seen = &self.view.obs.event.kind;
         match field.field {
             F::EvtSource
             | F::EvtIsAsync
@@ -65,8 +97,8 @@ impl Repeats<'_> {
             // of the result, only whether it was an error is in the key
             F::EvtFailed => true,
             F::EvtRes | F::EvtRawres => {
-                !matches!(self.0.field(field), Value::Int(n) if n < 0)
-                    && !matches!(self.0.field(field), Value::Text(t) if t != b"SUCCESS")
+                !matches!(self.view.field(field), Value::Int(n) if n < 0)
+                    && !matches!(self.view.field(field), Value::Text(t) if t != b"SUCCESS")
             }
             // opened for writing may be opened for reading too
             F::EvtIsOpenRead => {
@@ -76,19 +108,19 @@ impl Repeats<'_> {
             F::EvtArg => matches!(&field.arg, FieldArg::Key(k) if argument_is_in_key(seen, k)),
             F::ProcExepath => true,
             F::ProcName => self
-                .0
+                .view
                 .own()
                 .is_some_and(|own| name_of_program(own.exe.as_bytes()) == Some(process::name(own))),
             F::UserUid => true,
             // what has no name may have one at the next exec
-            F::UserName => !matches!(self.0.field(field), Value::Text(super::view::NO_NAME)),
+            F::UserName => !matches!(self.view.field(field), Value::Text(super::view::NO_NAME)),
             F::FsPathName | F::FsPathSource | F::FsPathTarget => {
                 !matches!(seen, Seen::Mount { .. }) || field.field == F::FsPathTarget
             }
             // what is known of the container now; what is missing may still be found out
             f if f.name().starts_with("container.") || f.name().starts_with("k8s.") => {
                 let timed = matches!(f, F::ContainerDuration | F::ContainerStartTs);
-                !timed && !matches!(self.0.field(field), Value::Absent)
+                !timed && !matches!(self.view.field(field), Value::Absent)
             }
             f if f.name().starts_with("fd.") => self.descriptor_is_in_key(f),
             _ => false,
@@ -97,7 +129,7 @@ impl Repeats<'_> {
 
     fn descriptor_is_in_key(&self, field: Field) -> bool {
         use Field as F;
-        let Some(ends) = &self.0.ends else {
+        let Some(ends) = &self.view.ends else {
             // a directory that is opened with or without O_DIRECTORY
             return !matches!(
                 field,
@@ -199,7 +231,7 @@ impl<'a> Entries<'a> {
 pub fn family_of(object: &KnownObject) -> super::kinds::Family {
     use super::kinds;
     match object {
-        KnownObject::File { op, .. } => kinds::file_family(*op, None, by_argument(*op)),
+        KnownObject::File { op, .. } => kinds::file_family(*op, None, is_by_argument(*op)),
         KnownObject::Library { .. } => kinds::named("mmap"),
         KnownObject::Connect { .. } => kinds::named("connect"),
         KnownObject::Accept { .. } => kinds::named("accept4"),
@@ -208,7 +240,8 @@ pub fn family_of(object: &KnownObject) -> super::kinds::Family {
     }
 }
 
-fn by_argument(op: FileOp) -> bool {
+/// Whether the call names its file and does not open it.
+pub fn is_by_argument(op: FileOp) -> bool {
     !matches!(
         op,
         FileOp::Read | FileOp::Write | FileOp::Create | FileOp::List
@@ -223,7 +256,7 @@ impl EventView for Entries<'_> {
     fn field<'v>(&'v self, field: &FieldRef) -> Value<'v> {
         use Field as F;
         let opens =
-            |op| !by_argument(op) && !matches!(self.known.object, KnownObject::Library { .. });
+            |op| !is_by_argument(op) && !matches!(self.known.object, KnownObject::Library { .. });
         match field.field {
             F::EvtSource => Value::Text(b"syscall"),
             F::EvtIsAsync => Value::Bool(false),
@@ -266,14 +299,15 @@ impl Entries<'_> {
     fn descriptor(&self, field: Field) -> Value<'_> {
         use Field as F;
         if let Some((op, origin, _)) = self.file() {
-            if by_argument(op) && !matches!(op, FileOp::Chmod | FileOp::Chown) {
+            if is_by_argument(op) && !matches!(op, FileOp::Chmod | FileOp::Chown) {
                 return Value::Absent;
             }
             let path = self.exact().map(Text::as_bytes);
             let slash = path.and_then(|p| p.iter().rposition(|b| *b == b'/'));
             return match (field, path, slash) {
-                // what is written in another way is told when it is news, and does not make news of the rest
-                (F::FdName | F::FdNameraw, Some(path), _) => Value::Text(path),
+                // how a program writes it is not in the key: the kernel asks for it where it matters
+                (F::FdNameraw, ..) => Value::Unknown,
+                (F::FdName, Some(path), _) => Value::Text(path),
                 (F::FdFilename, Some(path), Some(at)) => Value::Text(&path[at + 1..]),
                 (F::FdDirectory, Some(path), Some(at)) => Value::Text(&path[..at.max(1)]),
                 (F::FdIsUpperLayer, ..) => Value::Bool(origin == Origin::Upper),

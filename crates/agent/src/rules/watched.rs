@@ -3,6 +3,7 @@
 //! Promise: bounded; what is forgotten here is only asked about again. Left out: which behaviours
 //! these are ([`super::key`]), and the kernel's own list of paths that are always emitted.
 
+use super::engine::Repeats;
 use plimsoll_model::{BootNs, Event};
 use std::collections::{HashMap, VecDeque};
 
@@ -20,7 +21,7 @@ type Dict = [u8; 48];
 pub struct Watched {
     marked: HashMap<Dict, BootNs>,
     order: VecDeque<Dict>,
-    again: Vec<Dict>,
+    again: Vec<(Dict, Repeats)>,
 }
 
 impl Watched {
@@ -53,10 +54,10 @@ impl Watched {
         event.dense == 0 && age.is_some_and(|age| age < FRESH_NS)
     }
 
-    /// The kernel was told; `kept`: it remembers the behaviour.
-    pub fn note(&mut self, dict: Dict, at: BootNs, kept: bool) {
+    /// The kernel was told which repeats to emit; `kept`: it remembers the behaviour.
+    pub fn note(&mut self, dict: Dict, repeats: Repeats, at: BootNs, kept: bool) {
         if !kept && self.again.len() < AGAIN_MAX {
-            self.again.push(dict);
+            self.again.push((dict, repeats));
         }
         if self.marked.insert(dict, at).is_none() {
             self.order.push_back(dict);
@@ -69,7 +70,7 @@ impl Watched {
     }
 
     /// Marks to be tried once more.
-    pub fn again(&mut self) -> Vec<Dict> {
+    pub fn again(&mut self) -> Vec<(Dict, Repeats)> {
         std::mem::take(&mut self.again)
     }
 }
