@@ -6,6 +6,7 @@
 
 use crate::pipeline::Pipeline;
 use crate::respond::Question;
+use crate::rules::told;
 use crate::server::{Answer, Peer};
 use crate::shared::Shared;
 use crate::shelf::{DOCUMENT_BYTES_MAX, ShelfError};
@@ -46,6 +47,18 @@ impl Answer for Answers {
                 let rows = rows.chain(self.0.enforcement.means().iter().map(enforcement_row));
                 let rows = rows.chain([pinning_row(&self.0.pinning)]);
                 Ok((rows.map(Item::Doctor).collect(), None))
+            }
+            Request::Rules { all } => {
+                let loaded = self.ask(|p| p.rules().loaded().cloned())?;
+                let set = told::rule_set(loaded.as_deref(), &self.0.rule_sources);
+                let set = api::RuleSetInfo {
+                    problem: self.0.rules.problem(),
+                    ..set
+                };
+                let rules = loaded.iter().filter(|_| all);
+                let rules = rules.flat_map(|l| told::rules(l, "agent"));
+                let items = std::iter::once(Item::RuleSet(set)).chain(rules.map(Item::Rule));
+                Ok((items.collect(), None))
             }
             Request::Containers { gone } => {
                 let node = self.0.ledger.origin().as_str();

@@ -249,6 +249,7 @@ impl Agent {
             journal_dir: config.journal_dir(),
             anchoring,
             rules: Health::default(),
+            rule_sources: config.rules.clone(),
             glances: Arc::new(Glances::new("/proc")),
             enforcement,
             response: OnceLock::new(),

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::output::Outputs;
 use crate::pipeline::{Pipeline, Roots};
 use crate::respond::Door;
+use crate::rules::RuleSources;
 use crate::rules::health::Health;
 use plimsoll_model::{Enforced, Instance, Stage, Stamp};
 use plimsoll_sensor::api::{HookStatus, Loss as KernelLoss, Pinning, Signal};
@@ -55,6 +56,8 @@ pub struct Shared {
     pub anchoring: Anchoring,
     /// Whether the rule files are in force as they are.
     pub rules: Health,
+    /// Where rules are read from.
+    pub rule_sources: RuleSources,
     /// Looks at processes that have just executed.
     pub glances: Arc<Glances>,
     /// Containers held to their baseline.

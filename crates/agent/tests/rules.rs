@@ -459,6 +459,86 @@ fn rules_see_environment_and_groups_of_a_process_that_still_runs_what_it_execute
 }
 
 #[test]
+fn where_a_rule_asks_how_a_path_was_written_only_paths_that_go_up_are_told_again() {
+    const RULES: &str = r#"
+- rule: Traversal
+  desc: d
+  condition: evt.type in (open, openat) and fd.name startswith /etc/ and fd.nameraw contains "../"
+  output: raw=%fd.nameraw
+  priority: NOTICE
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), RULES);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    let opened = |path: &str, raw: &str| match read(path) {
+        EventKind::File(f) => EventKind::File(FileEvent {
+            raw: Some(raw.into()),
+            ..f
+        }),
+        other => other,
+    };
+    let known = opened("/etc/passwd", "/etc/passwd");
+    rig.deliver(coded(event(at, 7, 11, 10, known), 1, 5));
+    let elsewhere = opened("/srv/index", "/srv/index");
+    rig.deliver(coded(event(at, 7, 11, 10, elsewhere), 2, 6));
+    let climbed = opened("/etc/group", "../../etc/group");
+    rig.deliver(coded(event(at, 7, 11, 10, climbed), 3, 7));
+    rig.settle();
+    assert_eq!(
+        rig.kernel.told(|t| t.upward.clone()),
+        [[1; 48], [3; 48]],
+        "what no rule is about is left alone"
+    );
+    assert!(
+        rig.kernel.told(|t| t.again.is_empty()),
+        "no open of theirs is told each time"
+    );
+    // what the kernel then tells of the first one
+    let again = opened("/etc/passwd", "/srv/../etc/passwd");
+    rig.deliver(coded(event(at, 7, 11, 10, again), 1, 0));
+    rig.settle();
+    assert_eq!(of_rules(&records(&config)).len(), 2);
+    rig.agent.stop("test");
+}
+
+#[test]
+fn the_agent_tells_which_rules_are_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), SHADOW);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let (items, _) = client.ask(&Request::Rules { all: true }).unwrap();
+    let Some((Item::RuleSet(set), rules)) = items.split_first() else {
+        panic!("{items:?}");
+    };
+    assert_eq!((set.id.len(), set.problem.as_deref()), (64, None));
+    let named: Vec<String> = config
+        .rules
+        .paths
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect();
+    assert_eq!((&set.paths, set.builtin), (&named, config.rules.builtin));
+    let of = |r: &Item| match r {
+        Item::Rule(r) => (r.from.clone(), r.state.clone(), r.file.clone()),
+        other => panic!("{other:?}"),
+    };
+    let theirs: Vec<_> = rules
+        .iter()
+        .map(of)
+        .filter(|r| !r.2.starts_with("builtin:"))
+        .collect();
+    assert!(
+        !theirs.is_empty() && theirs.iter().all(|r| r.0 == "agent" && r.1 != "inactive"),
+        "{theirs:?}"
+    );
+    let (items, _) = client.ask(&Request::Rules { all: false }).unwrap();
+    assert_eq!(items.len(), 1, "which set it is, and no more");
+    rig.agent.stop("test");
+}
+
+#[test]
 fn a_path_is_judged_as_it_was_written_too() {
     const RULE: &str = r#"
 - rule: Traversal

@@ -29,7 +29,7 @@ pub use client::{Client, ClientError};
 pub use protocol::{Failure, FailureCode, Item, Reply, Request};
 pub use types::{
     Alert, Answer, Baseline, BaselineDetail, BaselineDiff, Behaviour, Completeness, Container,
-    Decision, DoctorRow, Drift, Event, Gap, Statement, StatementStatus, Status,
+    Decision, DoctorRow, Drift, Event, Gap, Rule, RuleSetInfo, Statement, StatementStatus, Status,
 };
 
 /// Version of the JSON types and of the socket protocol.

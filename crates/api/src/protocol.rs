@@ -23,7 +23,7 @@ use crate::API_VERSION;
 use crate::evidence::EvidenceAct;
 use crate::types::{
     Baseline, BaselineDetail, BaselineDiff, BaselineRef, Container, DoctorRow, Enforcement,
-    Outgoing, Plan, Status,
+    Outgoing, Plan, Rule, RuleSetInfo, Status,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read as _, Write};
@@ -47,6 +47,12 @@ pub enum Request {
     Status {},
     /// What this kernel allows, as the agent found it. [`Item::Doctor`] each.
     Doctor {},
+    /// The rules in force. One [`Item::RuleSet`], then [`Item::Rule`] each where `all`.
+    Rules {
+        /// The rules too, not only which set it is.
+        #[serde(default)]
+        all: bool,
+    },
     /// Containers. [`Item::Container`] each.
     Containers {
         /// Those that are gone too, as far as the agent remembers them.
@@ -212,6 +218,7 @@ impl Request {
         match self {
             Request::Status {} => "status",
             Request::Doctor {} => "doctor",
+            Request::Rules { .. } => "rules",
             Request::Containers { .. } => "containers",
             Request::Baselines {} => "baselines",
             Request::BaselineShow { .. } => "baseline.show",
@@ -326,6 +333,10 @@ pub enum Item {
     Status(Status),
     /// A finding of the doctor.
     Doctor(DoctorRow),
+    /// Which rules are in force.
+    RuleSet(RuleSetInfo),
+    /// A rule of them.
+    Rule(Rule),
     /// A container.
     Container(Container),
     /// A baseline.

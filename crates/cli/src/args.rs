@@ -267,7 +267,7 @@ pub(crate) struct RunArgs {
 /// Which rules.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuleFiles {
-    /// Rule files, or directories of them [default: those of the configuration]
+    /// Rule files, or directories of them [default: those of the running agent, or of the configuration]
     #[arg(long, value_name = "FILE|DIR", value_parser = absolute())]
     pub(crate) rules: Vec<PathBuf>,
 }
@@ -282,7 +282,7 @@ With --json: Falco's own result shape (falco_load_results).")]
         #[arg(required = true, value_name = "FILE|DIR")]
         files: Vec<PathBuf>,
     },
-    /// Every rule with its priority, ATT&CK techniques, and why it is off
+    /// Every rule in force in the running agent, with priority, ATT&CK techniques, and why it is off; without an agent, or with --rules, those of the files
     List(RuleFiles),
     /// What a rule means: macros and lists expanded, what it needs, what is not observed here
     Explain {

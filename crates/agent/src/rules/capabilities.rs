@@ -218,6 +218,9 @@ const IN_PART: &[(&str, &str)] = &[
 /// Of fields that an exec tells, and nothing afterwards.
 const AT_EXEC: &str = "as of the exec, of processes whose exec was observed";
 
+const POD_LABELS: &str = "labels of pods are kept with their sandbox, which is not asked";
+const NO_API: &str = "the Kubernetes API is not asked";
+
 /// Why some fields are missing, where more can be said than that they are not collected.
 const WHY: &[(&str, &str)] = &[
     (
@@ -236,6 +239,23 @@ const WHY: &[(&str, &str)] = &[
         "proc.aenv",
         "environments of ancestors are not kept: they hold secrets",
     ),
+    ("k8s.pod.label", POD_LABELS),
+    ("k8s.pod.labels", POD_LABELS),
+    ("k8s.ns.label", NO_API),
+    ("k8s.ns.labels", NO_API),
+    ("k8s.ns.id", NO_API),
+    ("k8s.rc.name", NO_API),
+    ("k8s.rc.id", NO_API),
+    ("k8s.rc.label", NO_API),
+    ("k8s.rc.labels", NO_API),
+    ("k8s.rs.name", NO_API),
+    ("k8s.rs.id", NO_API),
+    ("k8s.svc.name", NO_API),
+    ("k8s.svc.id", NO_API),
+    ("k8s.svc.label", NO_API),
+    ("k8s.svc.labels", NO_API),
+    ("k8s.deployment.name", NO_API),
+    ("k8s.deployment.id", NO_API),
 ];
 
 /// Which kinds of event a refused hook costs, by the names that the sensor has for its hooks.

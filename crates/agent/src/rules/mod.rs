@@ -15,6 +15,7 @@
 //! | [`kinds`] | which `evt.type` an observation may have |
 //! | [`key`] | what the kernel's dictionary may answer for |
 //! | [`scenario`] | events as rules see them, in a file |
+//! | [`told`] | rules as JSON types |
 //! | [`watched`] | behaviours that the kernel emits every time for the rules' sake |
 //! | [`capabilities`] | what this sensor does not tell rules |
 //! | `args`, `net`, `process`, `workload`, `words` | parts of the view |
@@ -32,6 +33,7 @@ pub mod kinds;
 mod net;
 mod process;
 pub mod scenario;
+pub mod told;
 pub mod view;
 pub mod watched;
 pub mod watcher;

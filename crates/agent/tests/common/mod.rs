@@ -66,6 +66,7 @@ pub(crate) struct Told {
     pub(crate) sets: BTreeMap<u32, Vec<Known>>,
     pub(crate) forgotten: Vec<[u8; 48]>,
     pub(crate) again: Vec<[u8; 48]>,
+    pub(crate) upward: Vec<[u8; 48]>,
     pub(crate) bumps: u64,
     pub(crate) seeded: Vec<SeedProcess>,
     pub(crate) enforced: BTreeMap<u64, Enforce>,
@@ -160,6 +161,10 @@ impl Kernel for FakeKernel {
     }
     fn emit_again(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
         self.told(|t| t.again.push(*dict));
+        Ok(true)
+    }
+    fn emit_upward(&self, dict: &[u8; 48]) -> Result<bool, KernelError> {
+        self.told(|t| t.upward.push(*dict));
         Ok(true)
     }
     fn counts(&self, first: u32, len: u32) -> Vec<u64> {

@@ -13,6 +13,7 @@ mod enforcement;
 mod event;
 mod gap;
 mod response;
+mod rule;
 mod status;
 
 pub use alert::{Alert, PlimsollAlert, uuid_of};
@@ -30,6 +31,7 @@ pub use event::{Event, Process, Subject};
 pub(crate) use event::{mount_call, namespace_call};
 pub use gap::Gap;
 pub use response::{Outgoing, Plan, PlanStep};
+pub use rule::{Rule, RuleSetInfo};
 pub use status::{
     BaselineCounts, DoctorRow, DoctorState, JournalStatus, RecorderSpan, RecorderStatus, Refusal,
     SensorStatus, Status,

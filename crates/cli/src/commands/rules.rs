@@ -2,7 +2,8 @@
 //!
 //! Promises: files are read as the agent reads them, with our own rules before them where the
 //! configuration says so; nothing is put in force. What the running agent's kernel refused is
-//! taken into account; without an agent, all hooks are taken to be there.
+//! taken into account; without an agent, all hooks are taken to be there. Where no files are named, they
+//! are those that the running agent reads, and `list` shows what is in force there, as it says.
 
 use crate::Verdict;
 use crate::args::{RuleFiles, RulesCommand};
@@ -13,12 +14,12 @@ use crate::out::{Out, Style, remark};
 use crate::source::Source;
 use crate::table::{Cell, Table};
 use plimsoll_agent::rules::files::{Loaded, Options, load_texts, options};
+use plimsoll_agent::rules::told;
 use plimsoll_agent::rules::{RuleSources, RuleText, RulesError};
 use plimsoll_api::describe::words;
-use plimsoll_api::{Item, Request};
+use plimsoll_api::{Item, Request, RuleSetInfo};
 use plimsoll_rules::{
-    Code, Context, Explanation, FileReport, Finding, LoadReport, PassedOver, Position, RuleId,
-    RuleStatus,
+    Code, Context, Explanation, FileReport, Finding, LoadReport, Position, RuleId, RuleStatus,
 };
 use std::path::PathBuf;
 
@@ -55,10 +56,22 @@ fn surroundings(global: &Global, paths: &[PathBuf]) -> Result<(RuleSources, Opti
     if !paths.is_empty() {
         sources.paths = paths.to_vec();
         sources.named = true;
+    } else if let Some(set) = agents_set(&mut source) {
+        sources.builtin = set.builtin;
+        sources.paths = set.paths.into_iter().map(PathBuf::from).collect();
     }
     let refused = refused(&mut source);
     let options = options(sources.match_mode, &refused);
     Ok((sources, options))
+}
+
+/// Where the running agent reads its rules from.
+fn agents_set(source: &mut Source) -> Option<RuleSetInfo> {
+    let (items, _) = source.agent()?.ask(&Request::Rules { all: false }).ok()?;
+    items.into_iter().find_map(|item| match item {
+        Item::RuleSet(set) => Some(set),
+        _ => None,
+    })
 }
 
 /// The hooks that the running agent's kernel refused.
@@ -221,91 +234,100 @@ fn finding(
 // ---- list ----
 
 pub(crate) fn state(status: &RuleStatus) -> (&'static str, Style) {
-    match status {
-        RuleStatus::Active => ("active", Style::Good),
-        RuleStatus::Partial { .. } => ("partial", Style::Warn),
-        RuleStatus::Inactive { .. } => ("inactive", Style::Bad),
-        RuleStatus::Disabled => ("disabled", Style::Dim),
+    (status.as_str(), state_style(status.as_str()))
+}
+
+fn state_style(state: &str) -> Style {
+    match state {
+        "active" => Style::Good,
+        "partial" => Style::Warn,
+        "inactive" => Style::Bad,
+        _ => Style::Dim,
     }
 }
 
+/// The rules of a running agent as they are in force; without one, or with files named, those files'.
 fn list(global: &Global, files: &RuleFiles, out: &mut Out) -> Result<Verdict, Failure> {
-    let loaded = loaded(global, &files.rules)?;
-    let mut table = Table::new(&["RULE", "PRIORITY", "SOURCE", "ATT&CK", "STATE", "WHY"]);
-    for rule in loaded.set.rules() {
-        let techniques: Vec<&str> = rule.techniques().collect();
-        let (state, style) = state(&rule.status);
-        let reasons = rule.status.reasons();
-        if out.json {
-            out.object(&serde_json::json!({
-                "rule": rule.name,
-                "description": rule.description.trim(),
-                "priority": rule.priority.as_str(),
-                "source": rule.source.as_str(),
-                "techniques": techniques,
-                "tags": rule.tags,
-                "state": state,
-                "reasons": reasons,
-                "file": rule.position.name,
-                "line": rule.position.line,
-                "threshold": rule.threshold,
-            }))?;
-            continue;
+    let mut rows = match files.rules.is_empty() {
+        true => in_force(global)?,
+        false => None,
+    };
+    if rows.is_none() {
+        let loaded = loaded(global, &files.rules)?;
+        if files.rules.is_empty() {
+            remark("No agent answers: these are the rules that the configuration names.");
         }
-        let said = model_priority(rule.priority.as_str());
-        table.row([
-            rule.name.clone().into(),
-            Cell::styled(rule.priority.as_str(), said),
-            rule.source.as_str().into(),
-            techniques.join(" ").into(),
-            Cell::styled(state, style),
-            reasons.join("; ").into(),
-        ]);
+        rows = Some(told::rules(&loaded, "files").collect());
     }
-    for rule in loaded.set.passed_over() {
-        if out.json {
-            out.object(&passed_over(rule))?;
-            continue;
-        }
-        table.row([
-            rule.name.clone().into(),
-            Cell::styled(
-                rule.priority.as_str(),
-                model_priority(rule.priority.as_str()),
-            ),
-            rule.source.clone().into(),
-            String::new().into(),
-            Cell::styled("inactive", Style::Bad),
-            rule.why.clone().into(),
-        ]);
-    }
+    let rows = rows.unwrap_or_default();
     if out.json {
+        for row in &rows {
+            out.object(row)?;
+        }
         return Ok(Verdict::Fine);
     }
-    if loaded.set.rules().is_empty() && loaded.set.passed_over().is_empty() {
+    if rows.is_empty() {
         remark(
             "No rules are loaded: name files with --rules, or put them into /etc/plimsoll/rules.d.",
         );
         return Ok(Verdict::Fine);
     }
+    let mut table = Table::new(&["RULE", "PRIORITY", "SOURCE", "ATT&CK", "STATE", "WHY"]);
+    for row in rows {
+        let (said, style) = (model_priority(&row.priority), state_style(&row.state));
+        table.row([
+            row.rule.into(),
+            Cell::styled(row.priority, said),
+            row.source.into(),
+            row.techniques.join(" ").into(),
+            Cell::styled(row.state, style),
+            row.reasons.join("; ").into(),
+        ]);
+    }
     table.print(out)?;
     Ok(Verdict::Fine)
 }
 
-fn passed_over(rule: &PassedOver) -> serde_json::Value {
-    serde_json::json!({
-        "rule": rule.name,
-        "description": rule.description.trim(),
-        "priority": rule.priority.as_str(),
-        "source": rule.source,
-        "techniques": [],
-        "tags": rule.tags,
-        "state": "inactive",
-        "reasons": [rule.why],
-        "file": rule.position.name,
-        "line": rule.position.line,
-        "threshold": null,
-    })
+/// What the running agent judges by, said on standard error; `None`: none answers, or one that cannot
+/// tell.
+fn in_force(global: &Global) -> Result<Option<Vec<plimsoll_api::Rule>>, Failure> {
+    let mut source = Source::find(global)?;
+    let Some(agent) = source.agent() else {
+        return Ok(None);
+    };
+    let items = match agent.ask(&Request::Rules { all: true }) {
+        Ok((items, _)) => items,
+        Err(e) => {
+            let why = Failure::from(e).in_full();
+            remark(&format!(
+                "note: the agent does not say which rules are in force: {why}"
+            ));
+            return Ok(None);
+        }
+    };
+    let mut rows = Vec::new();
+    for item in items {
+        match item {
+            Item::RuleSet(set) => remark(&said(&set)),
+            Item::Rule(rule) => rows.push(rule),
+            _ => {}
+        }
+    }
+    Ok(Some(rows))
+}
+
+/// `The rules in force of the running agent (set 1a2b3c4d5e6f): our own, then /etc/plimsoll/rules.d.`
+fn said(set: &RuleSetInfo) -> String {
+    let own = set.builtin.then(|| "our own".to_owned());
+    let paths = set.paths.iter().map(|p| words(p));
+    let from: Vec<String> = own.into_iter().chain(paths).collect();
+    let id = set.id.get(..12).unwrap_or(&set.id);
+    let problem = match &set.problem {
+        Some(why) => format!(" Changed files are not in force: {}.", words(why)),
+        None => String::new(),
+    };
+    let from = from.join(", then ");
+    format!("The rules in force of the running agent (set {id}): {from}.{problem}")
 }
 
 fn model_priority(name: &str) -> Style {
