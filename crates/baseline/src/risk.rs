@@ -816,6 +816,10 @@ impl Act<'_> {
         }
         let verb = self.trace_verb(file, &path)?;
         let (program, shown) = (self.program(), Text::new(&*path));
+        if is_history(&path) && self.keeps_its_history(file, &path) {
+            let reason = format!("{program} wrote its own history {shown} anew");
+            return Some(Class::plain(DriftClass::TracesRemoved, Risk::Low, reason));
+        }
         let packs =
             ["gzip", "bzip2", "xz", "zstd"].contains(&program.as_str()) && !is_history(&path);
         if program == "logrotate" || program == "savelog" || packs {
@@ -826,6 +830,33 @@ impl Act<'_> {
         let risk = if grave { Risk::High } else { Risk::Medium };
         let reason = format!("{program} {verb} {shown}: traces are gone");
         Some(Class::risky(DriftClass::TracesRemoved, risk, reason).technique("T1070"))
+    }
+
+    /// A shell at the end of a session: it puts a file of its own making in the history's place, named
+    /// after it (`.bash_history-17.tmp`, `.ash_history.17.new`, `.zsh_history.new`), or cuts the history
+    /// that it has open (old readline; a redirection would create the file). Clients do the same to the
+    /// history that is named after them (`redis-cli` to `.rediscli_history`), and create it. A session that
+    /// was emptied first (`history -c`) ends in the same way: what was typed is told by its own events.
+    fn keeps_its_history(&self, file: &FileEvent, path: &[u8]) -> bool {
+        const O_CREAT: u32 = 0o100;
+        let letters = |name: &str| name.replace(|c: char| !c.is_ascii_alphabetic(), "");
+        let name = name_of(self.exe());
+        let program = letters(name);
+        // of a program that is many, what it calls itself
+        let many = matches!(name, "busybox" | "toybox");
+        let shell =
+            is_shell(self.exe()) && (!many || is_shell(self.obs.event.process.comm.as_bytes()));
+        let named_after =
+            !is_shell(self.exe()) && program.len() > 2 && letters(name_of(path)).contains(&program);
+        match file.op {
+            FileOp::Rename if shell || named_after => {
+                let source = clean(file.path.as_bytes());
+                source.strip_prefix(path).is_some_and(is_copy_in_the_making)
+            }
+            FileOp::Write if shell => file.flags & O_CREAT == 0,
+            FileOp::Write => named_after,
+            _ => false,
+        }
     }
 
     fn trace_verb(&self, file: &FileEvent, path: &[u8]) -> Option<&'static str> {
@@ -1324,6 +1355,18 @@ fn is_host_like(inner: &[u8]) -> bool {
 fn is_history(path: &[u8]) -> bool {
     let login = matches!(name_of(path), "wtmp" | "btmp" | "utmp" | "lastlog");
     sensitive(path) == Some(Sensitive::Trace) && (login || !path.starts_with(b"/var/log/"))
+}
+
+/// What shells put behind a history's name while they write it anew.
+fn is_copy_in_the_making(suffix: &[u8]) -> bool {
+    let number = |n: &[u8]| !n.is_empty() && n.len() <= 10 && n.iter().all(u8::is_ascii_digit);
+    let between = |front: &[u8], back: &[u8]| {
+        let middle = suffix
+            .strip_prefix(front)
+            .and_then(|s| s.strip_suffix(back));
+        middle.is_some_and(number)
+    };
+    suffix == b".new" || between(b"-", b".tmp") || between(b".", b".new")
 }
 
 fn persistence_technique(path: &[u8]) -> Option<&'static str> {

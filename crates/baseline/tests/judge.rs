@@ -438,6 +438,20 @@ fn traces_removed_by_a_shell_alert_and_by_logrotate_do_not() {
         result: 0,
     });
     assert_eq!(class_of(&sh, hide), removed);
+    // what a shell does to its own history at the end of a session, and what only looks like it
+    let own = (DriftClass::TracesRemoved, Risk::Low);
+    let mv = who(&["/bin/mv", "/bin/bash"]);
+    let history = "/root/.bash_history";
+    let made = "/root/.bash_history-117.tmp";
+    assert_eq!(class_of(&sh, rename(made, history)), own);
+    assert_eq!(class_of(&mv, rename(made, history)), removed);
+    assert_eq!(class_of(&sh, rename("/tmp/empty", history)), removed);
+    let cut = |flags: u32| match file(FileOp::Write, history, Origin::Upper) {
+        EventKind::File(f) => EventKind::File(plimsoll_model::event::FileEvent { flags, ..f }),
+        other => other,
+    };
+    assert_eq!(class_of(&sh, cut(0o1001)), own);
+    assert_eq!(class_of(&sh, cut(0o1101)), removed, "> .bash_history");
     let rotate = who(&["/usr/sbin/logrotate"]);
     assert_eq!(
         class_of(&rotate, unlink("/var/log/nginx/access.log.1")).1,
