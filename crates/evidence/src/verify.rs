@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checkpoint::{Certificate, Checkpoint, KeyChain, log_name};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{DirItem, Disk, RealDisk};
 use crate::error::{OpenError, ReadError};
 use crate::filter::Filter;
 use crate::merkle::{self, Hash, Peaks};
 use crate::note::{Note, PublicKey};
+use crate::paths::{self, Name};
 use crate::reader::{Payload, Reader, Tail};
 use crate::record::{Header, Leaf};
 use crate::seal::EPOCH_KEY_KIND;
@@ -28,6 +29,9 @@ use crate::tlog::{self, Found, FoundNote, Signers};
 
 /// Problems that are named; further ones are counted.
 const PROBLEMS_MAX: usize = 1000;
+/// Files of leaves that may be missing and are walked through leaf by leaf, their hashes taken from the
+/// tiles; a store that lacks more is told so at once.
+const MISSING_FILES_MAX: u64 = 64;
 /// Leaves hashed as one piece of work.
 const UNIT_LEAVES: u64 = 65_536;
 
@@ -415,13 +419,34 @@ struct Unit {
     problems: Vec<Problem>,
 }
 
+/// The end that the store claims, or a nearer one where it has no files for what it claims: whoever
+/// altered it must not decide how long this takes.
+fn plausible_end(reader: &Reader, report: &mut VerifyReport) -> Result<u64, ReadError> {
+    let end = reader.end()?.0;
+    let (disk, paths, _) = reader.parts();
+    let items = disk.list(&paths.leaves).unwrap_or_default();
+    let is_segment = |item: &&DirItem| matches!(paths::parse(&item.name), Name::Segment(_));
+    let files = items.iter().filter(is_segment).count() as u64;
+    let held = files.saturating_mul(reader.subtree_leaves());
+    let most = (files + MISSING_FILES_MAX).saturating_mul(reader.subtree_leaves());
+    if end > most {
+        let text = format!("it claims {end} records, and has files for {held} at most");
+        report.add(
+            Problem::new(Fault::MissingRecords, text)
+                .at(most)
+                .through(end - 1),
+        );
+    }
+    Ok(end.min(most))
+}
+
 fn walk(
     reader: &Reader,
     heads: &[Head],
     threads: usize,
     report: &mut VerifyReport,
 ) -> Result<Walk, ReadError> {
-    let end = reader.end()?.0;
+    let end = plausible_end(reader, report)?;
     let mut sizes: Vec<u64> = heads
         .iter()
         .map(|h| h.checkpoint.size)

@@ -561,6 +561,23 @@ fn segments_that_changed_places_with_their_headers_mended_are_named() {
     );
 }
 
+/// Found by the fuzz target `store`: what a store claims decided how long its verification took.
+#[test]
+fn a_store_that_claims_more_records_than_it_can_hold_is_told_so_at_once() {
+    let bench = store();
+    let head = bench.disk.path_ending("head");
+    let mut bytes = bench.disk.bytes(&head);
+    bytes[16..24].copy_from_slice(&(1_u64 << 60).to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
+    bytes[92..96].copy_from_slice(&crc);
+    bench.disk.put(&head, bytes);
+    let report = check(&bench.disk, &options(&bench.disk));
+    let claims = |p: &plimsoll_evidence::Problem| {
+        p.fault == Fault::MissingRecords && p.last == Some((1 << 60) - 1)
+    };
+    assert!(report.problems.iter().any(claims), "{:#?}", report.problems);
+}
+
 #[test]
 fn a_segment_cut_at_any_byte_says_which_record_is_the_first_that_is_gone() {
     let bench = store();
