@@ -271,6 +271,27 @@ fn a_scenario_shows_what_was_true_and_the_first_that_was_false() {
 }
 
 #[test]
+fn audit_events_may_be_printed_over_several_lines_and_one_that_is_cut_off_costs_no_other() {
+    let place = Place::new();
+    let event = include_str!("../../../fuzz/seeds/audit/exec-into-pod.json").trim();
+    let event: Value = serde_json::from_str(event).unwrap();
+    let list = serde_json::json!({"kind": "EventList", "items": [event, event]});
+    let pretty = |v: &Value| serde_json::to_string_pretty(v).unwrap();
+    let whole = pretty(&event);
+    let cut: String = whole.lines().take(9).map(|l| format!("{l}\n")).collect();
+    let lines = whole.lines().count();
+    place.file(
+        "events.json",
+        &format!("{whole}\n{cut}{event}\n{}\n{cut}", pretty(&list)),
+    );
+    let (status, out, error) = place.run(&["--json", "rules", "audit", "events.json"]);
+    assert_eq!((status, out.lines().count()), (1, 4), "{out} {error}");
+    let first = format!("line {} is not read", lines + 1);
+    assert!(error.contains(&first), "{error}");
+    assert_eq!(error.matches("is not read").count(), 2, "{error}");
+}
+
+#[test]
 fn audit_events_are_judged_as_they_come_in_and_bad_lines_are_said() {
     let place = Place::new();
     let event = include_str!("../../../fuzz/seeds/audit/exec-into-pod.json").trim();

@@ -16,6 +16,7 @@ use plimsoll_rules::{
     Counted, EventView as _, FieldRef, Per, RuleId, Scratch, Source, ThresholdCounts, Value,
 };
 use serde_json::json;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -76,6 +77,76 @@ impl Lines {
     }
 }
 
+/// Puts objects together that are written over several lines, as people print them. Their further lines
+/// are indented or close a bracket; a line that opens one at its beginning is another object, so that one
+/// that was cut off costs no other.
+#[derive(Default)]
+struct Whole {
+    text: Vec<u8>,
+    first: u64,
+    depth: usize,
+    in_string: bool,
+}
+
+impl Whole {
+    /// What is whole with this line: the number of its first line, and it.
+    fn take(&mut self, number: u64, line: Line) -> Vec<(u64, Line)> {
+        let line = match line {
+            Ok(line) => line,
+            Err(why) => {
+                return self
+                    .give_up()
+                    .into_iter()
+                    .chain([(number, Err(why))])
+                    .collect();
+            }
+        };
+        let mut done = Vec::new();
+        if matches!(line.first(), Some(b'{' | b'[')) {
+            done.extend(self.give_up());
+        }
+        if self.text.is_empty() {
+            self.first = number;
+        }
+        if self.text.len() + line.len() > MAX_LINE_BYTES {
+            let first = self.first;
+            *self = Self::default();
+            done.push((first, Err(format!("longer than {MAX_LINE_BYTES} bytes"))));
+            return done;
+        }
+        self.count(&line);
+        self.text.extend(line);
+        if self.depth == 0 {
+            let whole = std::mem::take(self);
+            done.push((whole.first, Ok(whole.text)));
+        }
+        done
+    }
+
+    /// What was begun and is not whole, to be said as it is.
+    fn give_up(&mut self) -> Option<(u64, Line)> {
+        let cut = std::mem::take(self);
+        (!cut.text.is_empty()).then_some((cut.first, Ok(cut.text)))
+    }
+
+    fn count(&mut self, line: &[u8]) {
+        let mut bytes = line.iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\\' if self.in_string => {
+                    bytes.next();
+                }
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' if !self.in_string => self.depth += 1,
+                b'}' | b']' if !self.in_string => self.depth = self.depth.saturating_sub(1),
+                // no text of JSON goes over a line's end
+                b'\n' => self.in_string = false,
+                _ => {}
+            }
+        }
+    }
+}
+
 pub(crate) fn audit(loaded: &Loaded, events: &Path, out: &mut Out) -> Result<Verdict, Failure> {
     if loaded
         .set
@@ -92,7 +163,19 @@ pub(crate) fn audit(loaded: &Loaded, events: &Path, out: &mut Out) -> Result<Ver
         counts: ThresholdCounts::new(COUNTERS_MAX),
     };
     let (mut seen, mut unread) = (0u64, 0u64);
-    while let Some((number, line)) = lines.next()? {
+    let mut whole = Whole::default();
+    let mut done = VecDeque::<(u64, Line)>::new();
+    loop {
+        let Some((number, line)) = done.pop_front() else {
+            match lines.next()? {
+                Some((number, line)) => done.extend(whole.take(number, line)),
+                None => match whole.give_up() {
+                    Some(cut) => done.push_back(cut),
+                    None => break,
+                },
+            }
+            continue;
+        };
         let line = line.and_then(|l| match l.trim_ascii().is_empty() {
             true => Ok(Vec::new()),
             false => read_line(&l, seen + 1).map_err(|e| e.to_string()),
