@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../store_entry.rs"]
+#[allow(dead_code)]
+mod store_entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| store_entry::bundle(data));

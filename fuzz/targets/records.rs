@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../other_entry.rs"]
+#[allow(dead_code)]
+mod other_entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| other_entry::records(data));
