@@ -115,6 +115,9 @@ pub struct Reader {
     tlog: TlogPaths,
 }
 
+/// Files of leaves that may be missing behind the last one and are still looked for.
+pub(crate) const MISSING_FILES_MAX: u64 = 64;
+
 impl Reader {
     /// Opens the journal in `dir` on the machine's disk, up to what is durable.
     ///
@@ -355,6 +358,12 @@ impl Reader {
             (Tail::Durable, None) => self.whole_end(&segments, 0, true)?,
             (Tail::Everything, head) => self.whole_end(&segments, head.unwrap_or(0), false)?,
         };
+        // a head that was altered must not decide how long a scan takes
+        let most = segments.last().map_or(u64::MAX, |first| {
+            let files = self.subtree_leaves().saturating_mul(1 + MISSING_FILES_MAX);
+            first.saturating_add(files)
+        });
+        let end = end.min(most);
         kept.retain(|kept| kept.index >= end);
         Ok(View {
             end,

@@ -21,7 +21,7 @@ use crate::filter::Filter;
 use crate::merkle::{self, Hash, Peaks};
 use crate::note::{Note, PublicKey};
 use crate::paths::{self, Name};
-use crate::reader::{Payload, Reader, Tail};
+use crate::reader::{MISSING_FILES_MAX, Payload, Reader, Tail};
 use crate::record::{Header, Leaf};
 use crate::seal::EPOCH_KEY_KIND;
 use crate::tiles::{self, Hashes, Prefer, TILE_HASHES};
@@ -29,9 +29,6 @@ use crate::tlog::{self, Found, FoundNote, Signers};
 
 /// Problems that are named; further ones are counted.
 const PROBLEMS_MAX: usize = 1000;
-/// Files of leaves that may be missing and are walked through leaf by leaf, their hashes taken from the
-/// tiles; a store that lacks more is told so at once.
-const MISSING_FILES_MAX: u64 = 64;
 /// Leaves hashed as one piece of work.
 const UNIT_LEAVES: u64 = 65_536;
 
