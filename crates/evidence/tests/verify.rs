@@ -572,10 +572,12 @@ fn a_store_that_claims_more_records_than_it_can_hold_is_told_so_at_once() {
     bytes[92..96].copy_from_slice(&crc);
     bench.disk.put(&head, bytes);
     let report = check(&bench.disk, &options(&bench.disk));
-    let claims = |p: &plimsoll_evidence::Problem| {
-        p.fault == Fault::MissingRecords && p.last == Some((1 << 60) - 1)
-    };
-    assert!(report.problems.iter().any(claims), "{:#?}", report.problems);
+    let missing = |p: &plimsoll_evidence::Problem| p.fault == Fault::MissingRecords;
+    assert!(
+        report.problems.iter().any(missing),
+        "{:#?}",
+        report.problems
+    );
 }
 
 #[test]
