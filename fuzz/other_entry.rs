@@ -65,6 +65,7 @@ fn machine(dir: &Path) -> Disk {
     let layout = Layout {
         identifying: identifying.clone(),
         second: None,
+        controllers: Vec::new(),
         all: vec![identifying],
     };
     Disk::new(&dir.join("proc"), layout)
