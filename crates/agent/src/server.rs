@@ -9,8 +9,9 @@ use plimsoll_api::protocol::{self, LineError};
 use plimsoll_api::{Failure, FailureCode, Item, Reply, Request};
 use plimsoll_model::Stamp;
 use plimsoll_model::record::Decision;
+use rustix::net::{Shutdown, shutdown};
 use std::io::{self, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,6 +91,9 @@ pub struct ServeError {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    /// The file at `path` when it was made: device and inode.
+    file: Option<(u64, u64)>,
+    listener: Arc<UnixListener>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -100,12 +104,12 @@ impl Server {
     /// # Errors
     /// When the socket cannot be made, or another agent answers there.
     pub fn start(path: &Path, access: Access, answer: Arc<dyn Answer>) -> Result<Self, ServeError> {
-        let listener = listen(path, access)?;
+        let listener = Arc::new(listen(path, access)?);
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (accepting, stopped) = (listener.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("socket".into())
-            .spawn(move || accept(&listener, access, &answer, &stopped))
+            .spawn(move || accept(&accepting, access, &answer, &stopped))
             .map_err(|source| ServeError {
                 doing: "serve",
                 path: path.to_owned(),
@@ -113,6 +117,8 @@ impl Server {
             })?;
         Ok(Self {
             path: path.to_owned(),
+            file: identity(path),
+            listener,
             stop,
             thread: Some(thread),
         })
@@ -121,13 +127,21 @@ impl Server {
     /// Stops listening; connections end by themselves.
     pub fn close(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // the accepting thread waits for a connection: give it one
-        let _ = UnixStream::connect(&self.path);
+        // wakes the accepting thread, whoever has removed the file meanwhile
+        let _ = shutdown(&*self.listener, Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        // a file that somebody else put there since is not ours to remove
+        if self.file.is_some() && identity(&self.path) == self.file {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 fn listen(path: &Path, access: Access) -> Result<UnixListener, ServeError> {
@@ -372,6 +386,20 @@ mod tests {
             .close();
         std::fs::write(&path, "somebody's file").unwrap();
         assert!(Server::start(&path, access(), Arc::new(Echo)).is_err());
+    }
+
+    #[test]
+    fn it_closes_although_its_file_was_removed_and_leaves_what_is_there_instead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let server = Server::start(&path, access(), Arc::new(Echo)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        server.close();
+        let server = Server::start(&path, access(), Arc::new(Echo)).unwrap();
+        std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        std::fs::write(&path, "somebody's file").unwrap();
+        server.close();
+        assert!(path.exists());
     }
 
     #[test]
