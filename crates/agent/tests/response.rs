@@ -394,7 +394,10 @@ fn the_switch_stops_all_automation_also_over_a_restart() {
     std::thread::sleep(Duration::from_millis(2500));
     hands.pass(SECOND);
     assert!(log.all().is_empty());
+    let said = || client(&config).ask(&Request::Plans {}).unwrap().1;
+    assert!(said().is_some_and(|words| words.starts_with("all automation is stopped")));
     client(&config).ask(&switch(false)).unwrap();
+    assert_eq!(said(), None);
     pass_until(&hands, "the plan has ended", || state(&config) == "ended");
     assert!(log.has(&Action::Remove));
     rig.agent.stop("test");

@@ -666,17 +666,35 @@ impl LeafSource {
         let probe = if newest { rest.end - 1 } else { rest.start };
         let (first, limit) = self.segment_of(probe);
         let Some(first) = first else {
-            return rest.start..rest.end.min(limit);
+            return self.hole_before(probe).max(rest.start)..rest.end.min(limit);
         };
         let start = first + (probe - first) / BLOCK_LEAVES * BLOCK_LEAVES;
         start.max(rest.start)..(start + BLOCK_LEAVES).min(limit).min(rest.end)
     }
 
-    /// The segment that should hold `leaf`, and where the next one begins.
+    /// The segment that should hold `leaf`, and the first leaf that is not its own; `None`: a hole, and where
+    /// the next segment begins. No segment spans two subtrees: whatever its files are called, a store cannot
+    /// make a scan walk what none of them can hold.
     fn segment_of(&self, leaf: u64) -> (Option<u64>, u64) {
         let position = self.segments.partition_point(|first| *first <= leaf);
-        let limit = self.segments.get(position).copied().unwrap_or(u64::MAX);
-        (position.checked_sub(1).map(|p| self.segments[p]), limit)
+        let next = self.segments.get(position).copied().unwrap_or(u64::MAX);
+        match position.checked_sub(1).map(|p| self.segments[p]) {
+            Some(first) if leaf < self.reach(first) => (Some(first), next.min(self.reach(first))),
+            _ => (None, next),
+        }
+    }
+
+    /// Where the hole begins in which `leaf` lies.
+    fn hole_before(&self, leaf: u64) -> u64 {
+        let position = self.segments.partition_point(|first| *first <= leaf);
+        let before = position.checked_sub(1).map(|p| self.segments[p]);
+        before.map_or(0, |first| self.reach(first))
+    }
+
+    /// The end of the subtree in which a segment begins.
+    fn reach(&self, first: u64) -> u64 {
+        let subtree = self.meta.subtree_of(first);
+        subtree.saturating_add(u64::from(self.meta.subtree_leaves))
     }
 
     fn path_of(&self, leaf: u64) -> std::path::PathBuf {

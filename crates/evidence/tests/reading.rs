@@ -263,3 +263,32 @@ fn ids_name_origin_and_leaf() {
     assert_eq!(journal.id(Leaf(4)).to_string(), "node-1@4");
     assert_eq!(bench.reader().id(Leaf(4)).to_string(), "node-1@4");
 }
+
+#[test]
+fn a_file_with_a_number_far_away_does_not_make_a_scan_walk_there() {
+    const FAR: u64 = 1 << 60;
+    let (bench, journal) = hundred();
+    drop(journal);
+    let last = bench.disk.path_ending("00000000000000000096.leaf");
+    let segment = bench.disk.bytes(&last);
+    let name = format!("{FAR:020}.leaf");
+    bench.disk.put(&last.with_file_name(name), segment);
+    let head = bench.disk.path_ending("head");
+    let mut bytes = bench.disk.bytes(&head);
+    bytes[16..24].copy_from_slice(&(FAR + 4).to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
+    bytes[92..96].copy_from_slice(&crc);
+    bench.disk.put(&head, bytes);
+    for newest_first in [false, true] {
+        let filter = Filter {
+            newest_first,
+            ..Filter::default()
+        };
+        let scan = bench.reader().scan(filter).unwrap();
+        let (found, missing): (Vec<_>, Vec<_>) = scan.take(1000).partition(Result::is_ok);
+        assert_eq!(found.len(), 100);
+        let hole = |e: &Result<Entry, ReadError>| matches!(e, Err(ReadError::MissingLeaves { first, last }) if *first <= 128 && *last >= FAR - 1);
+        assert!(missing.iter().any(hole), "{missing:?}");
+        assert!(missing.len() < 10, "{missing:?}");
+    }
+}

@@ -1016,7 +1016,8 @@ impl Engine {
                         .filter_map(|l| self.shown(&l.order, &l.found)),
                 );
                 plans.sort_by(|a, b| a.time.cmp(&b.time));
-                Ok((plans.into_iter().map(Item::Plan).collect(), None))
+                let halted = self.halted.then(|| show::HALTED.to_owned());
+                Ok((plans.into_iter().map(Item::Plan).collect(), halted))
             }
             Question::Show(id) => self.show(&id),
             Question::Decide { id, word, reason } => self.decide(&id, word, reason, peer),

@@ -5,6 +5,9 @@ use plimsoll_api::types::{Context, Decision, PlanStep, time};
 use plimsoll_model::response::{Plan, Step};
 use plimsoll_respond::order::{Next, Order, Progress, State};
 
+/// What is said of every plan, and of all of them, while a person has stopped automation.
+pub(super) const HALTED: &str = "all automation is stopped: plimsoll plan resume --reason …";
+
 /// A plan with its progress; `None`: it is not made yet.
 pub(super) fn plan(order: &Order, next: &Next) -> Option<api::types::Plan> {
     let plan = order.plan()?;
@@ -96,9 +99,7 @@ fn waiting_for(plan: &Plan, next: &Next) -> Option<String> {
             until.rfc3339(),
             plan.id
         )),
-        Next::Halted => {
-            Some("all automation is stopped: plimsoll plan resume --reason …".to_owned())
-        }
+        Next::Halted => Some(HALTED.to_owned()),
         _ => None,
     }
 }

@@ -72,6 +72,12 @@ impl Store {
                 Self::new(dir, *observations, *records)
             }
             _ => {
+                // what was begun and not finished would be appended to
+                assert!(
+                    !std::fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()),
+                    "{} holds something that is no finished store: remove it first",
+                    dir.display()
+                );
                 let mut store = Self::new(dir, wanted.unwrap_or(2_000_000), 0);
                 store.write();
                 let text = format!("{} {}", store.observations, store.records);

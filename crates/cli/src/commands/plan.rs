@@ -163,7 +163,10 @@ fn check(file: &std::path::Path, out: &mut Out) -> Result<Verdict, Failure> {
 }
 
 fn list(global: &Global, out: &mut Out) -> Result<Verdict, Failure> {
-    let (plans, _) = ask(global, &Request::Plans {})?;
+    let (plans, said) = ask(global, &Request::Plans {})?;
+    if let Some(said) = said {
+        remark(&words(&said));
+    }
     if out.json {
         plans.iter().try_for_each(|p| out.object(p))?;
         return Ok(Verdict::Fine);

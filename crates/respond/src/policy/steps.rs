@@ -12,7 +12,7 @@ const STEPS_MAX: usize = 32;
 type Parameter = (&'static str, &'static str, fn(&str) -> bool);
 
 fn parameters(kind: StepKind) -> &'static [Parameter] {
-    const LENGTH: &str = "a length of time such as 30s";
+    const LENGTH: &str = "a length of time up to 1h, such as 30s";
     const PREFIXES: &str = "addresses with optional prefix lengths, separated by commas";
     fn length(t: &str) -> bool {
         parse_ms(t).is_some_and(|ms| ms > 0 && ms <= 3_600_000)
