@@ -119,7 +119,7 @@ impl Node {
                 let hours = match slot % 10 {
                     0 => 24 * 31,
                     // two hours to twenty days, each order of magnitude as often
-                    _ => 2 + rank(slot << 32 | from_ns / HOUR_NS, 480),
+                    _ => 2 + rank((slot << 32) | (from_ns / HOUR_NS), 480),
                 };
                 let to_ns = from_ns + hours * HOUR_NS;
                 let image = rank(slot ^ 0x1111, IMAGES);
