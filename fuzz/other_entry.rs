@@ -5,6 +5,7 @@
 //! Each takes any bytes, must end in bounded time and never panic; what was read and written again reads
 //! as the same.
 
+use super::scratch::scratch;
 use plimsoll_model::{BootNs, ContainerId, EventKind, Record, Runtime};
 use plimsoll_workload::{CgroupIdentity, Disk, Evidence as _, Hierarchy, Layout, Version};
 use std::path::{Path, PathBuf};
@@ -21,17 +22,6 @@ const PLACES: [&str; 6] = [
     "storage/overlay-containers/containers.json",
     "oci/ID/state.json",
 ];
-
-fn scratch() -> PathBuf {
-    let shm = Path::new("/dev/shm");
-    let dir = if shm.is_dir() {
-        shm.to_owned()
-    } else {
-        std::env::temp_dir()
-    };
-    let who = format!("{}-{:?}", std::process::id(), std::thread::current().id());
-    dir.join(format!("plimsoll-fuzz-runtime-{who}"))
-}
 
 fn place(dir: &Path, n: usize) -> PathBuf {
     dir.join(PLACES[n].replace("ID", ID))
@@ -77,7 +67,7 @@ pub(crate) fn runtime(data: &[u8]) {
         return;
     };
     let which = usize::from(*which) % PLACES.len();
-    let dir = scratch();
+    let dir = scratch("runtime");
     let path = place(&dir, which);
     let mut disk = machine(&dir);
     write(&path, content);

@@ -6,6 +6,7 @@
 //! checksums mended or not. Whatever comes of it: reading ends, verifying ends, nothing panics, and a
 //! journal that opens goes on: what is appended to it is there afterwards.
 
+use super::scratch::scratch;
 use plimsoll_evidence::{
     Bundle, BundleParts, Clock, DirItem, Disk, DiskFile, Filter, InstanceKey, Journal, Leaf,
     OpenMode, Options, Reader, Record, RetentionClass, Sealing, Tail, VerifyOptions, verify_on,
@@ -247,18 +248,6 @@ fn template() -> &'static Template {
         let _ = std::fs::remove_file(&path);
         (disk.contents(), bundle)
     })
-}
-
-/// A file of this thread's own, in memory where there is such a place.
-fn scratch(name: &str) -> PathBuf {
-    let shm = Path::new("/dev/shm");
-    let dir = if shm.is_dir() {
-        shm.to_owned()
-    } else {
-        std::env::temp_dir()
-    };
-    let who = format!("{}-{:?}", std::process::id(), std::thread::current().id());
-    dir.join(format!("plimsoll-fuzz-{name}-{who}"))
 }
 
 /// Bytes of an input, one after the other; zeros behind the end.

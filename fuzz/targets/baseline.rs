@@ -3,5 +3,7 @@
 #[path = "../other_entry.rs"]
 #[allow(dead_code)]
 mod other_entry;
+#[path = "../scratch.rs"]
+mod scratch;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| other_entry::baseline(data));

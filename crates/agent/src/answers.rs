@@ -378,6 +378,7 @@ impl Answers {
             last_record: Some(shared.ledger.last_wall().rfc3339()),
             queues,
             isolation: crate::respond::means(),
+            priority: shared.priority.words(),
             problems,
         })
     }

@@ -32,6 +32,12 @@ pub fn first_records(shared: &Shared, boot_id: &BootId, recovery: &Recovery, pin
         details.push((format!("hook {}", hook.kind), how.to_owned()));
     }
     details.extend(hook_details(shared, pinning));
+    let raised = match shared.priority.is_wanted().then(|| shared.priority.trial()) {
+        None => "ordinary".to_owned(),
+        Some(Ok(())) => "raised".to_owned(),
+        Some(Err(e)) => format!("refused: {e}"),
+    };
+    details.push(("priority".to_owned(), raised));
     let start = Lifecycle {
         what: "start".to_owned(),
         at,

@@ -8,6 +8,7 @@
 //! | `keeper` | writes baseline files | its queue |
 //! | `timer` | clock anchors, gaps, retention | the clock |
 //! | `scrub` | reads the journal again, slowly | the clock |
+//! | `priority` | lowers raised threads that take too much | the clock |
 //! | `warden` | keeps the kernel's permission to prevent alive; stopped programs that waited too long | the clock |
 //! | `rules` | looks for changed rule files, loads them | the clock |
 //! | `alerts` | shows alerts | its queue |
@@ -40,6 +41,7 @@ use crate::machine;
 use crate::output::{Outputs, Sink};
 use crate::past::{Past, down_gap, idle_gap, look_back};
 use crate::pipeline::{Ask, BATCH, Parts, Pipeline, SAVES_MAX};
+use crate::priority::{NICE_OF_SCRUB, Priority, step_back};
 use crate::recorder;
 use crate::respond::{BeginError, Beginning, Responder};
 use crate::rules::capabilities::refused;
@@ -183,6 +185,8 @@ pub struct Agent {
     rules_stop: crossbeam_channel::Sender<()>,
     warden: JoinHandle<()>,
     warden_stop: crossbeam_channel::Sender<()>,
+    priority: JoinHandle<()>,
+    priority_stop: crossbeam_channel::Sender<()>,
     server: Server,
     responder: Responder,
 }
@@ -222,6 +226,8 @@ impl Agent {
         )
         .map_err(io_error("start the journal's thread"))?;
         let ledger = Arc::new(ledger);
+        let priority = Arc::new(Priority::new(config.nice));
+        ledger.raise_priority(&priority);
         let node = ledger.origin().clone();
         let dir = config.baselines_dir();
         let shelf = Shelf::open(&dir, node.clone(), config.learning.clone())
@@ -252,6 +258,7 @@ impl Agent {
             rule_sources: config.rules.clone(),
             glances: Arc::new(Glances::new("/proc")),
             enforcement,
+            priority,
             response: OnceLock::new(),
             roots: Arc::default(),
             jobs,
@@ -333,13 +340,19 @@ impl Agent {
             move || keep_files(&shared, &files)
         })?;
         let pipeline = spawn("pipeline", {
-            let inbox = shared.inbox.clone();
-            move || run_pipeline(pipeline, &inbox, &work, &keep)
+            let (inbox, priority) = (shared.inbox.clone(), shared.priority.clone());
+            move || {
+                let _raised = priority.raise("pipeline");
+                run_pipeline(pipeline, &inbox, &work, &keep);
+            }
         })?;
         let (scrub_stop, scrub_stopped) = crossbeam_channel::bounded(1);
         let scrubber = spawn("scrub", {
             let shared = shared.clone();
-            move || run_scrub(&shared, &scrub_stopped)
+            move || {
+                step_back(NICE_OF_SCRUB);
+                run_scrub(&shared, &scrub_stopped);
+            }
         })?;
         let (timer_stop, stopped) = crossbeam_channel::bounded(1);
         let timer = spawn("timer", {
@@ -352,6 +365,11 @@ impl Agent {
         let (warden_stop, stopped) = crossbeam_channel::bounded(1);
         let guard = Warden::new(shared.clone(), policy_file, around.enforcement_off);
         let warden = spawn("warden", move || guard.run(&stopped))?;
+        let (priority_stop, stopped) = crossbeam_channel::bounded(1);
+        let priority = spawn("priority", {
+            let priority = shared.priority.clone();
+            move || priority.run(&stopped)
+        })?;
         Ok(Self {
             shared,
             pipeline,
@@ -364,6 +382,8 @@ impl Agent {
             rules_stop,
             warden,
             warden_stop,
+            priority,
+            priority_stop,
             server,
             responder,
         })
@@ -379,6 +399,7 @@ impl Agent {
     /// # Errors
     /// When nothing can be read any more.
     pub fn read(&self, source: &mut dyn EventSource, stop: &AtomicBool) -> Result<(), KernelError> {
+        let _raised = self.shared.priority.raise("reader");
         while !stop.load(Ordering::Relaxed) {
             if self.pipeline.is_finished() {
                 return Err("the pipeline has ended: its last words are on standard error".into());
@@ -411,6 +432,8 @@ impl Agent {
         let _ = self.timer.join();
         let _ = self.scrub_stop.send(());
         let _ = self.scrubber.join();
+        let _ = self.priority_stop.send(());
+        let _ = self.priority.join();
         self.responder.close();
         let shared = self.shared;
         flush_gaps(&shared);

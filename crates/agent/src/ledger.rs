@@ -13,6 +13,7 @@ use crate::clock::Clocks;
 use crate::gaps::{GapBook, Loss};
 use crate::last_hour::LastHour;
 use crate::latency::Latency;
+use crate::priority::Priority;
 use plimsoll_api::storage;
 use plimsoll_evidence::{
     AppendError, Durable, Hold, HoldError, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds,
@@ -207,6 +208,13 @@ impl Ledger {
         })
     }
 
+    /// Raises the journal's thread.
+    pub fn raise_priority(&self, priority: &Arc<Priority>) {
+        let priority = priority.clone();
+        // nothing is queued yet
+        let _ = self.with(|w| w.run(move |_| priority.raise("journal").for_good()));
+    }
+
     /// The name of this journal in `origin@leaf`.
     pub fn origin(&self) -> &NodeId {
         &self.origin
@@ -299,10 +307,22 @@ impl Ledger {
             events: f.observation.count.max(1),
             ours: (f.drifts.len() + f.alerts.len()) as u64,
         };
-        let about: Vec<_> = findings
-            .iter()
-            .map(|f| (f.observation.instance.clone(), f.observation.at, count(f)))
-            .collect();
+        // one container's follow each other, and are lost together
+        let mut about: Vec<(Option<Instance>, Stamp, Records)> = Vec::with_capacity(1);
+        for finding in &findings {
+            let (instance, at) = (&finding.observation.instance, finding.observation.at);
+            let records = count(finding);
+            match about.last_mut() {
+                Some((same, first, sum)) if same == instance => {
+                    first.boot = first.boot.min(at.boot);
+                    first.wall = first.wall.max(at.wall);
+                    sum.events += records.events;
+                    sum.ours += records.ours;
+                }
+                _ => about.push((instance.clone(), at, records)),
+            }
+        }
+        let observations = findings.len() as u64;
         let bytes = findings.iter().map(held_by).sum();
         let origin = self.origin.clone();
         let told = Told {
@@ -314,20 +334,32 @@ impl Ledger {
             false => append_findings(journal, &origin, &mut findings, &told, How::Quietly),
         };
         let kept = self.with(|w| w.run_holding(bytes, urgent, write).is_ok()) == Some(true);
-        for (instance, at, records) in about {
-            self.settle(kept, at, instance.as_ref(), records);
+        for (instance, at, records) in &about {
+            match kept {
+                true => self.accept(records.ours, *at),
+                false => self.lose(*at, instance.as_ref(), *records),
+            }
+        }
+        if kept {
+            self.accepted.fetch_add(observations, Ordering::Relaxed);
         }
         kept
     }
 
     fn settle(&self, kept: bool, at: Stamp, about: Option<&Instance>, records: Records) {
-        if kept {
-            let all = u64::from(records.events > 0) + records.ours;
-            self.accepted.fetch_add(all, Ordering::Relaxed);
-            self.last_wall
-                .fetch_max(at.wall.0.max(0).unsigned_abs(), Ordering::Relaxed);
-            return;
+        match kept {
+            true => self.accept(u64::from(records.events > 0) + records.ours, at),
+            false => self.lose(at, about, records),
         }
+    }
+
+    fn accept(&self, records: u64, at: Stamp) {
+        self.accepted.fetch_add(records, Ordering::Relaxed);
+        self.last_wall
+            .fetch_max(at.wall.0.max(0).unsigned_abs(), Ordering::Relaxed);
+    }
+
+    fn lose(&self, at: Stamp, about: Option<&Instance>, records: Records) {
         // apart, so that what was observed and what was lost is what happened
         for (stage, count) in [
             (Stage::Queue, records.events),
@@ -602,8 +634,9 @@ fn held_by(finding: &Finding) -> usize {
         }
         _ => 0,
     };
-    let lineages = finding.drifts.iter().map(|_| 1024 + words).sum::<usize>();
-    1024 + words + of_exec + lineages + finding.alerts.len() * ALERT_BYTES
+    // a drift shares its observation's lineage
+    let drifts = finding.drifts.len() * 1024;
+    1024 + words + of_exec + drifts + finding.alerts.len() * ALERT_BYTES
 }
 
 fn append_findings(

@@ -573,7 +573,7 @@ impl Pipeline {
         self.totals.drifts += drifts.len() as u64;
         let mut finding = Finding {
             observation,
-            drifts: Vec::new(),
+            drifts: Vec::with_capacity(drifts.len()),
             alerts: Vec::new(),
             shown_by: Arc::default(),
         };
@@ -751,9 +751,13 @@ impl Pipeline {
     /// Alerts first, then everything else of the batch.
     fn flush(&mut self) {
         if !self.findings.is_empty() {
-            let findings = std::mem::take(&mut self.findings);
+            // they are large: room for a batch, so that they are not moved as it grows
+            let findings = std::mem::replace(&mut self.findings, Vec::with_capacity(BATCH));
             let (alerting, quiet): (Vec<_>, Vec<_>) =
-                findings.into_iter().partition(|f| !f.alerts.is_empty());
+                match findings.iter().all(|f| f.alerts.is_empty()) {
+                    true => (Vec::new(), findings),
+                    false => findings.into_iter().partition(|f| !f.alerts.is_empty()),
+                };
             let alerts = alerting.iter().flat_map(|f| f.alerts.iter().cloned());
             let shown: Vec<Alert> = alerts.collect();
             self.hand_over(alerting, Ledger::raise);

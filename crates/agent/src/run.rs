@@ -7,6 +7,7 @@ use crate::daemon::{self, Agent, StartError, Surroundings};
 use crate::enforce::{InForce, PolicyFileError};
 use crate::files;
 use crate::kernel::{Kernel, KernelError, KernelSide};
+use crate::leftover;
 use crate::output;
 use crate::respond::act::{self, KernelWord, Machine};
 use crate::respond::{Beginning, Survey, block, capture, reload, sender};
@@ -110,6 +111,13 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     for problem in &pinning.problems {
         eprintln!("plimsoll: hooks for the next agent: {problem}");
     }
+    // lives as long as this function's frame, so to its end or the process's
+    let _alive = pinning.home.as_deref().map(|home| {
+        let after = config.hooks.remove_after;
+        leftover::begin(sender::THIS_PROGRAM.as_ref(), home, after).inspect_err(|e| {
+            eprintln!("plimsoll: hooks that no agent comes back for will stay: {e}");
+        })
+    });
     let inherited = pinning.inherited.is_some();
     let reader = &mut sensor;
     let watched = move || -> Result<(), RunError> {
@@ -145,6 +153,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
             enforcement_off,
         };
         let agent = Agent::start(config, opened, around)?;
+        agent.shared().priority.raise_session();
         started(&agent);
         let read = agent.read(reader, &stop);
         let why = match &read {
@@ -163,8 +172,9 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
     };
     if keep && sensor.pinning().home.is_some() {
         eprintln!(
-            "plimsoll: its hooks go on recording for the next agent for {}, then they do nothing; `plimsoll hooks remove` takes them out",
-            describe::span(config.hooks.keep_for.as_nanos() as u64)
+            "plimsoll: its hooks go on recording for the next agent for {}, then they do nothing, and go after {}; `plimsoll hooks remove` takes them out",
+            describe::span(config.hooks.keep_for.as_nanos() as u64),
+            describe::span(config.hooks.remove_after.as_nanos() as u64)
         );
     }
     sensor.leave(keep);

@@ -13,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::output::Outputs;
 use crate::pipeline::{Pipeline, Roots};
+use crate::priority::Priority;
 use crate::respond::Door;
 use crate::rules::RuleSources;
 use crate::rules::health::Health;
@@ -62,6 +63,8 @@ pub struct Shared {
     pub glances: Arc<Glances>,
     /// Containers held to their baseline.
     pub enforcement: Arc<Enforcement>,
+    /// Which threads go before others.
+    pub priority: Arc<Priority>,
     /// The way to plans and notifications, once they have begun.
     pub response: OnceLock<Door>,
     pub(crate) roots: Arc<Roots>,

@@ -272,11 +272,12 @@ fn one_person_is_not_two_and_a_denial_ends_it() {
     );
     attack(&rig);
     pass_until(&hands, "it waits", || state(&config) == "waiting");
-    decide(&config, PlanWord::Approve).unwrap();
-    decide(&config, PlanWord::Approve).unwrap();
+    assert_eq!(decide(&config, PlanWord::Approve).unwrap(), "approved");
+    let again = decide(&config, PlanWord::Approve).unwrap();
+    assert!(again.contains("not counted"), "{again}");
     let waiting = shell(&config).unwrap().waiting_for.unwrap();
     assert!(
-        waiting.starts_with("1 more approvals for isolate"),
+        waiting.starts_with("1 more approval for isolate"),
         "{waiting}"
     );
     decide(&config, PlanWord::Deny).unwrap();
@@ -320,6 +321,45 @@ fn undo_takes_back_what_can_be_taken_back_after_the_end_too() {
         steps.map(|s| s.step.as_str()).collect::<Vec<_>>(),
         ["isolate"]
     );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_plan_of_days_ago_is_shown_as_it_went_and_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let begin = || beginning(POLICY, effects(&config, &log, true));
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin());
+    attack(&rig);
+    pass_until(&hands, "the plan has ended", || state(&config) == "ended");
+    let id = shell(&config).unwrap().plan_id;
+    rig.agent.stop("test");
+    hands.pass(2 * 86_400 * SECOND);
+    let rig = Rig::start_with(&config, &hands, Town::new(&[web()]), begin());
+    assert!(shell(&config).is_none(), "it is none of those at hand");
+    let show = || {
+        let request = Request::PlanShow { id: id.clone() };
+        let (items, _) = client(&config).ask(&request).unwrap();
+        let Some(Item::Plan(plan)) = items.into_iter().next() else {
+            panic!("no plan");
+        };
+        plan
+    };
+    let step = |plan: &plimsoll_api::types::Plan| {
+        let isolate = plan.steps.iter().find(|s| s.step == "isolate");
+        let isolate = isolate.unwrap().clone();
+        (isolate.state, isolate.undone)
+    };
+    assert_eq!(show().state, "ended");
+    assert_eq!(step(&show()), ("done".into(), None));
+    let undo = Request::PlanDecide {
+        id: id.clone(),
+        word: PlanWord::Undo,
+        reason: "drill".into(),
+    };
+    client(&config).ask(&undo).unwrap();
+    pass_until(&hands, "it is undone", || step(&show()).1.is_some());
     rig.agent.stop("test");
 }
 

@@ -163,16 +163,19 @@ pub fn opened(file: &Text, origin: Origin) -> String {
 
 /// One end of a connection: `tcp 10.0.0.5:80`, `unix /run/x.sock`, `udp 127.0.0.11:53 (Docker's resolver)`.
 pub fn end(proto: &str, at: &SockAddr) -> String {
+    format!("{proto} {}", address(proto, at))
+}
+
+/// The same without its protocol.
+pub fn address(proto: &str, at: &SockAddr) -> String {
     let shown = shorten(at.to_string(), PATH_MAX);
     match at {
-        SockAddr::Unix(_) if proto == "unix" => {
-            format!("unix {}", shown.trim_start_matches("unix:"))
-        }
+        SockAddr::Unix(_) if proto == "unix" => shown.trim_start_matches("unix:").to_owned(),
         // the address that Docker gives its resolver in every network that people make
         SockAddr::Inet(ip, 53) if ip.is_loopback() && shown == "127.0.0.11:53" => {
-            format!("{proto} {shown} (Docker's resolver)")
+            format!("{shown} (Docker's resolver)")
         }
-        _ => format!("{proto} {shown}"),
+        _ => shown,
     }
 }
 

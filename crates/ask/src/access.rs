@@ -4,6 +4,7 @@
 //! they name, what was started below those, and the way in before the first of them.
 
 use crate::acts::Acts;
+use crate::completeness::Look;
 use crate::opinions::Opinion;
 use crate::records::{Body, Filter};
 use crate::say::{EVIDENCE_MAX, Sentences, count};
@@ -12,13 +13,15 @@ use crate::{About, AskError};
 use plimsoll_api::describe::{span, when};
 use plimsoll_model::response::{StepPhase, StepRecord};
 use plimsoll_model::{
-    Ancestor, Entry, EventKind, Observation, ProcessKey, Record, RecordId, RecordKind, Risk, Stamp,
+    Entry, EventKind, Line, Observation, ProcessKey, Record, RecordId, RecordKind, Risk, Stamp,
     StepClass, WallNs,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Processes that are followed.
 const FOLLOWED_MAX: usize = 5_000;
+/// Records behind the signs that are read, the earliest of them; of the others the process is known.
+const SIGNS_READ_MAX: usize = 500;
 /// Processes named in a sentence.
 const NAMED: usize = 8;
 /// An accepted connection this shortly before the first sign is the likely way in.
@@ -72,15 +75,10 @@ fn is_sign(o: &Opinion) -> bool {
 }
 
 /// The lineage behind each sign, from its observation.
-fn lineages(
-    about: &About<'_>,
-    signs: &[&Opinion],
-) -> Result<HashMap<ProcessKey, Vec<Ancestor>>, AskError> {
+fn lineages(about: &About<'_>, signs: &[&Opinion]) -> Result<HashMap<ProcessKey, Line>, AskError> {
     let mut found = HashMap::new();
-    for id in signs.iter().flat_map(|o| &o.evidence) {
-        if found.len() >= FOLLOWED_MAX {
-            break;
-        }
+    let all = signs.iter().flat_map(|o| &o.evidence);
+    for id in all.take(SIGNS_READ_MAX) {
         let Some(seen) = about.records.get(id)? else {
             continue;
         };
@@ -102,7 +100,7 @@ fn lineages(
 fn follow(
     about: &About<'_>,
     signs: &[&Opinion],
-    lineages: &HashMap<ProcessKey, Vec<Ancestor>>,
+    lineages: &HashMap<ProcessKey, Line>,
     first: Stamp,
     say: &mut Sentences,
 ) -> Result<Followed, AskError> {
@@ -112,7 +110,16 @@ fn follow(
     };
     f.suspects.extend(signs.iter().filter_map(|o| o.process));
     let above: HashSet<ProcessKey> = lineages.values().flatten().map(|a| a.key).collect();
-    about.workload(Acts::ALL, say, |id, o| f.add(about, id, &o, &above, first))?;
+    let shown = signs.iter().flat_map(|o| &o.evidence);
+    let shown: Vec<RecordId> = shown.take(SIGNS_READ_MAX).cloned().collect();
+    let look = Look {
+        // the way in is shortly before the first sign
+        around: shown.first(),
+        too: &shown,
+    };
+    about.workload_at(Acts::ALL, &look, say, |id, o| {
+        f.add(about, id, &o, &above, first);
+    })?;
     Ok(f)
 }
 
@@ -188,7 +195,7 @@ fn say_start(
     about: &About<'_>,
     first: &Opinion,
     followed: &Followed,
-    lineages: &HashMap<ProcessKey, Vec<Ancestor>>,
+    lineages: &HashMap<ProcessKey, Line>,
     say: &mut Sentences,
 ) {
     let ago = |at: Stamp| span(first.first.boot.0.saturating_sub(at.boot.0));
@@ -354,6 +361,15 @@ fn processes(about: &About<'_>, followed: &Followed, say: &mut Sentences) {
         say.unknown("End: not known: no act of these processes is kept.");
         return;
     }
+    // of acts that were not read some may be theirs, and some may be their ends
+    let whole = say.tally().left.is_none();
+    if open.is_empty() && followed.dropped == 0 && !whole {
+        say.unknown(format!(
+            "End: {} were found to belong to it and have ended; not all acts were read, so others may be active.",
+            count(ended.len() as u64, "process")
+        ));
+        return;
+    }
     if open.is_empty() && followed.dropped == 0 {
         let last = ended
             .iter()
@@ -370,7 +386,8 @@ fn processes(about: &About<'_>, followed: &Followed, say: &mut Sentences) {
     let more = if open.len() > NAMED { ", …" } else { "" };
     say.inferred(
         format!(
-            "End: it may be active still: no end is recorded, up to {}, of {} of {} that belong to it: {}{more}.",
+            "End: it may be active still: no end is {}, up to {}, of {} of {} that belong to it: {}{more}.",
+            if whole { "recorded" } else { "among the acts that were read" },
             when(until),
             open.len() as u64 + followed.dropped,
             count(followed.processes.len() as u64 + followed.dropped, "process"),

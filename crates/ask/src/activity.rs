@@ -5,6 +5,7 @@
 //! telling ones are named first; system calls are only listed.
 
 use crate::acts;
+use crate::completeness::Look;
 use crate::interval::between;
 use crate::records::Filter;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
@@ -12,8 +13,8 @@ use crate::tree::{chain, started_at};
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, when};
 use plimsoll_model::{
-    AlertId, AlertSource, Ancestor, BootNs, Entry, EventKind, FileOp, Observation, ProcessKey,
-    Record, RecordId, RecordKind, Stamp, Text,
+    AlertId, AlertSource, Ancestor, BootNs, Entry, EventKind, FileOp, Line, Observation,
+    ProcessKey, Record, RecordId, RecordKind, Stamp, Text,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,13 +28,15 @@ const ACTS_MAX: usize = 200;
 const ACTS_SHOWN: usize = 12;
 /// System calls listed for one process.
 const CALLS_SHOWN: usize = 6;
+/// Records that alerts stand on and that are read however many others there are.
+const RAISED_MAX: usize = 500;
 /// Records whose alert is remembered.
 const ALERTED_MAX: usize = 10_000;
 
 /// What one process did in the interval, or what several like ones did.
 struct Acts {
     key: ProcessKey,
-    lineage: Vec<Ancestor>,
+    lineage: Line,
     cut: bool,
     first: Stamp,
     last: Stamp,
@@ -145,7 +148,13 @@ fn processes(about: &About<'_>, say: &mut Sentences) -> Result<(Vec<Acts>, u64),
     let alerted = alerted(about, say)?;
     let mut found: HashMap<ProcessKey, Acts> = HashMap::new();
     let mut dropped = BTreeSet::new();
-    about.observations(acts::Acts::ALL, say.tally(), |id, o| {
+    // what raised alerts is told first: of so many processes there is room for the earliest
+    let raised: Vec<RecordId> = alerted.keys().take(RAISED_MAX).cloned().collect();
+    let look = Look {
+        too: &raised,
+        ..Look::at(about)
+    };
+    about.observations_at(acts::Acts::ALL, &look, say.tally(), |id, o| {
         let key = o.event.process.key;
         if found.len() >= PROCESSES_MAX && !found.contains_key(&key) {
             if dropped.len() < 1_000_000 {

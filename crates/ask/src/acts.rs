@@ -47,6 +47,9 @@ impl Acts {
     /// Something in it was masked.
     pub const MASKED: Self = Self(1 << 13);
 
+    /// Every sort, those beside the others too.
+    pub const EVERY: Self = Self((1 << 14) - 1);
+
     /// Both.
     pub const fn or(self, more: Self) -> Self {
         Self(self.0 | more.0)

@@ -4,6 +4,7 @@
 
 use crate::About;
 use crate::acts::{Acts, is_set_up};
+use crate::completeness::Look;
 use crate::say::{EVIDENCE_MAX, Sentences, count, times};
 use crate::tree::chain;
 use plimsoll_api::describe::when;
@@ -148,10 +149,21 @@ impl About<'_> {
         &self,
         looked: Acts,
         say: &mut Sentences,
+        each: impl FnMut(RecordId, Observation),
+    ) -> Result<u64, crate::AskError> {
+        self.workload_at(looked, &Look::at(self), say, each)
+    }
+
+    /// The same, with what is read in any case.
+    pub(crate) fn workload_at(
+        &self,
+        looked: Acts,
+        look: &Look<'_>,
+        say: &mut Sentences,
         mut each: impl FnMut(RecordId, Observation),
     ) -> Result<u64, crate::AskError> {
         let mut set_up = 0;
-        self.observations(looked, say.tally(), |id, o| match is_set_up(&o) {
+        self.observations_at(looked, look, say.tally(), |id, o| match is_set_up(&o) {
             true => set_up += 1,
             false => each(id, o),
         })?;

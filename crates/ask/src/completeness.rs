@@ -9,13 +9,14 @@ use crate::interval::{Interval, between};
 use crate::marks::Mark;
 use crate::records::{Body, Filter, RecordsError, Seen};
 use crate::say::{Sentences, count};
+use crate::survey::{Chosen, Survey};
 use crate::tally::Tally;
 use crate::{About, AskError};
 use plimsoll_api::Completeness;
 use plimsoll_api::describe::{span, when, words};
 use plimsoll_api::types::{CompletenessGap, Coverage, LostAt, Unwatched};
 use plimsoll_model::{Gap, GapScope, Instance, Record, RecordId, RecordKind, Stage, WallNs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Gaps listed in an answer.
 const GAPS_MAX: usize = 100;
@@ -23,6 +24,26 @@ const GAPS_MAX: usize = 100;
 const SILENCE_NS: i64 = 20_000_000_000;
 /// A clock this uncertain is worth a word.
 const CLOCK_WORTH_A_WORD_NS: u64 = 100_000_000;
+
+/// What is read in any case of observations that are too many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look<'a> {
+    /// Those around this one.
+    pub(crate) around: Option<&'a RecordId>,
+    /// And these.
+    pub(crate) too: &'a [RecordId],
+}
+
+impl<'a> Look<'a> {
+    /// Around the alert that the question is about.
+    pub(crate) fn at(about: &'a About<'_>) -> Self {
+        let alert = about.case.alert.as_ref();
+        Self {
+            around: alert.and_then(|case| case.all_evidence().next()),
+            too: &[],
+        }
+    }
+}
 
 impl Tally {
     /// A record that was visited.
@@ -60,22 +81,53 @@ impl About<'_> {
             .visit(filter, &mut |seen| tally.seen(self, filter, seen, each))
     }
 
-    /// Visits observations of some sorts; how many there are of all sorts, which were looked at, too,
-    /// if only as what they are.
+    /// Visits observations of some sorts, and where they are too many those that [`Survey`] chooses;
+    /// how many there are of all sorts, which were looked at, too, if only as what they are.
     pub(crate) fn visit_sorts(
         &self,
         filter: &Filter,
+        look: &Look<'_>,
         tally: &mut Tally,
         each: &mut dyn FnMut(RecordId, WallNs, Record),
     ) -> Result<u64, RecordsError> {
-        let mut given = 0;
-        let observed = self.records.visit_counted(filter, &mut |seen| {
+        let ours = |id: &&RecordId| id.origin == *self.node();
+        let mut survey = Survey::new(
+            self.read_max,
+            look.around.filter(|id| ours(id)).map(|id| id.leaf),
+        );
+        self.records.survey(filter, &mut survey, &mut |seen| {
+            tally.seen(self, filter, seen, &mut |_, _, _| {});
+        })?;
+        let Chosen { mut leaves, left } = survey.choose(filter.acts.unwrap_or(Acts::ALL));
+        let more: BTreeSet<u64> = match left {
+            0 => BTreeSet::new(),
+            _ => look.too.iter().filter(ours).map(|id| id.leaf).collect(),
+        };
+        let more = more
+            .difference(&leaves.iter().copied().collect())
+            .copied()
+            .collect::<Vec<_>>();
+        leaves.extend(&more);
+        leaves.sort_unstable();
+        let (mut given, mut beside) = (0, 0);
+        self.records.visit_leaves(filter, &leaves, &mut |seen| {
+            let is_more = more.binary_search(&seen.id.leaf).is_ok();
+            // of these, what cannot be read was told above
+            if is_more && !matches!(seen.body, Body::Record(_)) {
+                return;
+            }
             tally.seen(self, filter, seen, &mut |id, wall, record| {
                 given += 1;
+                beside += u64::from(is_more);
                 each(id, wall, record);
             });
         })?;
-        tally.read += observed.saturating_sub(given);
+        let (observed, left) = (survey.count(), left.saturating_sub(beside));
+        tally.read += observed.saturating_sub(given + left);
+        if left > 0 {
+            let most = tally.left.unwrap_or_default();
+            tally.left = Some(most.max((left, given)));
+        }
         Ok(observed)
     }
 
@@ -83,6 +135,17 @@ impl About<'_> {
     pub(crate) fn observations(
         &self,
         looked: Acts,
+        tally: &mut Tally,
+        each: impl FnMut(RecordId, plimsoll_model::Observation),
+    ) -> Result<(), RecordsError> {
+        self.observations_at(looked, &Look::at(self), tally, each)
+    }
+
+    /// The same, with what is read in any case.
+    pub(crate) fn observations_at(
+        &self,
+        looked: Acts,
+        look: &Look<'_>,
         tally: &mut Tally,
         mut each: impl FnMut(RecordId, plimsoll_model::Observation),
     ) -> Result<(), RecordsError> {
@@ -93,7 +156,7 @@ impl About<'_> {
         let (from, to) = self.widened();
         filter = filter.between(from, to);
         let mut uncertainty = 0;
-        let observed = self.visit_sorts(&filter, tally, &mut |id, _, record| {
+        let observed = self.visit_sorts(&filter, look, tally, &mut |id, _, record| {
             if let Record::Observation(o) = record
                 && o.instance == self.case.instance
             {
@@ -397,6 +460,12 @@ pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, As
         limits.push(format!(
             "Retention has removed the content of {} in the interval.",
             count(tally.pruned, "record")
+        ));
+    }
+    if let Some((left, _)) = tally.left {
+        limits.push(format!(
+            "{} of the container that the question looks at were counted and not read.",
+            count(left, "act")
         ));
     }
     if tally.damaged > 0 {

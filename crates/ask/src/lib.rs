@@ -45,6 +45,7 @@ mod say;
 mod scope;
 mod secrets;
 mod subject;
+mod survey;
 mod tally;
 mod tree;
 mod who;
@@ -56,7 +57,8 @@ pub use records::{
     BaselineFacts, BaselineHit, Baselines, Body, Filter, Kinds, NoBaselines, Records, RecordsError,
     Seen, Span,
 };
-pub use subject::{Subject, SubjectError};
+pub use subject::{Subject, SubjectError, alike};
+pub use survey::{Chosen, READ_MAX, Survey};
 
 use directory::Directory;
 use interval::Interval;
@@ -78,6 +80,9 @@ pub struct Ask {
     pub around_ns: Option<u64>,
     /// The present.
     pub now: WallNs,
+    /// How many of the container's observations are read at most, [`READ_MAX`] if nothing speaks
+    /// against it; what more there is, is said.
+    pub read_max: usize,
 }
 
 /// Why there is no answer.
@@ -111,6 +116,7 @@ pub fn ask(
         removals: &removals,
         case: &case,
         interval,
+        read_max: ask.read_max,
     };
     let mut sentences = Sentences::new();
     sentences.tally().read += directory.read;
@@ -136,6 +142,7 @@ pub fn ask(
         Question::Q18 => response::response(&about, &mut sentences)?,
     }
     sentences.deletions(&removals);
+    sentences.unread();
     let completeness = completeness::judge(&about, sentences.tally())?;
     Ok(sentences.answer(ask.question, &case.title(), completeness))
 }
@@ -148,6 +155,7 @@ struct About<'a> {
     removals: &'a Removals,
     case: &'a Case,
     interval: Interval,
+    read_max: usize,
 }
 
 impl About<'_> {

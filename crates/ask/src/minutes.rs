@@ -72,14 +72,19 @@ pub(crate) fn recorded(about: &About<'_>, say: &mut Sentences) -> Result<bool, A
         .about(instance)
         .between(interval.from, late);
     let mut minutes = Minutes::default();
-    about.visit(&filter, say.tally(), &mut |_, _, record| {
-        if let Record::Recording(r) = record
-            && r.instance == *instance
-            && r.full
-        {
-            minutes.streamed.push((r.from.wall, r.to.wall));
-        }
-    })?;
+    // counted when they are read for what they say
+    about.visit(
+        &filter,
+        &mut crate::tally::Tally::default(),
+        &mut |_, _, record| {
+            if let Record::Recording(r) = record
+                && r.instance == *instance
+                && r.full
+            {
+                minutes.streamed.push((r.from.wall, r.to.wall));
+            }
+        },
+    )?;
     about.visit(&filter, say.tally(), &mut |id, _, record| {
         if let Record::Recording(r) = record
             && r.instance == *instance
@@ -117,15 +122,17 @@ impl Minutes {
             if at < from || at > to || twice {
                 continue;
             }
+            let count = u64::from(used.count);
             if !by_process.contains_key(&used.tgid) && *kept >= KEPT {
-                *more += u64::from(used.count);
+                *more += count;
                 continue;
             }
             let process = by_process.entry(used.tgid).or_default();
-            if !process.add(what, u64::from(used.count), at, *kept < KEPT) {
-                *more += u64::from(used.count);
+            match process.add(what, count, at, *kept < KEPT) {
+                Added::Known => {}
+                Added::New => *kept += 1,
+                Added::NoRoom => *more += count,
             }
-            *kept += 1;
         }
     }
 
@@ -166,28 +173,43 @@ impl Minutes {
     }
 }
 
+/// What became of a use.
+enum Added {
+    /// It is one more of an act that is kept already.
+    Known,
+    /// Its act is one more.
+    New,
+    /// It would be one more than there is room for.
+    NoRoom,
+}
+
 impl Acts {
-    /// `false`: there is no room for another kind of act.
-    fn add(&mut self, what: &Recorded, count: u64, at: WallNs, room: bool) -> bool {
+    fn add(&mut self, what: &Recorded, count: u64, at: WallNs, room: bool) -> Added {
         self.first = Some(self.first.map_or(at, |f| f.min(at)));
         self.last = Some(self.last.map_or(at, |l| l.max(at)));
         let Some(b) = &what.behaviour else {
             self.nameless += count;
-            return true;
+            return Added::Known;
         };
         if self.program.is_none() {
             self.program = Some(program(b));
         }
         if b.kind == BehaviourKind::Syscall {
-            if room {
-                self.calls.insert(crate::baseline::object(b));
-            }
-            return room;
+            let call = crate::baseline::object(b);
+            return match (self.calls.contains(&call), room) {
+                (true, _) => Added::Known,
+                (false, false) => Added::NoRoom,
+                (false, true) => {
+                    self.calls.insert(call);
+                    Added::New
+                }
+            };
         }
         match self.done.get_mut(&(program(b), act(b))) {
             Some(tally) => {
                 tally.count += count;
                 tally.first = tally.first.min(at);
+                Added::Known
             }
             None if room => {
                 let reads = matches!(b.kind, BehaviourKind::Library)
@@ -199,10 +221,10 @@ impl Acts {
                     reads,
                 };
                 self.done.insert((program(b), act(b)), tally);
+                Added::New
             }
-            None => return false,
+            None => Added::NoRoom,
         }
-        true
     }
 
     /// The telling acts first, each group in the order in which it began.

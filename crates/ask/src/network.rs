@@ -188,13 +188,7 @@ impl Found {
                     local.map(|l| format!(" to {l}")).unwrap_or_default()
                 )
             }
-            _ => {
-                let end = describe::end(proto, peer);
-                end.strip_prefix(proto)
-                    .unwrap_or(&end)
-                    .trim_start()
-                    .to_owned()
-            }
+            _ => describe::address(proto, peer),
         };
         let address = match peer {
             SockAddr::Inet(ip, _) if direction != Direction::Listen => Some(*ip),

@@ -2,6 +2,7 @@
 
 use crate::acts::Acts;
 use crate::marks::Mark;
+use crate::survey::Survey;
 use plimsoll_model::{
     BaselineRef, Behaviour, BehaviourId, Digest, Instance, NodeId, Record, RecordId, RecordKind,
     Stamp, WallNs,
@@ -146,26 +147,44 @@ pub trait Records {
     /// # Errors
     /// When the store cannot be read.
     fn visit(&self, filter: &Filter, each: &mut dyn FnMut(Seen)) -> Result<(), RecordsError>;
-    /// Hands over the observations that fit, as [`Records::visit`] does, and counts those that can
-    /// be read, whatever sort of act they are.
+    /// Tells where the observations lie that fit, whatever sort of act they are; those that cannot
+    /// be read are handed over instead.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn visit_counted(
+    fn survey(
         &self,
         filter: &Filter,
-        each: &mut dyn FnMut(Seen),
-    ) -> Result<u64, RecordsError> {
+        survey: &mut Survey,
+        unread: &mut dyn FnMut(Seen),
+    ) -> Result<(), RecordsError> {
         let of_all_sorts = Filter {
             acts: None,
             ..filter.clone()
         };
-        let mut count = 0;
-        self.visit(&of_all_sorts, &mut |seen| {
-            count += u64::from(matches!(&seen.body, Body::Record(Record::Observation(o)) if o.instance == filter.instance));
-            each(seen);
-        })?;
-        Ok(count)
+        self.visit(&of_all_sorts, &mut |seen| match &seen.body {
+            Body::Record(Record::Observation(o)) if o.instance == filter.instance => {
+                survey.add(seen.id.leaf, Acts::of(o));
+            }
+            Body::Record(_) => {}
+            Body::Pruned | Body::Damaged => unread(seen),
+        })
+    }
+    /// Hands over those of `leaves`, which rise, that fit.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn visit_leaves(
+        &self,
+        filter: &Filter,
+        leaves: &[u64],
+        each: &mut dyn FnMut(Seen),
+    ) -> Result<(), RecordsError> {
+        self.visit(filter, &mut |seen| {
+            if leaves.binary_search(&seen.id.leaf).is_ok() {
+                each(seen);
+            }
+        })
     }
     /// The latest time between these two, both included, at which a record of a kind was made.
     ///

@@ -126,6 +126,16 @@ impl Sentences {
         }
     }
 
+    /// Says how much was not read of what the question looked at.
+    pub(crate) fn unread(&mut self) {
+        if let Some((left, read)) = self.tally.left {
+            self.unknown(format!(
+                "Of {} that this looks at, {read} were read: of each sort the first and the last, those around the alert, and those that alerts stand on. What the other {left} show is not in this answer: narrow it with --around, or read them all with --all.",
+                count(left.saturating_add(read), "act")
+            ));
+        }
+    }
+
     pub(crate) fn answer(
         mut self,
         question: Question,

@@ -187,12 +187,11 @@ fn find_alert(
     })
 }
 
-/// ` (did you mean …?)`: names that hold the text, latest first.
-fn alike(all: &[&Known], text: &str) -> String {
+/// ` (did you mean …?)`: those of the names that hold the text, three at most, each once.
+pub fn alike<'n>(all: impl Iterator<Item = &'n str>, text: &str) -> String {
     const SHOWN: usize = 3;
     let mut names: Vec<&str> = Vec::new();
-    for k in all {
-        let name = k.container.name.as_str();
+    for name in all {
         if names.len() < SHOWN && name.contains(text) && !names.contains(&name) {
             names.push(name);
         }
@@ -238,9 +237,10 @@ fn find_container(directory: &Directory, text: &str) -> Result<Case, SubjectErro
         }
     }
     let [latest, others @ ..] = &found[..] else {
+        let names = all.iter().map(|k| k.container.name.as_str());
         return Err(SubjectError::NoContainer(
             text.to_owned(),
-            alike(&all, text),
+            alike(names, text),
         ));
     };
     let c = &latest.container;

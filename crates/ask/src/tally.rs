@@ -14,4 +14,6 @@ pub(crate) struct Tally {
     pub(crate) limits: Vec<String>,
     /// Observations of the subject; `None`: none were asked for.
     pub(crate) observations: Option<u64>,
+    /// Of observations that fitted, how many were not read, and how many were.
+    pub(crate) left: Option<(u64, u64)>,
 }

@@ -1,13 +1,14 @@
 //! Q6, how it all started.
 
 use crate::acts::Acts;
+use crate::completeness::Look;
 use crate::records::Filter;
 use crate::say::Sentences;
 use crate::subject::AlertCase;
 use crate::{About, AskError};
 use plimsoll_api::describe::{self, span, when};
 use plimsoll_model::{
-    Alert, Ancestor, Entry, EventKind, Observation, ProcessKey, Record, RecordId, RecordKind,
+    Alert, Ancestor, Entry, EventKind, Line, Observation, ProcessKey, Record, RecordId, RecordKind,
     Stamp, WallNs,
 };
 use std::collections::{BTreeSet, HashMap};
@@ -60,10 +61,20 @@ pub(crate) fn lineage(about: &About<'_>, say: &mut Sentences) -> Result<(), AskE
 /// The process whose lineage is asked for.
 struct Acting {
     key: ProcessKey,
-    lineage: Vec<Ancestor>,
+    lineage: Line,
     cut: bool,
     at: Stamp,
     evidence: Vec<RecordId>,
+}
+
+impl Acting {
+    /// What led to the act is shortly before it, or where the container began.
+    fn look(&self) -> Look<'_> {
+        Look {
+            around: self.evidence.first(),
+            too: &self.evidence,
+        }
+    }
 }
 
 /// The alert's process; for a container that of its gravest alert, the first of several; for one
@@ -182,19 +193,24 @@ fn execs(
     let filter = Filter::of(&[RecordKind::Observation])
         .about(instance)
         .acts(Acts::EXEC);
-    about.visit_sorts(&filter, say.tally(), &mut |id, _, record| {
-        if let Record::Observation(o) = record
-            && let EventKind::Exec(_) = &o.event.kind
-            && o.instance.as_ref() == Some(instance)
-            && o.at.boot <= subject.at.boot
-            && subject.lineage.iter().any(|a| a.key == o.event.process.key)
-            && found
-                .get(&o.event.process.key)
-                .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
-        {
-            found.insert(o.event.process.key, (id, o.at, about.action(&o.event.kind)));
-        }
-    })?;
+    about.visit_sorts(
+        &filter,
+        &subject.look(),
+        say.tally(),
+        &mut |id, _, record| {
+            if let Record::Observation(o) = record
+                && let EventKind::Exec(_) = &o.event.kind
+                && o.instance.as_ref() == Some(instance)
+                && o.at.boot <= subject.at.boot
+                && subject.lineage.iter().any(|a| a.key == o.event.process.key)
+                && found
+                    .get(&o.event.process.key)
+                    .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
+            {
+                found.insert(o.event.process.key, (id, o.at, about.action(&o.event.kind)));
+            }
+        },
+    )?;
     Ok(found)
 }
 
@@ -229,12 +245,26 @@ fn step(
         // told twice by most: the program and its arguments are those of its last exec
         Some((id, at, action)) if *action == format!("ran {}{command}", describe::path(&a.exe)) => {
             let at = when(at.wall);
-            let ran = if started.ends_with(&at) { String::new() } else { format!(", ran this at {at}") };
+            let ran = if started.ends_with(&at) {
+                String::new()
+            } else {
+                format!(", ran this at {at}")
+            };
             say.observed(format!("{head}{ran}."), [id]);
         }
-        Some((id, at, action)) => say.observed(format!("{head}; it {action} at {}.", when(at.wall)), [id]),
-        None if a.from_proc => say.inferred(format!("{head}; it ran before the agent did and was rebuilt from /proc."), &subject.evidence),
-        None => say.observed(format!("{head}; its own exec is not in the journal, but its identity is in the record of the act."), &subject.evidence),
+        Some((id, at, action)) => {
+            say.observed(format!("{head}; it {action} at {}.", when(at.wall)), [id])
+        }
+        None if a.from_proc => say.inferred(
+            format!("{head}; it ran before the agent did and was rebuilt from /proc."),
+            &subject.evidence,
+        ),
+        None => say.observed(
+            format!(
+                "{head}; its own exec was not found, but its identity is in the record of the act."
+            ),
+            &subject.evidence,
+        ),
     }
 }
 
@@ -282,22 +312,28 @@ fn request(about: &About<'_>, subject: &Acting, say: &mut Sentences) -> Result<(
         .about(instance)
         .between(from, subject.at.wall)
         .acts(Acts::NETWORK.or(Acts::LOCAL_SOCKET));
-    about.visit_sorts(&filter, say.tally(), &mut |id, _, record| {
-        if let Record::Observation(o) = record
-            && let EventKind::Accept(c) = &o.event.kind
-            && o.at.boot <= subject.at.boot
-        {
-            let own = subject.lineage.iter().any(|a| a.key == o.event.process.key);
-            let outside = !c.peer.is_loopback();
-            let later =
-                |than: &Option<Accepted>| than.as_ref().is_none_or(|(_, l)| l.at.boot <= o.at.boot);
-            if own && later(&last) {
-                last = Some((id, o));
-            } else if !own && outside && later(&near) {
-                near = Some((id, o));
+    about.visit_sorts(
+        &filter,
+        &subject.look(),
+        say.tally(),
+        &mut |id, _, record| {
+            if let Record::Observation(o) = record
+                && let EventKind::Accept(c) = &o.event.kind
+                && o.at.boot <= subject.at.boot
+            {
+                let own = subject.lineage.iter().any(|a| a.key == o.event.process.key);
+                let outside = !c.peer.is_loopback();
+                let later = |than: &Option<Accepted>| {
+                    than.as_ref().is_none_or(|(_, l)| l.at.boot <= o.at.boot)
+                };
+                if own && later(&last) {
+                    last = Some((id, o));
+                } else if !own && outside && later(&near) {
+                    near = Some((id, o));
+                }
             }
-        }
-    })?;
+        },
+    )?;
     // what came over the loopback was passed on by another process of the container
     let passed_on = last
         .as_ref()

@@ -88,7 +88,7 @@ fn drift(web: &Container, risk: Risk, object: &str, at_s: f64) -> Drift {
         coverage_permille: 0,
         nearest: vec![],
         instance: web.instance.clone(),
-        lineage: vec![],
+        lineage: vec![].into(),
         observation: None,
         first: at(at_s),
         last: at(at_s),

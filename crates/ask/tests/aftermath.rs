@@ -36,7 +36,7 @@ fn drift_of(shown: &RecordId, c: &Container, s: f64, who: &Ancestor, class: Drif
         coverage_permille: 0,
         nearest: vec![],
         instance: c.instance.clone(),
-        lineage: vec![who.clone()],
+        lineage: vec![who.clone()].into(),
         observation: Some(shown.clone()),
         first: at(s),
         last: at(s),

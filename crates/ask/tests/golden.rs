@@ -123,7 +123,7 @@ fn attack(world: &mut World) -> (Container, AlertId) {
             difference: "another parent and program".into(),
         }],
         instance: web.instance.clone(),
-        lineage: line(&[&x, &sh, &nginx, &tini]),
+        lineage: line(&[&x, &sh, &nginx, &tini]).into(),
         observation: Some(shown),
         first: at(5.0),
         last: at(5.0),
@@ -265,6 +265,7 @@ fn what_is_not_there_is_said() {
                 subject,
                 around_ns: None,
                 now: at(1.0).wall,
+                read_max: plimsoll_ask::READ_MAX,
             },
         )
         .unwrap_err()

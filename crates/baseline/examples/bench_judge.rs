@@ -58,7 +58,7 @@ fn opened(c: &Container, second: u64, path: &str) -> Observation {
             uncertainty_ns: 0,
         },
         instance: Some(c.instance.clone()),
-        lineage: vec![ancestor(), ancestor()],
+        lineage: vec![ancestor(), ancestor()].into(),
         lineage_cut: false,
         redacted: vec![],
         unknown_because: String::new(),

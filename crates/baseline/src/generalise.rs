@@ -472,6 +472,11 @@ impl Index {
         self.pairs.get(parent).is_some_and(|c| c.contains(child))
     }
 
+    /// Whether any parent is expected to start this child program, with whatever script.
+    pub(crate) fn starts(&self, child: &Text) -> bool {
+        self.pairs.values().any(|c| c.contains(child))
+    }
+
     /// Whether the program that an exec starts is expected from any parent.
     pub(crate) fn expects_program(&self, b: &Behaviour) -> bool {
         self.near

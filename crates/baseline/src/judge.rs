@@ -65,6 +65,8 @@ pub fn judge(
                 None => verdict.learnable.push(at),
             }
         } else {
+            // one is the rule, and they are large
+            verdict.drifts.reserve_exact(1);
             verdict.drifts.push(freeze(obs, &context, b, class));
         }
     }

@@ -191,7 +191,9 @@ fn who_steps_down_takes_up_what_it_had_and_nobody_else_gains() {
         let mut o = see(&c, 500, &who(&[exe, "/bin/sh"]), rights(0, 0xa804_25fb));
         let mut program = exec(exe);
         program.caps = started_with;
-        o.lineage[0].facts = Some(ExecFacts::of(&program));
+        let mut line = o.lineage.to_vec();
+        line[0].facts = Some(ExecFacts::of(&program));
+        o.lineage = line.into();
         judge(&b, &c, &o).drifts[0].risk
     };
     assert_eq!(grade("/usr/bin/setpriv", 0xa804_25fb), Risk::Low);

@@ -189,8 +189,8 @@ Examples:
     Query(QueryArgs),
     /// The files that queries read: made from the journal, and made again
     #[command(after_help = "\
-`plimsoll query` makes what is missing by itself. Files cover whole spans of 65,536 records; what
-came later is read from the journal.")]
+`plimsoll query` makes what is missing by itself. Files cover spans of 65,536 records, and pieces
+of 8,192 of the last one; what came later is read from the journal.")]
     Lake {
         #[command(subcommand)]
         command: LakeCommand,
@@ -218,6 +218,16 @@ unknown.")]
         version: String,
         /// On the boot clock
         deadline_ms: u64,
+    },
+    /// Takes out pinned hooks that no agent comes back for; started by `plimsoll run`
+    #[command(name = plimsoll_agent::leftover::UNPIN_LATER, hide = true)]
+    UnpinLater {
+        /// The agent's place on the bpffs
+        home: PathBuf,
+        /// The agent's process
+        pid: u32,
+        /// How long they wait for the next agent
+        seconds: u64,
     },
 }
 
@@ -493,6 +503,10 @@ pub(crate) struct AskArgs {
     /// How far before and after the alert, or before the container's end [default: as suits the question]
     #[arg(long, value_name = "LENGTH")]
     pub(crate) around: Option<Length>,
+    /// Read all that the container did, however much that is [default: at most 3,000 acts, of each
+    /// sort the first and the last, those around the alert and those that alerts stand on]
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Read every record of the journal, and do without the lists that say which ones to read
     #[arg(long)]
     pub(crate) scan: bool,

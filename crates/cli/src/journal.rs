@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 use plimsoll_api::storage;
 use plimsoll_ask::{Body, Filter, Records, RecordsError, Seen, Span};
 use plimsoll_evidence::{
-    self as evidence, InstanceKey, Leaf, OpenError, Payload, Picked, ReadError, Reader,
+    self as evidence, InstanceKey, Leaf, OpenError, Payload, Picked, Picker, ReadError, Reader,
 };
 use plimsoll_model::{Container, Instance, NodeId, Record, RecordId, RecordKind, WallNs};
 use std::collections::HashMap;
@@ -127,6 +127,38 @@ impl Journal {
         }
     }
 
+    /// Hands over those of `leaves`, which rise, that are wanted; what the picker does not reach,
+    /// because it came since, is looked for in the journal.
+    pub(crate) fn pick(
+        &self,
+        picker: &mut Picker,
+        leaves: &[u64],
+        wanted: &Wanted,
+        each: &mut dyn FnMut(Seen),
+    ) -> Result<(), ReadError> {
+        let needles = Needles::new(&wanted.needles);
+        let (before, since) = leaves.split_at(leaves.partition_point(|l| *l < picker.end().0));
+        let mut done = Ok(());
+        picker.pick(
+            before,
+            &filter(wanted),
+            &mut |picked| match self.judged(picked, &needles) {
+                Ok(seen) => seen.into_iter().for_each(&mut *each),
+                Err(e) => done = Err(e),
+            },
+        );
+        done?;
+        let (Some(first), Some(last)) = (since.first(), since.last()) else {
+            return Ok(());
+        };
+        self.walk_in(*first..last.saturating_add(1), wanted, &mut |seen| {
+            if since.binary_search(&seen.id.leaf).is_ok() {
+                each(seen);
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
     /// What reads the files.
     pub(crate) fn reader(&self) -> &Reader {
         &self.reader
@@ -239,32 +271,19 @@ impl Containers {
         let mut ids: Vec<&str> = by_prefix.iter().map(|i| i.id.short()).collect();
         ids.dedup();
         match ids.len() {
-            0 => Err(Failure::Failed(format!(
-                "no container {text:?} in the journal{}: `plimsoll containers --all` lists them",
-                self.alike(text)
-            ))),
+            0 => {
+                let all = self.by_start();
+                let latest_first = all.iter().rev().map(|c| c.name.as_str());
+                Err(Failure::Failed(format!(
+                    "no container {text:?} in the journal{}: `plimsoll containers --all` lists them",
+                    plimsoll_ask::alike(latest_first, text)
+                )))
+            }
             1 => Ok(by_prefix),
             n => Err(Failure::Failed(format!(
                 "{text:?} fits {n} containers ({}): give more of the id",
                 ids[..n.min(5)].join(", ")
             ))),
-        }
-    }
-}
-
-impl Containers {
-    /// ` (did you mean …?)`: names that hold the text, latest first.
-    fn alike(&self, text: &str) -> String {
-        const SHOWN: usize = 3;
-        let mut names: Vec<&str> = Vec::new();
-        for c in self.by_start().into_iter().rev() {
-            if c.name.contains(text) && !names.contains(&c.name.as_str()) {
-                names.push(&c.name);
-            }
-        }
-        match names.len() {
-            0 => String::new(),
-            n => format!(" (did you mean {}?)", names[..n.min(SHOWN)].join(", ")),
         }
     }
 }
@@ -358,6 +377,18 @@ impl Records for Journal {
             ControlFlow::Continue(())
         })
         .map_err(|e| self.records_error(e))
+    }
+
+    fn visit_leaves(
+        &self,
+        filter: &Filter,
+        leaves: &[u64],
+        each: &mut dyn FnMut(Seen),
+    ) -> Result<(), RecordsError> {
+        let picker = self.reader.picker();
+        let mut picker = picker.map_err(|e| self.records_error(e))?;
+        self.pick(&mut picker, leaves, &Wanted::of(filter), each)
+            .map_err(|e| self.records_error(e))
     }
 
     fn get(&self, id: &RecordId) -> Result<Option<Seen>, RecordsError> {

@@ -95,6 +95,14 @@ impl Coder for Coding {
         }
     }
 
+    fn keep(&self) -> Vec<u8> {
+        self.names.encode_answers()
+    }
+
+    fn resume(&mut self, kept: &[u8]) {
+        self.names.resume_answers(kept);
+    }
+
     fn behaviours(
         &mut self,
         observation: &Observation,

@@ -14,13 +14,14 @@ use crate::journal::{Journal, Needles, Wanted, filter as leaves_of};
 use crate::out::{Progress, remark};
 use plimsoll_api::storage;
 use plimsoll_ask::{
-    Acts, Body, Filter, Mark, Records, RecordsError, Seen, Span, acts_key, container_key, kind_key,
+    Acts, Body, Filter, Mark, Records, RecordsError, Seen, Span, Survey, acts_key, container_key,
+    kind_key,
 };
 use plimsoll_evidence::{self as evidence, Payload, Picker, ReadError, RetentionClass};
 use plimsoll_lake::{
     LIST_LEAVES, LakeError, LeafFile, LeafIndex, LeafLists, LeafWriter, SPAN_LEAVES,
 };
-use plimsoll_model::{NodeId, Observation, Record, RecordId, RecordKind, WallNs};
+use plimsoll_model::{NodeId, Record, RecordId, RecordKind, WallNs};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
@@ -397,25 +398,93 @@ impl<'a> Listed<'a> {
         file.map_or(i64::MAX, |(_, file)| file.latest(leaf))
     }
 
-    /// How many observations of a container are listed in a file and lie in the interval, where their
-    /// content is there.
-    fn count(&self, file: &LeafFile, filter: &Filter) -> Option<u64> {
+    /// Observations of a container in a file that lie in the interval: by sort where their content
+    /// is there, and leaves that have to be read to be known. `None`: it cannot tell.
+    fn sorts(&self, file: &LeafFile, filter: &Filter) -> Option<(Vec<Sorted>, Vec<u64>)> {
         let (from, to) = times(filter);
         let instance = filter.instance.as_ref()?;
         if !file.touches(from, to) {
-            return Some(0);
+            return Some((vec![], vec![]));
         }
         let container = storage::container_key(instance);
-        let keys = keys_about(&container, RecordKind::Observation, Acts::ALL);
         let class = storage::retention_class(RecordKind::Observation);
         let gone = self.gone(file, &BTreeSet::from([class]));
-        let mut found = file.find(&keys, from, to)?;
-        found.retain(|leaf| !gone.contains(&(leaf / SPAN_LEAVES * SPAN_LEAVES)));
-        let (sure, near): (Vec<u64>, Vec<u64>) = found
-            .into_iter()
-            .partition(|leaf| file.is_between(*leaf, from, to) == Some(true));
+        let is_gone = |leaf: &u64| gone.contains(&(leaf / SPAN_LEAVES * SPAN_LEAVES));
         let wanted = leaves_of(&Wanted::of(filter));
-        Some(sure.len() as u64 + self.picker.borrow_mut().count(&near, &wanted))
+        let (mut sorted, mut unknown) = (Vec::new(), file.find(&[UNREADABLE], from, to)?);
+        for sort in Acts::EVERY.numbers() {
+            let mut found = file.find(&[acts_key(&container, sort)], from, to)?;
+            unknown.extend(found.extract_if(.., |leaf| is_gone(leaf)));
+            let (mut sure, near): (Vec<u64>, Vec<u64>) = found
+                .into_iter()
+                .partition(|leaf| file.is_between(*leaf, from, to) == Some(true));
+            sure.extend(self.picker.borrow_mut().matching(&near, &wanted));
+            sorted.extend(sure.into_iter().map(|leaf| (leaf, sort)));
+        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        Some((sorted, unknown))
+    }
+
+    /// The same for leaves that are read, each with all its sorts.
+    fn survey_read(
+        &self,
+        stretch: Stretch,
+        filter: &Filter,
+        sorted: &mut Vec<Sorted>,
+        unread: &mut dyn FnMut(Seen),
+    ) -> Done {
+        self.read(stretch, &Wanted::of(filter), &mut |seen| match &seen.body {
+            Body::Record(Record::Observation(o)) if o.instance == filter.instance => {
+                let sorts = Acts::of(o).numbers();
+                sorted.extend(sorts.map(|sort| (seen.id.leaf, sort)));
+            }
+            Body::Record(_) => {}
+            Body::Pruned | Body::Damaged => unread(seen),
+        })
+    }
+
+    fn survey_all(
+        &self,
+        filter: &Filter,
+        survey: &mut Survey,
+        unread: &mut dyn FnMut(Seen),
+    ) -> Done {
+        let mut at = 0;
+        let mut put = |mut sorted: Vec<Sorted>| {
+            sorted.sort_unstable();
+            sorted
+                .iter()
+                .for_each(|(leaf, sort)| survey.add_of(*leaf, *sort));
+        };
+        for file in self.files.values() {
+            let leaves = file.leaves();
+            if leaves.start > at {
+                let mut sorted = Vec::new();
+                self.survey_read(
+                    Stretch::Whole(at..leaves.start),
+                    filter,
+                    &mut sorted,
+                    unread,
+                )?;
+                put(sorted);
+            }
+            at = leaves.end;
+            let by_list = self.sorts(file, filter);
+            if by_list.is_none() && filter.instance.is_some() {
+                self.distrust(file);
+            }
+            let (mut sorted, rest) = match by_list {
+                Some((sorted, unknown)) => (sorted, Stretch::Picked(unknown)),
+                None => (Vec::new(), Stretch::Whole(leaves)),
+            };
+            self.survey_read(rest, filter, &mut sorted, unread)?;
+            put(sorted);
+        }
+        let mut sorted = Vec::new();
+        self.survey_read(Stretch::Whole(at..u64::MAX), filter, &mut sorted, unread)?;
+        put(sorted);
+        Ok(())
     }
 
     fn read(&self, stretch: Stretch, wanted: &Wanted, each: &mut dyn FnMut(Seen)) -> Done {
@@ -428,21 +497,14 @@ impl<'a> Listed<'a> {
                 });
             }
         };
-        let needles = Needles::new(&wanted.needles);
-        let mut done = Ok(());
         let mut picker = self.picker.borrow_mut();
-        picker.pick(&leaves, &leaves_of(wanted), &mut |picked| match self
-            .journal
-            .judged(picked, &needles)
-        {
-            Ok(seen) => seen.into_iter().for_each(&mut *each),
-            Err(e) => done = Err(e),
-        });
-        done
+        self.journal.pick(&mut picker, &leaves, wanted, each)
     }
 }
 
 type Done = Result<(), ReadError>;
+/// A leaf and the number of one of its sorts.
+type Sorted = (u64, u8);
 
 impl Records for Listed<'_> {
     fn origin(&self) -> &NodeId {
@@ -462,45 +524,28 @@ impl Records for Listed<'_> {
         Ok(())
     }
 
-    fn visit_counted(
+    fn survey(
         &self,
         filter: &Filter,
+        survey: &mut Survey,
+        unread: &mut dyn FnMut(Seen),
+    ) -> Result<(), RecordsError> {
+        let of_all_sorts = Filter {
+            acts: None,
+            ..filter.clone()
+        };
+        self.survey_all(&of_all_sorts, survey, unread)
+            .map_err(|e| self.journal.records_error(e))
+    }
+
+    fn visit_leaves(
+        &self,
+        filter: &Filter,
+        leaves: &[u64],
         each: &mut dyn FnMut(Seen),
-    ) -> Result<u64, RecordsError> {
-        let (mut all, mut total, mut at) = (Vec::new(), 0, 0);
-        let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
-        for file in self.files.values() {
-            let leaves = file.leaves();
-            if leaves.start > at {
-                put(&mut all, Stretch::Whole(at..leaves.start));
-            }
-            at = leaves.end;
-            match (self.count(file, filter), self.looked_up(file, filter)) {
-                (Some(count), Some(stretches)) => {
-                    total += count;
-                    counted.insert(leaves.start, leaves.end);
-                    stretches.into_iter().for_each(|s| put(&mut all, s));
-                }
-                _ => put(&mut all, Stretch::Whole(leaves)),
-            }
-        }
-        put(&mut all, Stretch::Whole(at..u64::MAX));
-        let class = storage::retention_class(RecordKind::Observation);
-        let wanted = Wanted::of(filter);
-        for stretch in all {
-            self.read(stretch, &wanted, &mut |seen| {
-                let leaf = seen.id.leaf;
-                let file = counted.range(..=leaf).next_back();
-                let by_list = file.is_some_and(|(_, end)| leaf < *end)
-                    && self.keeps(leaf / SPAN_LEAVES * SPAN_LEAVES, class);
-                let is_of = |o: &Observation| o.instance == filter.instance;
-                let fits = matches!(&seen.body, Body::Record(Record::Observation(o)) if is_of(o));
-                total += u64::from(fits && !by_list);
-                each(seen);
-            })
-            .map_err(|e| self.journal.records_error(e))?;
-        }
-        Ok(total)
+    ) -> Result<(), RecordsError> {
+        self.read(Stretch::Picked(leaves.to_vec()), &Wanted::of(filter), each)
+            .map_err(|e| self.journal.records_error(e))
     }
 
     fn latest(

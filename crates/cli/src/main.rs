@@ -32,6 +32,7 @@ use clap::Parser as _;
 use failure::Failure;
 use out::Out;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Gives memory back that another thread took, without holding on to it.
 #[global_allocator]
@@ -94,5 +95,10 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
         } => plimsoll_agent::respond::freeze::watch(lease, nonce, version == "v1", *deadline_ms)
             .map(|()| Verdict::Fine)
             .map_err(|e| Failure::Failed(format!("cannot thaw the container: {e}"))),
+        Command::UnpinLater { home, pid, seconds } => {
+            plimsoll_agent::leftover::wait(home, *pid, Duration::from_secs(*seconds))
+                .map(|()| Verdict::Fine)
+                .map_err(|e| Failure::Failed(format!("cannot wait for the agent's end: {e}")))
+        }
     }
 }

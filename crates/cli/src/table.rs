@@ -185,12 +185,23 @@ fn trimmed(mut lines: Vec<String>) -> Vec<String> {
 
 /// Text in at most [`LINES_MAX`] lines of at most `width` columns; words that are longer are broken.
 fn pieces(text: &str, width: usize) -> Vec<String> {
+    let mut lines = filled(text, width, true);
+    if lines.len() > LINES_MAX {
+        lines.truncate(LINES_MAX);
+        let end = lines.last_mut().expect("there are some");
+        *end = fit(&format!("{end} …"), width);
+    }
+    lines
+}
+
+/// Text in lines of at most `width` columns; a word that is longer is broken, or has a line of its own.
+fn filled(text: &str, width: usize, breaks: bool) -> Vec<String> {
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
     let mut words = text.split(' ');
     let mut word = words.next().unwrap_or_default();
     loop {
         let beside = used + usize::from(used > 0);
-        if beside + word.width() <= width {
+        if beside + word.width() <= width || used == 0 && !breaks {
             if used > 0 {
                 line.push(' ');
             }
@@ -200,7 +211,7 @@ fn pieces(text: &str, width: usize) -> Vec<String> {
                 Some(next) => word = next,
                 None => break,
             }
-        } else if used == 0 || word.width() > width && width - used > width / 3 {
+        } else if breaks && (used == 0 || word.width() > width && width - used > width / 3) {
             let gap = usize::from(used > 0);
             line.push_str(&" ".repeat(gap));
             let end = within(word, width - used - gap);
@@ -214,11 +225,6 @@ fn pieces(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines.push(line);
-    if lines.len() > LINES_MAX {
-        lines.truncate(LINES_MAX);
-        let end = lines.last_mut().expect("there are some");
-        *end = fit(&format!("{end} …"), width);
-    }
     lines
 }
 
@@ -256,21 +262,8 @@ pub(crate) fn wrap(text: &str, width: Option<usize>, indent: usize) -> String {
         return text.to_owned();
     };
     let room = width.saturating_sub(indent).max(LAST_MIN);
-    let (mut wrapped, mut used) = (String::new(), 0);
-    for word in text.split(' ') {
-        let w = word.width();
-        if used > 0 && used + 1 + w > room {
-            wrapped.push('\n');
-            wrapped.extend(std::iter::repeat_n(' ', indent));
-            used = 0;
-        } else if used > 0 {
-            wrapped.push(' ');
-            used += 1;
-        }
-        wrapped.push_str(word);
-        used += w;
-    }
-    wrapped
+    let below = format!("\n{}", " ".repeat(indent));
+    filled(text, room, false).join(&below)
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ fn hostile() -> (tempfile::TempDir, AlertId) {
         coverage_permille: 993,
         nearest: vec![],
         instance: web.instance.clone(),
-        lineage: vec![p],
+        lineage: vec![p].into(),
         observation: Some(shown),
         first: at(1.0),
         last: at(1.0),

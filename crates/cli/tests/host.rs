@@ -7,6 +7,8 @@ mod blocks;
 mod capture;
 #[path = "host/completeness.rs"]
 mod completeness;
+#[path = "host/crashes.rs"]
+mod crashes;
 #[path = "host/custody.rs"]
 mod custody;
 #[path = "host/effects.rs"]
@@ -23,12 +25,19 @@ mod own;
 mod evidence;
 #[path = "host/faults.rs"]
 mod faults;
+#[path = "host/forms.rs"]
+mod forms;
 #[path = "host/handover.rs"]
 mod handover;
 #[path = "host/neighbours.rs"]
 mod neighbours;
 #[path = "host/own_rules.rs"]
 mod own_rules;
+#[path = "host/public.rs"]
+mod public;
+#[allow(dead_code, reason = "the tests without root use the rest of it")]
+#[path = "public/mod.rs"]
+mod public_acts;
 #[path = "host/redaction.rs"]
 mod redaction;
 #[path = "host/response.rs"]

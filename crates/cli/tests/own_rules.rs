@@ -219,7 +219,8 @@ A rule beside a technique is one way in which it is seen, not every way. What th
 - The type and source of what is mounted through the newer calls (`fsopen`, `move_mount`): told as a mount.
 - Encryption that writes new files and removes the old ones: from outside it is ordinary work. Many files with
   another ending are told.
-- What is asked of a name server: many lookups are told, names are in the events.
+- What is asked of a name server over TLS or HTTPS. Over UDP and TCP, many lookups and many names with long unreadable
+  parts are told; a few, or names of short parts, are in the events.
 - Floods of requests or of processes inside a container.
 
 ";

@@ -1,6 +1,11 @@
 //! `plimsoll rules`: what people and scripts get from it. No root, no agent.
 
+#[allow(dead_code, reason = "the host tests use the rest of it")]
+#[path = "public/mod.rs"]
+mod public_acts;
+
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -328,5 +333,115 @@ fn audit_events_are_judged_as_they_come_in_and_bad_lines_are_said() {
     assert!(
         error.contains("line 2 is not read") && error.contains("line 3 is not read: longer"),
         "{error}"
+    );
+}
+
+/// The rules of the public files with their states on a node that observes all that can be, and with
+/// those switched on that are not performed.
+fn public_rules() -> Option<Vec<Value>> {
+    let files = public_acts::rule_files()?;
+    let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+    let mut args = vec!["rules", "list"];
+    let place = Place::new();
+    let left = public_acts::acts().into_iter().filter(|a| a.not.is_some());
+    let on = |a: public_acts::Act| {
+        let rule = a.rule;
+        format!("- rule: {rule}\n  enabled: true\n  override: {{enabled: replace}}\n")
+    };
+    let on = place.file("on.yaml", &left.map(on).collect::<String>());
+    let on = on.display().to_string();
+    args.extend(files.iter().chain([&on]).flat_map(|f| ["--rules", f]));
+    Some(place.json(&args))
+}
+
+#[test]
+fn every_public_rule_is_performed_in_containers_or_says_why_it_is_not() {
+    let Some(rules) = public_rules() else {
+        return;
+    };
+    let acts = public_acts::acts();
+    let name = |r: &Value| r["rule"].as_str().expect("a name").to_owned();
+    let loaded: BTreeSet<String> = rules.iter().map(name).collect();
+    let listed: BTreeSet<String> = acts.iter().map(|a| a.rule.clone()).collect();
+    assert_eq!(listed.len(), acts.len(), "a rule is listed twice");
+    let missing: Vec<&String> = loaded.symmetric_difference(&listed).collect();
+    assert!(missing.is_empty(), "in one list only: {missing:?}");
+    for act in &acts {
+        let state = rules
+            .iter()
+            .find(|r| name(r) == act.rule)
+            .expect("it is there");
+        match &act.not {
+            // what is not performed is no silent rule
+            Some(why) => {
+                assert!(why.len() > 20 && act.act.is_empty() && act.near.is_empty());
+                assert_eq!(state["state"], "inactive", "{}: {state}", act.rule);
+            }
+            None => {
+                assert!(!act.act.is_empty() && !act.near.is_empty(), "{}", act.rule);
+                assert_ne!(state["state"], "inactive", "{}: {state}", act.rule);
+            }
+        }
+    }
+}
+
+/// The page of what is performed.
+fn public_table() -> String {
+    let acts = public_acts::acts();
+    let performed = acts.iter().filter(|a| a.not.is_none()).count();
+    let mut page = format!(
+        "# Public Falco rules, and the acts that fire them\n\n\
+         Written by the test `the_page_of_public_rules_is_current` out of `tests/host/public/`; do not edit.\n\
+         To write it anew:\n\n```\nPLIMSOLL_WRITE_DOCS=1 cargo test -p plimsoll-cli --test rules\n```\n\n\
+         Of the {} rules in the public stable, incubating and sandbox files, {performed} are performed by real \
+         processes\nin real containers with the files as they are, each with something that comes near and does not \
+         fire it\n(`public_rules_fire_on_the_acts_that_they_describe_and_on_nothing_near`). Rules that their authors \
+         switched off\nare switched on by a file of a user's. The others, with the reason:\n\n\
+         | rule | file | why not |\n|---|---|---|\n",
+        acts.len()
+    );
+    for act in acts.iter() {
+        if let Some(why) = &act.not {
+            page += &format!("| {} | `{}` | {why} |\n", act.rule, act.file);
+        }
+    }
+    page += "\nA `|` of an act is written `\\|` here.\n\n| rule | file | act | comes near | container |\n|---|---|---|---|---|\n";
+    let cell = |text: &str| text.trim().replace('|', "\\|").replace('\n', "; ");
+    for act in acts.iter().filter(|a| a.not.is_none()) {
+        let both = act.options.join(" ");
+        let (of_act, of_near) = (act.options_of_act.join(" "), act.options_of_near.join(" "));
+        let more = [("act: ", of_act), ("near: ", of_near)];
+        let more = more
+            .iter()
+            .filter(|(_, o)| !o.is_empty())
+            .map(|(w, o)| format!("{w}{o}"));
+        let how: Vec<String> = Some(both)
+            .filter(|b| !b.is_empty())
+            .into_iter()
+            .chain(more)
+            .collect();
+        page += &format!(
+            "| {} | `{}` | `{}` | `{}` | {} |\n",
+            act.rule,
+            act.file,
+            cell(&act.act),
+            cell(&act.near),
+            cell(&how.join("; ")),
+        );
+    }
+    page
+}
+
+#[test]
+fn the_page_of_public_rules_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rules-public.md");
+    let made = public_table();
+    if std::env::var("PLIMSOLL_WRITE_DOCS").is_ok_and(|v| v == "1") {
+        std::fs::write(file, &made).expect("write the page");
+    }
+    let there = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        there == made,
+        "PLIMSOLL_WRITE_DOCS=1 cargo test -p plimsoll-cli --test rules"
     );
 }

@@ -186,15 +186,33 @@ impl Reader {
         }
     }
 
-    /// One past the last leaf this reader sees now, the emergency segment included.
+    /// One past the last leaf this reader sees now, the emergency segment included; never more
+    /// than its files can hold, whatever the head claims.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn end(&self) -> Result<Leaf, ReadError> {
+        self.end_from(0)
+    }
+
+    /// The same as the head and the emergency segment claim, whatever files there are.
+    pub(crate) fn claimed_end(&self) -> Result<u64, ReadError> {
         let view = self.view(u64::MAX)?;
-        Ok(Leaf(
-            view.kept.last().map_or(view.end, |kept| kept.index + 1),
-        ))
+        let kept = view.kept.iter().map(|kept| kept.index.saturating_add(1));
+        Ok(kept.max().map_or(view.end, |kept| kept.max(view.end)))
+    }
+
+    /// The same for who knows the leaves before `from`: cheap where nothing came since.
+    fn end_from(&self, from: u64) -> Result<Leaf, ReadError> {
+        let view = self.view(from)?;
+        let kept = view.kept.iter().map(|kept| kept.index.saturating_add(1));
+        let end = kept.max().map_or(view.end, |kept| kept.max(view.end));
+        // without a list of segments, nothing lies behind `from` but what the emergency segment has
+        let most = match view.segments.is_empty() && view.end <= from {
+            true => u64::MAX,
+            false => view.can_hold(self.subtree_leaves()),
+        };
+        Ok(Leaf(end.min(most)))
     }
 
     /// The entry at `leaf`; `None` beyond the end.
@@ -241,7 +259,7 @@ impl Reader {
     pub fn picker(&self) -> Result<Picker, ReadError> {
         let view = self.view(0)?;
         Ok(Picker {
-            end: view.end,
+            end: view.end.min(view.can_hold(self.subtree_leaves())),
             leaves: LeafSource {
                 indexed: false,
                 ..LeafSource::new(self, view.segments)
@@ -358,12 +376,6 @@ impl Reader {
             (Tail::Durable, None) => self.whole_end(&segments, 0, true)?,
             (Tail::Everything, head) => self.whole_end(&segments, head.unwrap_or(0), false)?,
         };
-        // a head that was altered must not decide how long a scan takes
-        let most = segments.last().map_or(u64::MAX, |first| {
-            let files = self.subtree_leaves().saturating_mul(1 + MISSING_FILES_MAX);
-            first.saturating_add(files)
-        });
-        let end = end.min(most);
         kept.retain(|kept| kept.index >= end);
         Ok(View {
             end,
@@ -372,7 +384,8 @@ impl Reader {
         })
     }
 
-    fn segments(&self) -> Result<Vec<u64>, ReadError> {
+    /// First leaves of the segments that have a file, in order.
+    pub(crate) fn segments(&self) -> Result<Vec<u64>, ReadError> {
         let dir = &self.paths.leaves;
         let names = match self.disk.names(dir) {
             Err(e) if disk::is_missing(&e) => Vec::new(),
@@ -429,6 +442,15 @@ struct View {
     end: u64,
     segments: Vec<u64>,
     kept: Vec<Kept>,
+}
+
+impl View {
+    /// Leaves that so many files can hold, and some that are missing: names of files and the head
+    /// are whatever somebody wrote, and must not decide how long it takes to look at all leaves.
+    fn can_hold(&self, of_each: u64) -> u64 {
+        let files = self.segments.len() as u64 + MISSING_FILES_MAX;
+        files.saturating_mul(of_each)
+    }
 }
 
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
@@ -573,13 +595,14 @@ impl Picker {
         });
     }
 
-    /// How many of `wanted`, which must rise, match by what their leaves say; contents are not read.
-    pub fn count(&mut self, wanted: &[u64], filter: &Filter) -> u64 {
-        let mut count = 0;
+    /// Those of `wanted`, which must rise, that match by what their leaves say; contents are not
+    /// read.
+    pub fn matching(&mut self, wanted: &[u64], filter: &Filter) -> Vec<u64> {
+        let mut matching = Vec::new();
         self.pick_frames(wanted, filter, &mut |_, found| {
-            count += u64::from(found.is_ok())
+            matching.extend(found.ok().map(|(leaf, _)| leaf));
         });
-        count
+        matching
     }
 
     /// The leaf's own hash; `None`: it cannot be read.
@@ -676,9 +699,8 @@ impl LeafSource {
     /// the next segment begins. No segment spans two subtrees: whatever its files are called, a store cannot
     /// make a scan walk what none of them can hold.
     fn segment_of(&self, leaf: u64) -> (Option<u64>, u64) {
-        let position = self.segments.partition_point(|first| *first <= leaf);
-        let next = self.segments.get(position).copied().unwrap_or(u64::MAX);
-        match position.checked_sub(1).map(|p| self.segments[p]) {
+        let (before, next) = self.around(leaf);
+        match before {
             Some(first) if leaf < self.reach(first) => (Some(first), next.min(self.reach(first))),
             _ => (None, next),
         }
@@ -686,9 +708,14 @@ impl LeafSource {
 
     /// Where the hole begins in which `leaf` lies.
     fn hole_before(&self, leaf: u64) -> u64 {
+        self.around(leaf).0.map_or(0, |first| self.reach(first))
+    }
+
+    /// Where the last segment begins that begins at `leaf` or before, and where the next one does.
+    fn around(&self, leaf: u64) -> (Option<u64>, u64) {
         let position = self.segments.partition_point(|first| *first <= leaf);
-        let before = position.checked_sub(1).map(|p| self.segments[p]);
-        before.map_or(0, |first| self.reach(first))
+        let next = self.segments.get(position).copied().unwrap_or(u64::MAX);
+        (position.checked_sub(1).map(|p| self.segments[p]), next)
     }
 
     /// The end of the subtree in which a segment begins.
@@ -977,7 +1004,7 @@ impl Follow {
     /// # Errors
     /// When the journal's files cannot be listed; damage is an item.
     pub fn poll(&mut self, max: usize) -> Result<Vec<Result<Entry, ReadError>>, ReadError> {
-        let end = self.reader.end()?;
+        let end = self.reader.end_from(self.next.0)?;
         let leaves = self.next.0..end.0.min(self.filter.leaves.end);
         let filter = Filter {
             leaves,

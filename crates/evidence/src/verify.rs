@@ -15,12 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checkpoint::{Certificate, Checkpoint, KeyChain, log_name};
-use crate::disk::{DirItem, Disk, RealDisk};
+use crate::disk::{Disk, RealDisk};
 use crate::error::{OpenError, ReadError};
 use crate::filter::Filter;
 use crate::merkle::{self, Hash, Peaks};
 use crate::note::{Note, PublicKey};
-use crate::paths::{self, Name};
 use crate::reader::{MISSING_FILES_MAX, Payload, Reader, Tail};
 use crate::record::{Header, Leaf};
 use crate::seal::EPOCH_KEY_KIND;
@@ -419,11 +418,8 @@ struct Unit {
 /// The end that the store claims, or a nearer one where it has no files for what it claims: whoever
 /// altered it must not decide how long this takes.
 fn plausible_end(reader: &Reader, report: &mut VerifyReport) -> Result<u64, ReadError> {
-    let end = reader.end()?.0;
-    let (disk, paths, _) = reader.parts();
-    let items = disk.list(&paths.leaves).unwrap_or_default();
-    let is_segment = |item: &&DirItem| matches!(paths::parse(&item.name), Name::Segment(_));
-    let files = items.iter().filter(is_segment).count() as u64;
+    let end = reader.claimed_end()?;
+    let files = reader.segments()?.len() as u64;
     let held = files.saturating_mul(reader.subtree_leaves());
     let most = (files + MISSING_FILES_MAX).saturating_mul(reader.subtree_leaves());
     if end > most {
@@ -763,6 +759,11 @@ fn say_what_is_unknown(walk: &Walk, report: &mut VerifyReport) {
         unknown.push("the key was taken from the store itself: this shows that the store agrees with itself, not that the node wrote it; give the root's public key from elsewhere".to_owned());
     }
     match &report.newest {
+        // taken away, or never there: it is not what the key's owner signed
+        None if report.key_given && walk.end > 0 => report.add(Problem::new(
+            Fault::BadCheckpoint,
+            "no checkpoint of this key is there: nothing shows that its owner wrote any of these records",
+        )),
         None => unknown.push("no checkpoint covers these records: nothing but checksums holds them, and whoever can write can mend those".to_owned()),
         Some(newest) if newest.size < walk.end => unknown.push(format!(
             "records {} to {} came after the last checkpoint: they are as written or altered without a trace",

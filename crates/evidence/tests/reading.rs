@@ -279,6 +279,10 @@ fn a_file_with_a_number_far_away_does_not_make_a_scan_walk_there() {
     let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
     bytes[92..96].copy_from_slice(&crc);
     bench.disk.put(&head, bytes);
+    // whoever goes through all leaves up to the end is not led there either
+    let most = 1 << 20;
+    assert!(bench.reader().end().unwrap().0 < most);
+    assert!(bench.reader().picker().unwrap().end().0 < most);
     for newest_first in [false, true] {
         let filter = Filter {
             newest_first,
@@ -291,4 +295,39 @@ fn a_file_with_a_number_far_away_does_not_make_a_scan_walk_there() {
         assert!(missing.iter().any(hole), "{missing:?}");
         assert!(missing.len() < 10, "{missing:?}");
     }
+}
+
+#[test]
+fn a_head_that_claims_more_than_the_files_hold_is_not_believed() {
+    let (bench, journal) = hundred();
+    drop(journal);
+    let head = bench.disk.path_ending("head");
+    let honest = bench.disk.bytes(&head);
+    for claimed in [1_u64 << 20, 1 << 40, 1 << 60, u64::MAX - 1, u64::MAX] {
+        let mut bytes = honest.clone();
+        bytes[16..24].copy_from_slice(&claimed.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..92]).to_le_bytes();
+        bytes[92..96].copy_from_slice(&crc);
+        bench.disk.put(&head, bytes);
+        let reader = bench.reader();
+        let end = reader.end().unwrap().0;
+        assert!((100..1 << 20).contains(&end), "{claimed}: {end}");
+        assert_eq!(reader.picker().unwrap().end().0, end);
+        let mut follow = reader.follow(Leaf(0), Filter::default());
+        assert_eq!(
+            follow
+                .poll(100)
+                .unwrap()
+                .iter()
+                .filter(|e| e.is_ok())
+                .count(),
+            100
+        );
+        assert!(
+            follow.poll(100).unwrap().len() < 3 && follow.position().0 <= end,
+            "{claimed}"
+        );
+    }
+    bench.disk.put(&head, honest);
+    assert_eq!(bench.reader().end().unwrap(), Leaf(100));
 }

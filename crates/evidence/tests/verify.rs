@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Bench, DIR, Dice, KEYS, SimDisk, alert, observation};
+use plimsoll_evidence::Disk as _;
 use plimsoll_evidence::note::PublicKey;
 use plimsoll_evidence::{
     Fault, Journal, Record, RetentionClass, RetentionPolicy, RetentionRule, Sealing, Tombstone,
@@ -684,4 +685,19 @@ fn a_file_that_power_loss_left_empty_is_no_damage_and_one_that_was_emptied_is() 
         assert!(!check(&bench.disk, &options).is_whole(), "{emptied}");
         bench.disk.put(&path, whole);
     }
+}
+
+#[test]
+fn a_store_without_any_checkpoint_is_not_what_the_key_signed() {
+    let bench = store();
+    for path in bench.disk.paths() {
+        let name = path.display().to_string();
+        if name.ends_with("/checkpoint") || name.contains("/history/") {
+            bench.disk.remove(&path).unwrap();
+        }
+    }
+    let report = check(&bench.disk, &options(&bench.disk));
+    assert!(!report.is_whole());
+    let named = |p: &plimsoll_evidence::Problem| p.text.contains("no checkpoint of this key");
+    assert!(report.problems.iter().any(named), "{:#?}", report.problems);
 }

@@ -124,7 +124,8 @@ impl Generated {
                 exe,
                 uid: 33,
                 ..Default::default()
-            }],
+            }]
+            .into(),
             lineage_cut: false,
             redacted: vec![],
             unknown_because: String::new(),

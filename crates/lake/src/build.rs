@@ -6,7 +6,7 @@
 
 use crate::LakeError;
 use crate::fingerprints::{self, Containers};
-use crate::journal::{Body, Journal, SPAN_LEAVES};
+use crate::journal::{Body, Journal, PIECE_LEAVES, SPAN_LEAVES};
 use crate::merge::{Sorted, merged};
 use crate::rows::{IDENTITIES, Known, Maker};
 use crate::seal::{MERGED_SPANS, Seal, SealedFile, known_name, seal_name};
@@ -161,13 +161,17 @@ enum Step {
 }
 
 fn next(contents: &Contents, end: u64) -> Option<Step> {
-    let sealed = end / SPAN_LEAVES * SPAN_LEAVES;
+    let sealed = end / PIECE_LEAVES * PIECE_LEAVES;
     if let Some(hole) = contents.holes(sealed).first() {
-        let end = hole.end.min(hole.start + SPAN_LEAVES);
-        return Some(Step::Span(hole.start..end));
+        let span = hole.start..hole.start + SPAN_LEAVES;
+        let fits = hole.start.is_multiple_of(SPAN_LEAVES) && span.end <= hole.end;
+        return Some(Step::Span(match fits {
+            true => span,
+            false => hole.start..hole.start + PIECE_LEAVES,
+        }));
     }
-    MERGED_SPANS
-        .iter()
+    [1].iter()
+        .chain(&MERGED_SPANS)
         .find_map(|spans| whole(contents, spans * SPAN_LEAVES))
         .map(Step::Merge)
 }
@@ -276,13 +280,22 @@ async fn span(store: &Store, journal: &dyn Journal, leaves: Range<u64>) -> Resul
         .map_err(LakeError::Journal)?;
     seal.unreadable += leaves.end.saturating_sub(last);
     let made = maker.take()?;
+    // the next span begins anew, so that its files are the same whoever makes them
+    let ends_here = leaves.end.is_multiple_of(SPAN_LEAVES);
+    if !ends_here {
+        maker.hand_over();
+    }
     drop(maker);
+    if ends_here {
+        known.learned.clear();
+    }
     for (table, rows) in made {
         match table {
             Table::Behaviours => {
                 let split = fingerprints::split(&write::sorted(table, &rows)?)?;
                 put(store, &mut seal, write::file(table, &[split.rows])?).await?;
-                let short = write::file(Table::Fingerprints, &[split.fingerprints])?;
+                let short = fingerprints::shortened(&split.fingerprints)?;
+                let short = write::file(Table::Fingerprints, &[short])?;
                 put(store, &mut seal, short).await?;
             }
             // made of the rows above
@@ -291,7 +304,10 @@ async fn span(store: &Store, journal: &dyn Journal, leaves: Range<u64>) -> Resul
         }
     }
     store
-        .put(&known_name(leaves.end), known.encode(leaves.start))
+        .put(
+            &known_name(leaves.end),
+            known.encode(leaves.start / SPAN_LEAVES * SPAN_LEAVES),
+        )
         .await?;
     store.put(&seal_name(&leaves), seal.encode()).await?;
     Ok(seal)
@@ -351,8 +367,10 @@ async fn merge_behaviours(store: &Store, parts: &[Seal], seal: &mut Seal) -> Res
         let told = told.ok_or_else(|| LakeError::Damaged {
             what: format!("{} has no fingerprints", part.name()),
         })?;
+        let all = Table::Fingerprints.stored();
+        let told = told.map(|rows| fingerprints::restored(&rows?, &all));
         let told: Vec<RecordBatch> = told.collect::<Result<_, _>>()?;
-        short.push(concat_batches(&Table::Fingerprints.stored(), &told)?);
+        short.push(concat_batches(&all, &told)?);
         long.push(rows);
     }
     let (short, maps) = fingerprints::merge(&short)?;
@@ -368,6 +386,7 @@ async fn merge_behaviours(store: &Store, parts: &[Seal], seal: &mut Seal) -> Res
     })?;
     put(store, seal, writing.end()?).await?;
     let short = fingerprints::recount(&short, containers.counts())?;
+    let short = fingerprints::shortened(&short)?;
     put(store, seal, write::file(Table::Fingerprints, &[short])?).await
 }
 

@@ -3,11 +3,15 @@
 //! A behaviour is nine columns long and occurs again and again. Files keep each once, with where it
 //! occurred first, how often and until when, in `fingerprints`; rows of `behaviours` name it by a
 //! number. Whoever reads rows puts the columns back ([`crate::widen`]); whoever asks for a first
-//! occurrence reads the short table alone.
+//! occurrence reads the short table alone ([`crate::short`]).
+//!
+//! Files keep no id that follows from the other columns, which are what it is a hash of: 16 bytes
+//! that nothing compresses. Its first four are there, to be found by.
 
-use crate::tables::{DEEDS, NUMBER, Table};
+use crate::tables::{DEEDS, MARK, NUMBER, Table};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray as _, RecordBatch, TimestampNanosecondArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray as _, Int32Array, RecordBatch, RecordBatchOptions, StringViewArray,
+    TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
 use datafusion::arrow::compute::{
     SortColumn, concat_batches, lexsort_to_indices, take_record_batch,
@@ -15,8 +19,9 @@ use datafusion::arrow::compute::{
 use datafusion::arrow::datatypes::{SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::row::{RowConverter, SortField};
+use plimsoll_model::{Behaviour, BehaviourKind, Entry, Operation, Origin, Text};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// What is added up about one behaviour.
 struct Deed {
@@ -241,26 +246,28 @@ fn gather(rows: &RecordBatch, numbers: &[u32], firsts: Vec<usize>) -> Vec<Deed> 
 }
 
 /// The short table in its order, and the number that each of `firsts` has in it. Numbers go by
-/// image and by how often: those of one container's rows are small and near each other.
+/// image and by how often, roughly: those of one container's rows are small and near each other.
+/// What was done once stands in the order of its time, so that all its columns differ little.
 fn numbered(
     firsts: &RecordBatch,
     counts: UInt64Array,
     last: Vec<i64>,
     containers: UInt64Array,
 ) -> Result<(RecordBatch, Vec<u32>), ArrowError> {
-    let descending = datafusion::arrow::compute::SortOptions {
-        descending: true,
-        nulls_first: true,
+    let often = counts.values().iter();
+    let often: Int32Array = often
+        .map(|n| -((u64::BITS - n.leading_zeros()) as i32))
+        .collect();
+    let by = |values: ArrayRef| SortColumn {
+        values,
+        options: None,
     };
-    let mut by = vec![
-        sort_by(firsts, "image_digest"),
-        SortColumn {
-            values: Arc::new(counts.clone()),
-            options: Some(descending),
-        },
-    ];
-    by.extend(DEEDS.iter().map(|name| sort_by(firsts, name)));
-    let ranked = lexsort_to_indices(&by, None)?;
+    let mut order = vec![sort_by(firsts, "image_digest"), by(Arc::new(often))];
+    let (first_deeds, last_deeds) = (&DEEDS[1..7], ["object", "object_origin", "behaviour"]);
+    order.extend(first_deeds.iter().map(|name| sort_by(firsts, name)));
+    order.extend(of_single(firsts, &counts)?.into_iter().map(by));
+    order.extend(last_deeds.iter().map(|name| sort_by(firsts, name)));
+    let ranked = lexsort_to_indices(&order, None)?;
     let mut numbers = vec![0; firsts.num_rows()];
     for (number, row) in ranked.values().iter().enumerate() {
         numbers[*row as usize] = number as u32;
@@ -273,12 +280,182 @@ fn numbered(
             "last" => Arc::new(last.clone()),
             "containers" => Arc::new(containers.clone()),
             NUMBER => Arc::new(UInt32Array::from(numbers.clone())),
+            MARK => Arc::new(marks(firsts)),
             name => firsts.column_by_name(name).expect("a column").clone(),
         }
     };
     let columns = schema.fields().iter().map(|f| column(f.name())).collect();
     let rows = RecordBatch::try_new(schema, columns)?;
-    Ok((crate::write::sorted(Table::Fingerprints, &rows)?, numbers))
+    Ok((take_record_batch(&rows, &ranked)?, numbers))
+}
+
+/// Container, its start and time of what was done once; nothing of the others.
+fn of_single(firsts: &RecordBatch, counts: &UInt64Array) -> Result<Vec<ArrayRef>, ArrowError> {
+    let others = counts.values().iter().map(|n| Some(*n != 1)).collect();
+    let of = |name| {
+        let column = firsts.column_by_name(name).expect("a column");
+        datafusion::arrow::compute::nullif(column, &others)
+    };
+    ["container", "container_started", "time"]
+        .into_iter()
+        .map(of)
+        .collect()
+}
+
+fn marks(rows: &RecordBatch) -> UInt32Array {
+    texts(rows, "behaviour")
+        .iter()
+        .map(|id| mark(id?))
+        .collect()
+}
+
+/// What a behaviour's id is found by; `None`: it is no id.
+pub(crate) fn mark(id: &str) -> Option<u32> {
+    u32::from_str_radix(id.get(..8)?, 16).ok()
+}
+
+/// The short table as files keep it: without what follows from other columns.
+pub(crate) fn shortened(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (ids, done) = (texts(rows, "behaviour"), Done::of(rows));
+    let kept = ids.iter().enumerate().map(|(row, id)| {
+        // bytes that are no text, or a record of an agent that hashed otherwise
+        id.filter(|id| done.id(row).as_deref() != Some(*id))
+    });
+    let kept: StringViewArray = kept.collect();
+    let (time, last) = (times(rows, "time"), times(rows, "last"));
+    let last = last.iter().zip(time.iter());
+    let last = last.map(|(last, time)| last.filter(|last| Some(*last) != time));
+    let last = last
+        .collect::<TimestampNanosecondArray>()
+        .with_timezone("+00:00");
+    let rows = replaced(rows, "behaviour", Arc::new(kept))?;
+    replaced(&rows, "last", Arc::new(last))
+}
+
+/// Columns of a file that these columns come from.
+pub(crate) fn sources(wanted: &[&str]) -> Vec<&'static str> {
+    let needs = |name: &str| {
+        wanted.contains(&name)
+            || (wanted.contains(&"behaviour") && (DEEDS.contains(&name) || name == MARK))
+            || (wanted.contains(&"last") && name == "time")
+    };
+    let all = Table::Fingerprints
+        .columns()
+        .map(|c| c.name)
+        .chain([NUMBER, MARK]);
+    all.filter(|name| needs(name)).collect()
+}
+
+/// These columns of rows as files keep them, whole.
+pub(crate) fn restored(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let column = |name: &str| -> ArrayRef {
+        match name {
+            "behaviour" => {
+                let (ids, done) = (texts(rows, name), Done::of(rows));
+                let marks = rows.column_by_name(MARK).expect("a source");
+                let of = |(row, id): (usize, Option<&str>)| match id {
+                    Some(id) => Some(id.to_owned()),
+                    None if marks.is_null(row) => None,
+                    None => done.id(row),
+                };
+                let all = ids.iter().enumerate().map(of);
+                Arc::new(all.collect::<StringViewArray>())
+            }
+            "last" => {
+                let (last, time) = (times(rows, name), times(rows, "time"));
+                let all = last
+                    .iter()
+                    .zip(time.iter())
+                    .map(|(last, time)| last.or(time));
+                Arc::new(
+                    all.collect::<TimestampNanosecondArray>()
+                        .with_timezone("+00:00"),
+                )
+            }
+            name => rows.column_by_name(name).expect("a source").clone(),
+        }
+    };
+    let columns = wanted.fields().iter().map(|f| column(f.name())).collect();
+    let count = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(wanted.clone(), columns, &count)
+}
+
+/// The columns that a behaviour's id is a hash of.
+struct Done<'a> {
+    kind: &'a StringViewArray,
+    program: &'a StringViewArray,
+    script: &'a StringViewArray,
+    entry: &'a StringViewArray,
+    uid: &'a UInt64Array,
+    operation: &'a StringViewArray,
+    object: &'a StringViewArray,
+    origin: &'a StringViewArray,
+}
+
+impl<'a> Done<'a> {
+    fn of(rows: &'a RecordBatch) -> Self {
+        let text = |name| texts(rows, name);
+        Self {
+            kind: text("kind"),
+            program: text("program"),
+            script: text("script"),
+            entry: text("entry"),
+            uid: u64s(rows, "uid"),
+            operation: text("operation"),
+            object: text("object"),
+            origin: text("object_origin"),
+        }
+    }
+
+    /// `None`: not all of it is known.
+    fn id(&self, row: usize) -> Option<String> {
+        fn at(column: &StringViewArray, row: usize) -> Option<&str> {
+            column.is_valid(row).then(|| column.value(row))
+        }
+        let text = |column| Text::from(at(column, row).unwrap_or_default());
+        let behaviour = Behaviour {
+            kind: named(&KINDS, at(self.kind, row)?)?,
+            program: text(self.program),
+            script: text(self.script),
+            entry: named(&ENTRIES, at(self.entry, row)?)?,
+            uid: self
+                .uid
+                .is_valid(row)
+                .then(|| self.uid.value(row))?
+                .try_into()
+                .ok()?,
+            operation: Operation(at(self.operation, row).unwrap_or_default().to_owned()),
+            object: text(self.object),
+            origin: named(&ORIGINS, at(self.origin, row)?)?,
+        };
+        Some(behaviour.id().to_string())
+    }
+}
+
+type Names<T> = LazyLock<Vec<(&'static str, T)>>;
+static KINDS: Names<BehaviourKind> = LazyLock::new(|| all(BehaviourKind::as_str));
+static ENTRIES: Names<Entry> = LazyLock::new(|| all(Entry::as_str));
+static ORIGINS: Names<Origin> = LazyLock::new(|| all(Origin::as_str));
+
+/// Every value of a type whose values are numbers below 24, which CBOR writes as one byte each.
+fn all<T: for<'b> minicbor::Decode<'b, ()> + Copy>(
+    name: fn(T) -> &'static str,
+) -> Vec<(&'static str, T)> {
+    let values = (0..24_u8).filter_map(|n| minicbor::decode::<T>(&[n]).ok());
+    values.map(|value| (name(value), value)).collect()
+}
+
+fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
+    names
+        .iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, value)| *value)
+}
+
+fn texts<'a>(rows: &'a RecordBatch, name: &str) -> &'a StringViewArray {
+    rows.column_by_name(name)
+        .expect("a column")
+        .as_string_view()
 }
 
 fn sort_by(rows: &RecordBatch, name: &str) -> SortColumn {

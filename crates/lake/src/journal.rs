@@ -8,6 +8,9 @@ use std::ops::Range;
 
 /// Leaves of one span: a file covers one or several whole ones. Equal to the journal's subtree.
 pub const SPAN_LEAVES: u64 = 65_536;
+/// Leaves of the least file: what came since the last whole span lies in some of these, so that
+/// little is left to be read from the journal at each statement.
+pub const PIECE_LEAVES: u64 = 8192;
 
 /// Why the journal could not be read.
 pub type JournalError = Box<dyn std::error::Error + Send + Sync>;
@@ -65,6 +68,14 @@ pub trait Journal: Send + Sync {
 pub trait Coder: Send {
     /// A container's identity is learned or has changed.
     fn container(&mut self, container: &Container);
+    /// What it learned from observations, for one that goes on behind them.
+    fn keep(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    /// Goes on with what another one has kept.
+    fn resume(&mut self, kept: &[u8]) {
+        let _ = kept;
+    }
     /// What an observation shows.
     fn behaviours(
         &mut self,

@@ -195,6 +195,19 @@ struct Entry {
 }
 
 impl LeafFile {
+    /// The same of bytes at hand. `None`: they are none.
+    pub fn of_bytes(leaves: Range<u64>, bytes: Vec<u8>) -> Option<Self> {
+        Self::open(leaves, Ranged::Memory(bytes))
+    }
+
+    /// The bytes of one file of all `parts`, which cover `leaves` one behind the other.
+    ///
+    /// # Errors
+    /// Which part is damaged.
+    pub fn merged(leaves: Range<u64>, parts: &[LeafFile]) -> Result<Vec<u8>, usize> {
+        merge::merged(&leaves, parts)
+    }
+
     /// `None`: damaged, of other leaves or of another layout.
     fn open(leaves: Range<u64>, file: Ranged) -> Option<Self> {
         let head = file.read(0, HEAD_BYTES)?;
@@ -323,14 +336,23 @@ impl LeafFile {
 
 /// The leaves of a list, behind those that were found before. `None`: it is none.
 fn decode(list: &[u8], leaves: &Range<u64>, found: &mut Vec<u64>) -> Option<()> {
-    let (mut place, mut value, mut shift) = (0_u64, 0_u64, 0);
+    let mut place = 0_u64;
+    each_distance(list, |distance| {
+        place = place.checked_add(distance)?;
+        let leaf = leaves.start.checked_add(place.checked_sub(1)?)?;
+        found.push(Some(leaf).filter(|leaf| *leaf < leaves.end)?);
+        Some(())
+    })
+}
+
+/// The numbers of a list, from place to place. `None`: it is none.
+fn each_distance(list: &[u8], mut each: impl FnMut(u64) -> Option<()>) -> Option<()> {
+    let (mut value, mut shift) = (0_u64, 0);
     for byte in list {
         value |= u64::from(byte & 0x7f).checked_shl(shift)?;
         shift += 7;
         if byte & 0x80 == 0 {
-            place = place.checked_add(value)?;
-            let leaf = leaves.start.checked_add(place.checked_sub(1)?)?;
-            found.push(Some(leaf).filter(|leaf| *leaf < leaves.end)?);
+            each(value)?;
             (value, shift) = (0, 0);
         }
     }

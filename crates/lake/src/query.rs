@@ -36,6 +36,11 @@ const TAIL_BATCH_ROWS: usize = 8192;
 const WAITING_MAX: usize = 2;
 /// How long workers may take to stop.
 const LET_GO: Duration = Duration::from_secs(2);
+/// How often what the process holds is looked at: the engine does not count all that it makes.
+const LOOK: Duration = Duration::from_millis(20);
+/// What the process may hold beyond a statement's own memory: pages of files, buffers, rows on their
+/// way. Half as much again as it was given comes on top.
+const UNCOUNTED_BYTES: usize = 256 << 20;
 /// Largest statement, bytes.
 pub const SQL_BYTES_MAX: usize = 256 << 10;
 
@@ -220,7 +225,8 @@ enum Step {
     Rows(RecordBatch),
 }
 
-/// The engine works on its own threads; this one waits for it, and no longer than allowed.
+/// The engine works on its own threads; this one waits for it, and no longer than allowed. It has a
+/// clock of its own: that of the engine's threads stands while all of them compute.
 fn drive(
     runtime: &tokio::runtime::Runtime,
     context: SessionContext,
@@ -236,14 +242,31 @@ fn drive(
             let _ = to.send(Err(error)).await;
         }
     });
+    let waiting = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|source| LakeError::Start { source })?;
+    let most = held_bytes().map(|held| held + limits.memory_bytes / 2 * 3 + UNCOUNTED_BYTES);
     let mut left = limits.time;
     let mut columns = None;
     let mut rows = 0;
     loop {
         let begun = Instant::now();
-        let next = runtime.block_on(async { tokio::time::timeout(left, from.recv()).await });
-        let step = next.map_err(|_| LakeError::Time { limit: limits.time })?;
+        let look = left.min(LOOK);
+        let next = waiting.block_on(async { tokio::time::timeout(look, from.recv()).await });
         left = left.saturating_sub(begun.elapsed());
+        let Ok(step) = next else {
+            if left.is_zero() {
+                return Err(LakeError::Time { limit: limits.time });
+            }
+            if let (Some(held), Some(most)) = (held_bytes(), most)
+                && held > most
+            {
+                let what = format!("the process holds {} MiB", held >> 20);
+                return Err(LakeError::Memory { what });
+            }
+            continue;
+        };
         match (step.transpose()?, &columns) {
             (Some(Step::Columns(schema, plan)), _) => {
                 each(&schema, None)?;
@@ -257,6 +280,14 @@ fn drive(
             (None, _) => return Ok((rows, columns.ok_or(LakeError::Ended)?.1)),
         }
     }
+}
+
+/// Memory of this process that is in use; `None`: the system does not say.
+fn held_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: usize = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 async fn run(

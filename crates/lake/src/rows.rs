@@ -8,6 +8,7 @@ use crate::journal::Coder;
 use crate::tables::Table;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
+use minicbor::bytes::ByteVec;
 use plimsoll_model::enforcement::{EnforcementInForce, Prevention};
 use plimsoll_model::event::{Connection, Dns, EventKind, Exec, FileEvent};
 use plimsoll_model::record::{Decision, Presence};
@@ -38,6 +39,8 @@ type AboutPlan = (Option<Instance>, String);
 pub(crate) struct Known {
     containers: HashMap<Instance, Newest<Container>>,
     plans: HashMap<String, Newest<AboutPlan>>,
+    /// What the coder learned within the span.
+    pub(crate) learned: Vec<u8>,
 }
 
 /// What was said last, and by which leaf.
@@ -58,6 +61,9 @@ struct Kept {
     containers: Vec<Newest<Container>>,
     #[n(1)]
     plans: Vec<(String, Newest<AboutPlan>)>,
+    /// At the end of a piece of a span only.
+    #[n(2)]
+    learned: Option<ByteVec>,
 }
 
 impl Known {
@@ -100,6 +106,7 @@ impl Known {
         minicbor::to_vec(Kept {
             containers,
             plans: recent,
+            learned: Some(self.learned.clone().into()).filter(|l: &ByteVec| !l.is_empty()),
         })
         .expect("writing to memory cannot fail")
     }
@@ -113,6 +120,7 @@ impl Known {
         Some(Self {
             containers: containers.collect(),
             plans: kept.plans.into_iter().collect(),
+            learned: kept.learned.map(Vec::from).unwrap_or_default(),
         })
     }
 
@@ -141,6 +149,7 @@ fn without_details(c: &Container) -> Container {
         labels: Default::default(),
         mounts: Vec::new(),
         mount_points: None,
+        pod_facts: None,
         command: Vec::new(),
         ..c.clone()
     }
@@ -167,6 +176,7 @@ impl<'k> Maker<'k> {
             .containers
             .values()
             .for_each(|c| coder.container(&c.what));
+        coder.resume(&known.learned);
         Self {
             origin: origin.to_owned(),
             wanted: wanted.to_vec(),
@@ -174,6 +184,11 @@ impl<'k> Maker<'k> {
             coder,
             rows: wanted.iter().map(|t| Rows::new(*t)).collect(),
         }
+    }
+
+    /// The coder's knowledge goes over to what is known, for the piece behind this one.
+    pub(crate) fn hand_over(&mut self) {
+        self.known.learned = self.coder.keep();
     }
 
     pub(crate) fn wants(&self, table: Table) -> bool {

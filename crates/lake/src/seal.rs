@@ -3,6 +3,8 @@
 //! A seal is written last. A span without one, or one whose files are not as it says, is made
 //! again. Bytes: `docs/formats/lake.md`.
 
+use crate::journal::PIECE_LEAVES;
+#[cfg(test)]
 use crate::journal::SPAN_LEAVES;
 use crate::store::{Hash, sha256};
 use crate::tables::{LAYOUT_VERSION, Table};
@@ -115,7 +117,8 @@ impl Seal {
         let seal: Seal = minicbor::decode(cbor)
             .ok()
             .filter(|_| sha256(cbor) == hash)?;
-        let whole = seal.first.is_multiple_of(SPAN_LEAVES) && seal.end.is_multiple_of(SPAN_LEAVES);
+        let whole =
+            seal.first.is_multiple_of(PIECE_LEAVES) && seal.end.is_multiple_of(PIECE_LEAVES);
         (seal.version == LAYOUT_VERSION && whole && seal.first < seal.end).then_some(seal)
     }
 }

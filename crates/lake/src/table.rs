@@ -145,6 +145,10 @@ impl LakeTable {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         let columns = projection.unwrap_or(&all).iter();
         let columns: Vec<&str> = columns.map(|n| schema.field(*n).name().as_str()).collect();
+        if self.table == Table::Fingerprints {
+            let wanted = projection.map_or(Ok(schema.clone()), |p| schema.project(p).map(Arc::new));
+            return crate::short::read(files, conditions.rows, wanted?);
+        }
         files.read(conditions.rows, Some(&columns))
     }
 
@@ -157,8 +161,12 @@ impl LakeTable {
                 .transpose()
         };
         if self.table != Table::Behaviours {
+            let filters = match self.table {
+                Table::Fingerprints => crate::short::decidable(filters),
+                _ => filters.to_vec(),
+            };
             return Ok(Conditions {
-                rows: of(filters.to_vec(), &schema)?,
+                rows: of(filters, &schema)?,
                 deeds: None,
             });
         }
@@ -166,7 +174,7 @@ impl LakeTable {
             let fits = |e: &&Expr| e.column_refs().iter().all(|c| keep(c.name()));
             filters.iter().filter(fits).cloned().collect()
         };
-        let deeds = only(&|name| DEEDS.contains(&name));
+        let deeds = crate::short::decidable(&only(&|name| DEEDS.contains(&name)));
         let short = DFSchema::try_from(Table::Fingerprints.stored())?;
         Ok(Conditions {
             rows: of(only(&|name| !DEEDS.contains(&name)), &schema)?,

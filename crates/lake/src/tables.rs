@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use std::sync::{Arc, LazyLock};
 
 /// Version of tables, columns and file layout. Files of another version are made again.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,9 @@ pub(crate) const DEEDS: [&str; 9] = [
 ];
 /// By which a row of `behaviours` names them.
 pub(crate) const NUMBER: &str = "fingerprint";
+/// The first 32 bits of a behaviour's id, which files do not keep where it follows from what was
+/// done.
+pub(crate) const MARK: &str = "mark";
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident = $sql:literal [$($column:expr),* $(,)?]),* $(,)?) => {
@@ -211,17 +214,8 @@ impl Table {
     /// Columns that rows of a file are sorted by.
     pub(crate) fn order(self) -> &'static [&'static str] {
         match self {
-            Table::Fingerprints => &[
-                "behaviour",
-                "kind",
-                "program",
-                "script",
-                "entry",
-                "uid",
-                "operation",
-                "object",
-                "object_origin",
-            ],
+            // which go by image, and by how often
+            Table::Fingerprints => &[NUMBER],
             // containers of one image do the same things: their dictionaries stay small
             _ => &[
                 "image_digest",
@@ -257,7 +251,10 @@ impl Table {
                 .filter(|f| !DEEDS.contains(&f.name().as_str()))
                 .chain([number])
                 .collect::<Vec<_>>(),
-            Table::Fingerprints => fields.chain([number]).collect(),
+            Table::Fingerprints => {
+                let mark = Field::new(MARK, DataType::UInt32, true);
+                fields.chain([number, mark]).collect()
+            }
             _ => return own,
         }))
     }

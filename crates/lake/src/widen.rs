@@ -220,9 +220,12 @@ impl One {
         columns: &[&str],
         reserved: &MemoryReservation,
     ) -> Result<Shorts> {
-        let columns: Vec<&str> = columns.iter().copied().chain([NUMBER]).collect();
+        let all = Table::Fingerprints.stored();
+        let columns = columns.iter().copied().chain([NUMBER]);
+        let columns: Result<Vec<usize>, _> = columns.map(|name| all.index_of(name)).collect();
         let files = Files::new(Table::Fingerprints, vec![vec![file]]);
-        let plan = files.read(self.deeds.clone(), Some(&columns))?;
+        let wanted = Arc::new(all.project(&columns?)?);
+        let plan = crate::short::read(files, self.deeds.clone(), wanted)?;
         let batches: Vec<RecordBatch> =
             plan.execute(0, self.context.clone())?.try_collect().await?;
         keep(&self.measured, plan.as_ref());
@@ -244,6 +247,10 @@ fn keep(measured: &Mutex<MetricsSet>, plan: &dyn ExecutionPlan) {
     let mut all = measured.lock().unwrap_or_else(PoisonError::into_inner);
     for metric in plan.metrics().iter().flat_map(MetricsSet::iter) {
         all.push(metric.clone());
+    }
+    drop(all);
+    for child in plan.children() {
+        keep(measured, child.as_ref());
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::LakeError;
 use crate::seal::{NAMED_MAX, SealedFile};
 use crate::store::sha256;
-use crate::tables::{NUMBER, Table, Type};
+use crate::tables::{MARK, NUMBER, Table, Type};
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch, TimestampNanosecondArray};
 use datafusion::arrow::compute::{
     SortColumn, concat_batches, lexsort_to_indices, max, min, take_record_batch,
@@ -170,9 +170,9 @@ fn properties(table: Table) -> WriterProperties {
             "time" | "leaf" | "last" => Some(Encoding::DELTA_BINARY_PACKED),
             // each once in the short table
             NUMBER if table == Table::Fingerprints => Some(Encoding::DELTA_BINARY_PACKED),
-            "behaviour" | "object" if table == Table::Fingerprints => {
-                Some(Encoding::DELTA_BYTE_ARRAY)
-            }
+            "object" if table == Table::Fingerprints => Some(Encoding::DELTA_BYTE_ARRAY),
+            // nothing is alike in them
+            MARK => Some(Encoding::PLAIN),
             // small numbers of one image: the high bytes of a page are nearly equal
             NUMBER => Some(Encoding::BYTE_STREAM_SPLIT),
             _ => None,
@@ -186,9 +186,11 @@ fn properties(table: Table) -> WriterProperties {
             p = p.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
         }
     }
-    for column in table.columns().filter(|c| c.bloom && c.of == Type::Text) {
+    let named = table.columns().filter(|c| c.bloom && c.of == Type::Text);
+    let mark = (table == Table::Fingerprints).then_some(MARK);
+    for name in named.map(|c| c.name).chain(mark) {
         // made for a whole row group, and folded to what it holds when that is written
-        let path = ColumnPath::from(column.name);
+        let path = ColumnPath::from(name);
         p = p
             .set_column_bloom_filter_enabled(path.clone(), true)
             .set_column_bloom_filter_fpp(path, 0.01);

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use plimsoll_lake::{Lake, MERGED_SPANS, SPAN_LEAVES, Table};
+use plimsoll_model::{BehaviourId, Record, record};
 use std::sync::Arc;
 
 /// Eight spans and a bit: containers that do the same and different things, often and rarely.
@@ -175,4 +176,84 @@ fn a_damaged_short_table_ends_the_statement_and_is_made_again() {
         ask(&Lake::none(), &journal, "select count(*) from behaviours").0
     );
     assert_eq!(std::fs::read(&path).unwrap(), whole, "byte for byte");
+}
+
+/// What follows from other columns is not in the files; whoever reads them sees it all the same.
+#[test]
+fn ids_that_files_leave_out_are_found_and_put_back() {
+    let id = |n: u8| BehaviourId([n; 16]);
+    let presence = Record::Presence(record::Presence {
+        instance: instance("aaaa"),
+        from: stamp(20),
+        to: stamp(21),
+        counts: vec![(id(7), 3), (id(9), 1)],
+    });
+    let acts = (0..60).map(|n| {
+        let what = match n % 4 {
+            0 => file(b"/bad\xff".as_slice()),
+            1 => file(format!("/once/{n}")),
+            _ => file("/often"),
+        };
+        (
+            100 + n,
+            observed(["aaaa", "bbbb"][(n % 2) as usize], 100 + n, what),
+        )
+    });
+    let own = [(0, container("aaaa", "web")), (20, presence)];
+    let journal = Memory::new(SPAN_LEAVES, own.into_iter().chain(acts));
+    let dir = tempfile::tempdir().unwrap();
+    let lake = built(dir.path(), &journal);
+    let all = ask(
+        &lake,
+        &journal,
+        "select behaviour from fingerprints order by behaviour",
+    )
+    .0;
+    assert!(
+        all.len() > 18 && all.iter().all(|r| r[0].len() == 32),
+        "{all:?}"
+    );
+    let (one, other) = (&all[3][0], &all[9][0]);
+    let present = id(7);
+    for end in [
+        String::new(),
+        format!("where behaviour = '{one}'"),
+        format!("where '{one}' = behaviour and last >= time"),
+        format!("where behaviour in ('{one}', '{other}', '{present}')"),
+        format!("where behaviour = '{one}' or behaviour = '{other}'"),
+        format!("where behaviour <> '{one}'"),
+        format!("where behaviour > '{one}' and count > 1"),
+        format!("where behaviour = '{present}'"),
+        format!("where behaviour = '{one}0'"),
+        "where behaviour = 'none'".to_owned(),
+        "where behaviour is null".to_owned(),
+        "where behaviour like '0%' or object = '/often'".to_owned(),
+        "where last > time".to_owned(),
+        "where last = time and object like '/once/%'".to_owned(),
+    ] {
+        for (table, columns) in [
+            ("fingerprints", "*"),
+            ("fingerprints", "leaf, behaviour"),
+            ("fingerprints", "leaf, last"),
+            ("fingerprints", "leaf, count"),
+            ("behaviours", "leaf, behaviour, object"),
+        ] {
+            if table == "behaviours" && end.contains("last") {
+                continue;
+            }
+            let sql = format!("select {columns} from {table} {end}");
+            let (mut files, looked) = ask(&lake, &journal, &sql);
+            let (mut direct, _) = ask(&Lake::none(), &journal, &sql);
+            files.sort();
+            direct.sort();
+            assert_eq!(files, direct, "{sql}");
+            assert_eq!(looked.tail_rows, 0);
+        }
+    }
+    let (count, _) = ask(
+        &lake,
+        &journal,
+        "select count(*), count(behaviour) from fingerprints",
+    );
+    assert_eq!(count, [[all.len().to_string(), all.len().to_string()]]);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use plimsoll_lake::{Built, Lake, MERGED_SPANS, SPAN_LEAVES, Table};
+use plimsoll_lake::{Built, Lake, MERGED_SPANS, PIECE_LEAVES, SPAN_LEAVES, Table};
 
 #[test]
 fn a_sealed_row_and_a_row_of_the_tail_are_the_same() {
@@ -58,12 +58,57 @@ fn what_was_recorded_a_moment_ago_is_in_the_answer() {
 }
 
 #[test]
-fn a_span_that_is_not_full_is_not_sealed() {
-    let journal = Memory::new(SPAN_LEAVES - 1, [(5, gap(5, None))]);
+fn a_piece_that_is_not_full_is_not_sealed() {
+    let journal = Memory::new(PIECE_LEAVES - 1, [(5, gap(5, None))]);
     let dir = tempfile::tempdir().unwrap();
     let lake = built(dir.path(), &journal);
     assert!(lake.contents().seals.is_empty());
     assert_eq!(ask(&lake, &journal, "select leaf from gaps").0, [["5"]]);
+}
+
+#[test]
+fn a_growing_journal_is_sealed_in_pieces_that_become_the_span() {
+    let at = |piece: u64| piece * PIECE_LEAVES + 7;
+    let pieces = SPAN_LEAVES / PIECE_LEAVES;
+    let records = (0..=pieces).map(|n| (at(n), observed("aaaa", at(n), file(format!("/f{n}")))));
+    let records: Vec<_> = std::iter::once((0, container("aaaa", "web")))
+        .chain(records)
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let sql = "select leaf, container_name, object, behaviour from behaviours order by leaf";
+    let first = "select object, count, containers from fingerprints order by object";
+    for end in [
+        at(0) + 1,
+        2 * PIECE_LEAVES,
+        at(3),
+        SPAN_LEAVES - 1,
+        SPAN_LEAVES,
+        at(pieces) + 1,
+    ] {
+        let journal = Memory::new(end, records.iter().filter(|(l, _)| *l < end).cloned());
+        let lake = built(dir.path(), &journal);
+        let spans: Vec<u64> = lake.contents().seals.iter().map(|s| s.end).collect();
+        match end < SPAN_LEAVES {
+            true => assert_eq!(spans.len() as u64, end / PIECE_LEAVES, "{end}: {spans:?}"),
+            false => assert_eq!(spans, [SPAN_LEAVES], "{end}"),
+        }
+        for sql in [sql, first] {
+            let found = ask(&lake, &journal, sql).0;
+            assert_eq!(found, ask(&Lake::none(), &journal, sql).0, "{end}: {sql}");
+            assert!(!found.is_empty());
+        }
+    }
+    // what is made at once says the same
+    let whole = tempfile::tempdir().unwrap();
+    let journal = Memory::new(SPAN_LEAVES, records[..records.len() - 1].iter().cloned());
+    let (pieced, whole) = (built(dir.path(), &journal), built(whole.path(), &journal));
+    for table in Table::ALL {
+        let sql = format!("select * from {} order by leaf", table.name());
+        assert_eq!(
+            ask(&pieced, &journal, &sql).0,
+            ask(&whole, &journal, &sql).0
+        );
+    }
 }
 
 #[test]

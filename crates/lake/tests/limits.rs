@@ -112,3 +112,29 @@ fn a_statement_that_does_not_end_is_ended() {
     let error = try_ask(&Lake::none(), &journal, sql, &short).expect_err("10^14 rows");
     assert!(matches!(error, LakeError::Time { .. }), "{error:?}");
 }
+
+#[test]
+fn a_statement_that_keeps_every_thread_busy_is_ended_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = (0..9_000).map(|n| (n, observed("aaaa", n, file(format!("/data/file-{n}")))));
+    let journal = Memory::new(SPAN_LEAVES, records);
+    let lake = built(dir.path(), &journal);
+    let mut short = limits(dir.path());
+    short.time = Duration::from_millis(500);
+    short.threads = 2;
+    let sql = "select count(*) from files a, files b, files c, files d
+               where a.path < b.path and b.path < c.path and c.path < d.path";
+    let error = try_ask(&lake, &journal, sql, &short).expect_err("10^15 pairs");
+    assert!(matches!(error, LakeError::Time { .. }), "{error:?}");
+}
+
+#[test]
+fn what_the_engine_does_not_count_is_memory_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = limits(dir.path());
+    small.memory_bytes = 16 << 20;
+    let sql = "select length(repeat(substr(stage, 1, 1), 1200000000)) from gaps";
+    let journal = Memory::new(3, [(1, gap(1, None))]);
+    let error = try_ask(&Lake::none(), &journal, sql, &small).expect_err("more than a gigabyte");
+    assert!(matches!(error, LakeError::Memory { .. }), "{error:?}");
+}

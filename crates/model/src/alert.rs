@@ -2,7 +2,7 @@
 
 use crate::behaviour::Behaviour;
 use crate::ids::{AlertId, BaselineRef, Instance, RecordId};
-use crate::observation::Ancestor;
+use crate::observation::Line;
 use crate::text::Text;
 use crate::time::Stamp;
 use minicbor::{Decode, Encode};
@@ -248,7 +248,7 @@ pub struct Drift {
     pub instance: Instance,
     /// The acting process first, then its ancestors.
     #[n(9)]
-    pub lineage: Vec<Ancestor>,
+    pub lineage: Line,
     /// The observation that showed it.
     #[n(10)]
     pub observation: Option<RecordId>,

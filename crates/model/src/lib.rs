@@ -40,11 +40,11 @@ pub use ids::{
     AlertId, BaselineId, BaselineRef, BootId, ContainerId, Digest, Instance, NodeId, ProcessKey,
     RecordId,
 };
-pub use observation::{Ancestor, ExecFacts, Observation};
+pub use observation::{Ancestor, ExecFacts, Line, Observation};
 pub use record::{Record, RecordKind};
 pub use recording::{Recorded, Recording, Used};
 pub use response::{Plan, Step, StepClass, StepKind, StepOutcome};
 pub use ruleset::{RuleEntry, RuleFile, RuleSet};
 pub use text::Text;
 pub use time::{BootNs, ClockAnchor, Stamp, WallNs};
-pub use workload::{Container, ContainerState, ImageRef, MountPoint, Runtime};
+pub use workload::{Container, ContainerState, ImageRef, MountPoint, PodFacts, Runtime};

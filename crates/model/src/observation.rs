@@ -4,7 +4,11 @@ use crate::event::{Entry, Event, Exec, Glance, Origin};
 use crate::ids::{Instance, ProcessKey};
 use crate::text::Text;
 use crate::time::Stamp;
+use minicbor::decode::{self, Decoder};
+use minicbor::encode::{self, Encoder, Write};
 use minicbor::{Decode, Encode};
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 /// One process in a lineage, as it was when the event happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -43,6 +47,80 @@ pub struct Ancestor {
     /// exec itself.
     #[n(9)]
     pub facts: Option<ExecFacts>,
+}
+
+/// A lineage, shared by all who tell it: the acting process first, then its ancestors up to the entry point
+/// (at most 16). Stored as the list that it is, and encoded once however often it is stored.
+#[derive(Clone, Default)]
+pub struct Line(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    ancestors: Vec<Ancestor>,
+    encoded: OnceLock<Vec<u8>>,
+}
+
+impl Line {
+    /// Whether it is the very same one, not only an equal one.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl From<Vec<Ancestor>> for Line {
+    fn from(ancestors: Vec<Ancestor>) -> Self {
+        Self(Arc::new(Shared {
+            ancestors,
+            encoded: OnceLock::new(),
+        }))
+    }
+}
+impl FromIterator<Ancestor> for Line {
+    fn from_iter<I: IntoIterator<Item = Ancestor>>(ancestors: I) -> Self {
+        ancestors.into_iter().collect::<Vec<_>>().into()
+    }
+}
+impl Deref for Line {
+    type Target = [Ancestor];
+    fn deref(&self) -> &[Ancestor] {
+        &self.0.ancestors
+    }
+}
+impl<'a> IntoIterator for &'a Line {
+    type Item = &'a Ancestor;
+    type IntoIter = std::slice::Iter<'a, Ancestor>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+impl PartialEq for Line {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_shared_with(other) || self.0.ancestors == other.0.ancestors
+    }
+}
+impl Eq for Line {}
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.ancestors.fmt(f)
+    }
+}
+impl<C> Encode<C> for Line {
+    fn encode<W: Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        let encode = || minicbor::to_vec(&self.0.ancestors).expect("writing to memory cannot fail");
+        let encoded = self.0.encoded.get_or_init(encode);
+        e.writer_mut()
+            .write_all(encoded)
+            .map_err(encode::Error::write)
+    }
+}
+impl<'b, C> Decode<'b, C> for Line {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        Ok(Vec::<Ancestor>::decode(d, ctx)?.into())
+    }
 }
 
 /// What an exec showed beyond names, for judging what the process does later.
@@ -112,7 +190,7 @@ pub struct Observation {
     pub instance: Option<Instance>,
     /// The acting process first, then its ancestors up to the entry point (at most 16).
     #[n(3)]
-    pub lineage: Vec<Ancestor>,
+    pub lineage: Line,
     /// The lineage was cut: an ancestor was not known any more.
     #[n(4)]
     pub lineage_cut: bool,
@@ -138,5 +216,33 @@ impl Observation {
     /// The process that was there before: for an exec the program that executed it, else the parent.
     pub fn parent(&self) -> Option<&Ancestor> {
         self.lineage.get(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_stored_as_the_list_that_it_is_and_once_encoded_it_is_only_copied() {
+        let ancestor = |exe: &str| Ancestor {
+            exe: exe.into(),
+            argv: vec![exe.into(), "-x".into()],
+            facts: Some(ExecFacts::default()),
+            ..Ancestor::default()
+        };
+        for list in [
+            vec![],
+            vec![ancestor("/bin/sh")],
+            vec![ancestor("/a"), ancestor("/b")],
+        ] {
+            let line = Line::from(list.clone());
+            let bytes = minicbor::to_vec(&list).unwrap();
+            assert_eq!(minicbor::to_vec(&line).unwrap(), bytes);
+            assert_eq!(minicbor::to_vec(line.clone()).unwrap(), bytes, "again");
+            let read: Line = minicbor::decode(&bytes).unwrap();
+            assert_eq!((&read, &*read), (&line, &list[..]));
+            assert!(line.is_shared_with(&line.clone()) && !read.is_shared_with(&line));
+        }
     }
 }

@@ -452,7 +452,8 @@ mod tests {
             lineage: vec![Ancestor {
                 exe: Text::new(b"/bin/\xff".to_vec()),
                 ..Default::default()
-            }],
+            }]
+            .into(),
             lineage_cut: false,
             redacted: vec![],
             unknown_because: String::new(),

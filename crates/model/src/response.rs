@@ -190,6 +190,13 @@ impl StepKind {
         }
     }
 
+    /// Whether only an orchestrator can do it: such steps are named in policies and end as "not
+    /// available here" until there is an effector for them.
+    pub fn needs_orchestrator(self) -> bool {
+        use StepKind::*;
+        matches!(self, QuarantineLabel | DenyPolicy | Cordon | Scale | Rotate)
+    }
+
     /// Whether the container or its node notices: what a policy for everything must not do
     /// unconfirmed.
     pub fn interferes(self) -> bool {

@@ -156,6 +156,25 @@ pub struct Container {
     /// not the same as that there are none). At most as many as `mounts`.
     #[n(22)]
     pub mount_points: Option<Vec<MountPoint>>,
+    /// What the sandbox of its Kubernetes pod tells of the pod; `None` until that has been seen.
+    #[n(23)]
+    pub pod_facts: Option<PodFacts>,
+}
+
+/// What a pod's sandbox tells of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PodFacts {
+    /// The sandbox's id, whole.
+    #[n(0)]
+    pub sandbox: String,
+    /// The pod's labels as its sandbox was started with them (bounded as a container's are); `None`
+    /// where the runtime has not told them.
+    #[n(1)]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The pod's address; empty where the runtime has not told it.
+    #[n(2)]
+    pub address: String,
 }
 
 impl Container {
@@ -185,6 +204,7 @@ impl Container {
             privileged: false,
             command: Vec::new(),
             mount_points: None,
+            pod_facts: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::words::{falco, now_ns, one_line, priority, severity, summary, title};
 use hmac::{Hmac, Mac as _};
 use plimsoll_api::notify::{Message, TryResult};
 use serde_json::{Value, json};
+use std::io::Read as _;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Of an answer, this much is read.
@@ -105,7 +106,23 @@ pub(crate) fn otlp(receiver: &Receiver, message: &Message) -> Tried {
         true => url.to_owned(),
         false => format!("{url}/v1/logs"),
     };
-    post(receiver, &url, &bearer(receiver), &body.to_string())
+    let tried = post(receiver, &url, &bearer(receiver), &body.to_string());
+    match tried.result {
+        // OTLP 1.x, "Partial Success": taken as a whole, and the only record of it was not
+        TryResult::Delivered if rejected(&tried.detail) => Tried::refused(tried.detail),
+        _ => tried,
+    }
+}
+
+/// Whether an answer's `partialSuccess` says that records were rejected. The answer may have been cut, so
+/// its number is looked for as text; 64-bit numbers are strings in protobuf's JSON, and taken bare too.
+fn rejected(answer: &str) -> bool {
+    let behind = answer
+        .split("\"rejectedLogRecords\"")
+        .nth(1)
+        .unwrap_or_default();
+    let number = behind.trim_start_matches([':', ' ', '"']);
+    number.starts_with(|c: char| ('1'..='9').contains(&c))
 }
 
 /// OpenTelemetry's severity numbers for syslog's (log data model, appendix B).
@@ -153,8 +170,10 @@ fn post(receiver: &Receiver, url: &str, headers: &Headers, body: &str) -> Tried 
     let status = answer.status().as_u16();
     let retry_after = answer.headers().get("retry-after");
     let retry_after = retry_after.and_then(|v| v.to_str().ok()?.trim().parse::<u64>().ok());
-    let limited = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
-    let said = limited.read_to_vec().unwrap_or_default();
+    let mut said = Vec::new();
+    let whole = answer.body_mut().as_reader();
+    // what came before an error of reading is told all the same
+    let _ = whole.take(ANSWER_BYTES_MAX).read_to_end(&mut said);
     let said = one_line(&String::from_utf8_lossy(&said));
     let detail = format!("HTTP {status} {said}");
     match status {

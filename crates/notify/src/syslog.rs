@@ -5,19 +5,24 @@
 
 use crate::Tried;
 use crate::config::Receiver;
-use crate::words::{falco, now_ns, one_line, priority, severity};
+use crate::words::{falco, fitting, now_ns, one_line, priority, severity};
 use plimsoll_api::notify::Message;
 use plimsoll_model::WallNs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Facility "log audit" (RFC 5424, table 1).
 const FACILITY: u8 = 13;
+/// JSON of one message. rsyslog takes 8,096 bytes a message unless it is told otherwise, and reads the rest
+/// as the next message, whose text would then be a container's own words: its arguments, for example.
+const JSON_BYTES_MAX: usize = 7800;
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 4;
 /// How long a receiver has to close the connection on what it does not take.
 const OBJECTION: Duration = Duration::from_millis(200);
 
@@ -52,7 +57,7 @@ pub(crate) fn frame(message: &Message) -> String {
         name("hostname"),
         std::process::id(),
         if id.is_empty() { "-" } else { &id },
-        plimsoll_api::json::line(&event)
+        fitting(event.clone(), JSON_BYTES_MAX)
     );
     format!("{} {text}", text.len())
 }
@@ -68,9 +73,7 @@ pub(crate) fn send(receiver: &Receiver, message: &Message) -> Tried {
 fn try_send(receiver: &Receiver, frame: &[u8]) -> Result<(), String> {
     let (host, port) = receiver.host_port()?;
     let words = |e: io::Error| e.to_string();
-    let mut found = (host, port).to_socket_addrs().map_err(words)?;
-    let address = found.next().ok_or("the name has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, receiver.timeout()).map_err(words)?;
+    let mut stream = connect(host, port, receiver.timeout()).map_err(words)?;
     stream
         .set_write_timeout(Some(receiver.timeout()))
         .map_err(words)?;
@@ -91,6 +94,24 @@ fn try_send(receiver: &Receiver, frame: &[u8]) -> Result<(), String> {
     tls.flush().map_err(words)?;
     let socket = tls.sock.try_clone().map_err(words)?;
     objected(&mut tls, &socket)
+}
+
+/// To the first address of the name that answers: where it has one of each version of IP, a receiver
+/// may well listen on one only.
+fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    let found: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()?
+        .take(ADDRESSES_MAX)
+        .collect();
+    let each = timeout / found.len().max(1) as u32;
+    let mut last = io::Error::other("the name has no address");
+    for address in found {
+        match TcpStream::connect_timeout(&address, each) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
 }
 
 /// A reset, or an alert of TLS, within a moment is a refusal; silence and a proper end are not.

@@ -10,6 +10,11 @@ pub(crate) const STORM: &str = "Plimsoll: many alerts";
 /// Rules that a storm names one by one.
 const NAMED: usize = 10;
 
+/// Of a text for people, where a message has to be short: at most 6 bytes each in JSON.
+const OUTPUT_CHARS: usize = 400;
+/// Of one field's value there.
+const VALUE_CHARS: usize = 100;
+
 /// Nanoseconds since 1970.
 pub(crate) fn now_ns() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -40,9 +45,18 @@ pub(crate) fn severity(priority: &str) -> u8 {
     found.unwrap_or(5) as u8
 }
 
+/// The alert that a message stands for, where it is one: a storm of one is that alert.
+fn the_one(message: &Message) -> Option<&Value> {
+    let single = || match &message.groups[..] {
+        [group] if group.count == 1 && group.sample.is_object() => Some(&group.sample),
+        _ => None,
+    };
+    message.alert.as_ref().or_else(single)
+}
+
 /// One line for people.
 pub(crate) fn summary(message: &Message) -> String {
-    if let Some(alert) = &message.alert {
+    if let Some(alert) = the_one(message) {
         return alert["output"].as_str().unwrap_or_default().to_owned();
     }
     let mut groups: Vec<_> = message.groups.iter().collect();
@@ -67,7 +81,7 @@ pub(crate) fn summary(message: &Message) -> String {
 
 /// A heading for people.
 pub(crate) fn title(message: &Message) -> String {
-    match &message.alert {
+    match the_one(message) {
         Some(alert) => alert["rule"].as_str().unwrap_or("alert").to_owned(),
         None => format!("{} alerts", message.count),
     }
@@ -75,7 +89,7 @@ pub(crate) fn title(message: &Message) -> String {
 
 /// The message as one alert in Falco's form.
 pub(crate) fn falco(message: &Message) -> Value {
-    if let Some(alert) = &message.alert {
+    if let Some(alert) = the_one(message) {
         return alert.clone();
     }
     let sample = message
@@ -95,6 +109,44 @@ pub(crate) fn falco(message: &Message) -> Value {
         "hostname": of_sample("hostname"),
         "uuid": message.key,
     })
+}
+
+/// An event in Falco's form in at most `max` bytes of JSON, for receivers that cut what is longer: first
+/// what only we add goes, then long values are cut, then all values but the alert's id go.
+pub(crate) fn fitting(mut event: Value, max: usize) -> String {
+    let whole = plimsoll_api::json::line(&event);
+    if whole.len() <= max {
+        return whole;
+    }
+    let id = event["plimsoll"]["alert_id"].clone();
+    event["plimsoll"] = json!({"alert_id": id, "cut": true});
+    let less = plimsoll_api::json::line(&event);
+    if less.len() <= max {
+        return less;
+    }
+    for key in ["output", "rule", "hostname"] {
+        shorten(&mut event[key], OUTPUT_CHARS);
+    }
+    if let Some(fields) = event["output_fields"].as_object_mut() {
+        fields.values_mut().for_each(|v| shorten(v, VALUE_CHARS));
+    }
+    let less = plimsoll_api::json::line(&event);
+    if less.len() <= max {
+        return less;
+    }
+    event["output_fields"] = json!({});
+    event["tags"] = json!([]);
+    plimsoll_api::json::line(&event)
+}
+
+fn shorten(value: &mut Value, chars: usize) {
+    let Some(text) = value.as_str() else {
+        return;
+    };
+    if text.chars().count() > chars {
+        let kept: String = text.chars().take(chars).collect();
+        *value = format!("{kept}…").into();
+    }
 }
 
 /// Text in which nothing ends a header or a line.

@@ -201,6 +201,30 @@ fn otlp_gets_a_log_record() {
     );
 }
 
+#[test]
+fn a_record_that_otlp_takes_and_rejects_is_a_dead_letter() {
+    let says = |answer: String| {
+        let collector = once(move |mut s| {
+            let _ = s.read(&mut [0; 65536]);
+            let length = answer.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let _ = s.write_all(format!("{head}{answer}").as_bytes());
+        });
+        let to = receiver(&format!("kind: otlp, url: 'http://{collector}'"));
+        send(&to, &alert()).result
+    };
+    let partial = |n: &str, why: &str| {
+        format!(r#"{{"partialSuccess": {{"rejectedLogRecords": {n}, "errorMessage": "{why}"}}}}"#)
+    };
+    assert_eq!(says(partial(r#""1""#, "no room")), TryResult::Refused);
+    assert_eq!(
+        says(partial("1", &"no room ".repeat(500))),
+        TryResult::Refused
+    );
+    assert_eq!(says(partial(r#""0""#, "a warning")), TryResult::Delivered);
+    assert_eq!(says("{}".into()), TryResult::Delivered);
+}
+
 #[track_caller]
 fn answers(status: u16, retry_after: Option<&'static str>, expected: TryResult) {
     let (url, _) = http(status, "no", retry_after, Duration::ZERO);
@@ -516,6 +540,78 @@ fn syslog_over_tcp_and_tls_is_framed_rfc_5424() {
     ));
     let tried = send(&tls, &alert());
     assert_eq!(tried.result, TryResult::Delivered, "{tried:?}");
+    check_syslog(&got.recv().unwrap());
+}
+
+#[test]
+fn a_syslog_message_is_never_longer_than_receivers_take_and_stays_json() {
+    // what a container chose, and what it would like the receiver to read as the next message
+    let forged = "<13>1 - - plimsoll - - - all is well";
+    for long in [
+        "y".repeat(9000),
+        forged.repeat(300),
+        "\u{1}\u{2}".repeat(5000),
+    ] {
+        let mut message = alert();
+        let event = message.alert.as_mut().unwrap();
+        event["output"] = long.as_str().into();
+        for i in 0..50 {
+            event["output_fields"][format!("proc.{i}")] = long.as_str().into();
+        }
+        event["plimsoll"] = serde_json::json!({"alert_id": "A-1", "lineage": [&long, &long]});
+        let (to, got) = std::sync::mpsc::channel();
+        let address = once(move |mut s| {
+            let mut all = Vec::new();
+            let _ = s.read_to_end(&mut all);
+            to.send(all).unwrap();
+        });
+        let plain = format!("kind: syslog, address: '{address}', tls: none");
+        assert_eq!(
+            send(&receiver(&plain), &message).result,
+            TryResult::Delivered
+        );
+        let bytes = got.recv().unwrap();
+        assert!(bytes.len() < 8096, "{} bytes", bytes.len());
+        let text = String::from_utf8(bytes).unwrap();
+        let json = &text[text.find('{').unwrap()..];
+        let told: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(told["plimsoll"]["alert_id"], "A-1");
+        assert_eq!(told["priority"], "Critical");
+    }
+}
+
+#[test]
+fn a_storm_of_one_is_that_alert() {
+    let mut message = storm();
+    message.count = 1;
+    message.groups.truncate(1);
+    message.groups[0].count = 1;
+    message.groups[0].priority = "Critical".into();
+    message.groups[0].sample = alert().alert.unwrap();
+    let (url, got) = fine();
+    let to = receiver(&format!("kind: slack, url: '{url}'"));
+    assert_eq!(send(&to, &message).result, TryResult::Delivered);
+    let text = body(&got)["text"].as_str().unwrap().to_owned();
+    assert!(text.starts_with("*Critical* Shell"), "{text}");
+}
+
+#[test]
+fn syslog_reaches_a_name_by_whichever_of_its_addresses_answers() {
+    // where the name has ::1 too, and that comes first, nobody listens there
+    let (to, got) = std::sync::mpsc::channel();
+    let address = once(move |mut s| {
+        let mut all = Vec::new();
+        let _ = s.read_to_end(&mut all);
+        to.send(all).unwrap();
+    });
+    let named = format!(
+        "kind: syslog, address: 'localhost:{}', tls: none",
+        address.port()
+    );
+    assert_eq!(
+        send(&receiver(&named), &alert()).result,
+        TryResult::Delivered
+    );
     check_syslog(&got.recv().unwrap());
 }
 

@@ -6,7 +6,7 @@
 //! that none matches is only observed. Documented in `docs/guide/enforcement.md`. Left out: reading
 //! the file, and whether the baseline is fit to enforce (the agent).
 
-use crate::policy::{FILE_BYTES_MAX, PolicyError, millis};
+use crate::policy::{FILE_BYTES_MAX, PolicyError, is_open, millis};
 use crate::values::glob;
 use plimsoll_model::{Container, EnforceClass};
 use plimsoll_settings::{Fault, Mark, Node, Result, Section, expected, parse};
@@ -127,8 +127,7 @@ impl Select {
 
     /// It narrows nothing down.
     fn is_everything(&self) -> bool {
-        let open =
-            |list: &[String]| list.is_empty() || list.iter().any(|p| p.chars().all(|c| c == '*'));
+        let open = |list: &[String]| list.is_empty() || list.iter().any(|p| is_open(p));
         open(&self.image)
             && open(&self.namespace)
             && open(&self.service)

@@ -241,6 +241,23 @@ impl Order {
                 && matches!(&progress.state, State::Ended(e) if e.sealed.is_some())
         })
     }
+    /// A step of it may still hold that undo could take back.
+    pub fn may_hold(&self) -> bool {
+        let steps = self.plan.iter().flat_map(|p| &p.steps);
+        steps.zip(&self.steps).any(|(step, p)| {
+            step.kind.is_reversible()
+                && matches!(&p.state, State::Ended(e) if e.may_hold)
+                && !matches!(&p.undo, State::Ended(e) if e.done)
+        })
+    }
+    /// A program that gave cause in this container is forbidden by it, and that has not been taken back.
+    pub fn forbids_a_program(&self) -> bool {
+        let steps = self.plan.iter().flat_map(|p| &p.steps);
+        steps.zip(&self.steps).any(|(step, p)| {
+            let done = matches!(&p.state, State::Ended(e) if e.done);
+            step.kind == StepKind::BlockProgram && done && p.undo == State::Pending
+        })
+    }
     /// It has ended and nothing is being taken back.
     pub fn is_at_rest(&self) -> bool {
         self.ended.is_some() && self.undoable().is_none() && !self.is_acting()

@@ -183,6 +183,11 @@ fn mistakes_are_named_with_their_place() {
             "address",
         ),
         (
+            "version: 1\npolicies:\n  - name: a\n    steps:\n      - isolate: {allow: [10.0.0.5, 10.0.0.300]}\n",
+            "5:37",
+            "found \"10.0.0.300\"",
+        ),
+        (
             "version: 1\npolicies:\n  - name: a\n    match: {risk: huge}\n    steps: [notify]\n",
             "4:19",
             "low, medium",
@@ -216,6 +221,7 @@ fn a_policy_that_could_act_on_everything_is_refused_until_confirmed() {
         "dry_run: true",
         "match: {image: \"*\"}",
         "match: {rule: [a, \"**\"]}",
+        "match: {rule: \"?*\", image: \"*??\"}",
         "match: {risk: low, coverage: 0.9}",
     ] {
         for step in ["isolate", "freeze", "remove"] {

@@ -8,12 +8,13 @@
 
 use std::fmt;
 
-/// Every name `evt.type` can have, sorted: system calls, and the events that are not system calls.
+/// Every name `evt.type` can have, sorted: system calls, and the events that are not system calls. `dns`
+/// is Plimsoll's own (`docs/guide/rules-language.md`), all others are Falco's.
 const NAMES: &str = "\
     _llseek _newselect _sysctl accept accept4 access acct add_key adjtimex alarm arch_prctl
     asyncevent bdflush bind bpf brk cachestat capget capset chdir chmod chown chroot clock_adjtime
     clock_getres clock_gettime clock_nanosleep clock_settime clone clone3 close close_range connect
-    container copy_file_range cpu_hotplug creat create_module delete_module drop dup dup2 dup3
+    container copy_file_range cpu_hotplug creat create_module delete_module dns drop dup dup2 dup3
     epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait
     epoll_wait_old eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 fadvise64
     fallocate fanotify_init fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl

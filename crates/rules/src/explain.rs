@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::events::KindSet;
-use crate::fields::{FieldRef, NodeCapabilities};
+use crate::fields::{Field, FieldRef, NodeCapabilities};
 use crate::graph::{Graph, KindMemo, Node, NodeId, Operand, Side, tells_apart_beyond};
 use crate::output::Output;
 use crate::{Rule, RuleId, Ruleset, Source};
@@ -74,8 +74,11 @@ pub(crate) fn status(
     }
     let mut reasons: Vec<String> = Vec::new();
     for field in graph.fields_under(root) {
-        let name = field.field.name();
-        if let Some(why) = capabilities.missing_field(field.field) {
+        if let Some(why) = capabilities.missing(field) {
+            let name = match field.field {
+                Field::EvtArg => field.to_string(),
+                plain => plain.name().to_owned(),
+            };
             reasons.push(format!("needs {name}: {why}"));
         }
     }
@@ -88,6 +91,9 @@ pub(crate) fn status(
         if kinds.is_empty() {
             return RuleStatus::Inactive { reasons };
         }
+    }
+    if let Some(reasons) = never(graph, root, source, capabilities) {
+        return RuleStatus::Inactive { reasons };
     }
     if source == Source::Syscall {
         let missing: Vec<String> = kinds
@@ -111,6 +117,28 @@ pub(crate) fn status(
         true => RuleStatus::Active,
         false => RuleStatus::Partial { reasons },
     }
+}
+
+/// Why a condition cannot become true where fields never have some values; `None` where it can.
+fn never(
+    graph: &Graph,
+    root: NodeId,
+    source: Source,
+    capabilities: &NodeCapabilities,
+) -> Option<Vec<String>> {
+    if source != Source::Syscall {
+        return None;
+    }
+    let mut reasons = Vec::new();
+    graph.leaves_under(root, |leaf| {
+        if let Some((true, why)) = graph.asks_for_a_missing_value(leaf, capabilities) {
+            reasons.push(format!("needs {}: {why}", graph.show_leaf(leaf, 1)));
+        } else if let Some((false, why)) = graph.asks_for_a_missing_value(leaf, capabilities) {
+            reasons.push(format!("needs not {}: {why}", graph.show_leaf(leaf, 1)));
+        }
+    });
+    let is_never = !reasons.is_empty() && graph.kinds_told(root, capabilities).is_empty();
+    is_never.then_some(reasons)
 }
 
 /// What of the fields of a rule is not told whole, as far as its comparisons hang on that.
@@ -213,7 +241,7 @@ impl Ruleset {
                 .into_iter()
                 .map(|f| FieldNeed {
                     name: f.to_string(),
-                    missing: self.capabilities.missing_field(f.field).map(str::to_owned),
+                    missing: self.capabilities.missing(f).map(str::to_owned),
                     in_part: self.capabilities.part_of_field(f.field).map(str::to_owned),
                 })
                 .collect(),

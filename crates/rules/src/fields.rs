@@ -6,7 +6,7 @@
 //!
 //! Leaves out: how a field is obtained. An event answers through [`crate::EventView`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::events::{EventKind, KindSet};
@@ -344,6 +344,10 @@ catalogue! {
     FdlistSips "fdlist.sips" Text One None;
     FdlistCports "fdlist.cports" Text One None;
     FdlistSports "fdlist.sports" Text One None;
+    DnsQuestion "dns.question" Text One None;
+    DnsQtype "dns.qtype" UInt One None;
+    DnsRcode "dns.rcode" UInt One None;
+    DnsIsAnswer "dns.is_answer" Bool One None;
     ContainerId "container.id" Text One None;
     ContainerFullId "container.full_id" Text One None;
     ContainerName "container.name" Text One None;
@@ -809,6 +813,18 @@ pub struct NodeCapabilities {
     fields: BTreeMap<Field, String>,
     parts: BTreeMap<Field, Vec<Part>>,
     kinds: BTreeMap<EventKind, String>,
+    never: Vec<Never>,
+    arguments: Option<(BTreeSet<String>, String)>,
+}
+
+/// What a field never is.
+#[derive(Clone, Debug)]
+struct Never {
+    field: Field,
+    text: Vec<u8>,
+    /// It never begins with it, either.
+    is_prefix: bool,
+    reason: String,
 }
 
 /// In what a field is not told whole.
@@ -864,6 +880,38 @@ impl NodeCapabilities {
         self
     }
 
+    /// The same node, on which that field never is `value`; `reason` is what people read. A rule
+    /// that is only about events with this value is inactive and says so.
+    pub fn without_value(self, field: Field, value: &str, reason: impl Into<String>) -> Self {
+        self.without(field, value, false, reason.into())
+    }
+
+    /// The same node, on which that field never begins with `prefix`.
+    pub fn without_prefix(self, field: Field, prefix: &str, reason: impl Into<String>) -> Self {
+        self.without(field, prefix, true, reason.into())
+    }
+
+    fn without(mut self, field: Field, text: &str, is_prefix: bool, reason: String) -> Self {
+        let text = text.as_bytes().to_vec();
+        self.never.push(Never {
+            field,
+            text,
+            is_prefix,
+            reason,
+        });
+        self
+    }
+
+    /// Why `field` never is `value` (with `begins`: never begins with it), where it never does.
+    pub(crate) fn never(&self, field: Field, value: &[u8], begins: bool) -> Option<&str> {
+        let mut of_field = self.never.iter().filter(|n| n.field == field);
+        let found = of_field.find(|n| match n.is_prefix {
+            true => value.starts_with(&n.text),
+            false => !begins && value == n.text,
+        });
+        found.map(|n| n.reason.as_str())
+    }
+
     /// The same node, without that kind of event.
     pub fn without_kind(mut self, kind: EventKind, reason: impl Into<String>) -> Self {
         self.kinds.insert(kind, reason.into());
@@ -873,6 +921,28 @@ impl NodeCapabilities {
     /// Why the field is not observed, if it is not.
     pub fn missing_field(&self, field: Field) -> Option<&str> {
         self.fields.get(&field).map(String::as_str)
+    }
+
+    /// The same node, with these arguments of events (`evt.arg.NAME`) and no others.
+    pub fn with_arguments<'n>(
+        mut self,
+        names: impl IntoIterator<Item = &'n str>,
+        reason: impl Into<String>,
+    ) -> Self {
+        let names = names.into_iter().map(str::to_owned).collect();
+        self.arguments = Some((names, reason.into()));
+        self
+    }
+
+    /// Why this part of the field is not observed, if it is not.
+    pub(crate) fn missing(&self, field: &FieldRef) -> Option<&str> {
+        let of_argument = || match (&self.arguments, &field.arg) {
+            (Some((names, why)), FieldArg::Key(name)) if field.field == Field::EvtArg => {
+                (!names.contains(&**name)).then_some(why.as_str())
+            }
+            _ => None,
+        };
+        self.missing_field(field.field).or_else(of_argument)
     }
 
     /// Of which events the field is observed, where not of all.

@@ -343,11 +343,39 @@ impl Graph {
             if let Side::Operand(other) = leaf.side {
                 self.fields_of(other, &mut fields);
             }
-            if fields.iter().any(|f| told.missing_field(f.field).is_some()) {
+            if fields.iter().any(|f| told.missing(f).is_some()) {
                 memo.0.insert(id, (KindSet::EMPTY, KindSet::EMPTY));
+            } else if let Some((is, _)) = self.asks_for_a_missing_value(leaf, told) {
+                let sets = (KindSet::EMPTY, KindSet::all());
+                memo.0.insert(id, if is { sets } else { (sets.1, sets.0) });
             }
         });
         self.kind_sets(root, &mut memo).0
+    }
+
+    /// Whether a comparison asks for a value that its field never has here: `Some((true, why))` for
+    /// `=` (never true), `Some((false, why))` for `!=` (never false).
+    pub(crate) fn asks_for_a_missing_value<'t>(
+        &self,
+        leaf: &Leaf,
+        told: &'t NodeCapabilities,
+    ) -> Option<(bool, &'t str)> {
+        let (Operand::Field(field), Side::Values(values)) =
+            (self.operand(leaf.operand), &leaf.side)
+        else {
+            return None;
+        };
+        let is = match leaf.op {
+            Op::Eq | Op::In | Op::Startswith => true,
+            Op::Ne => false,
+            _ => return None,
+        };
+        let begins = leaf.op == Op::Startswith;
+        let mut why = None;
+        for value in values {
+            why = Some(told.never(field.field, value, begins)?);
+        }
+        Some((is, why?))
     }
 
     /// Kinds for which a node can be true, and for which it can be false.

@@ -650,6 +650,54 @@ pub fn pinned(root: &Path) -> Vec<PinnedSet> {
     all
 }
 
+/// What there is to do about what an agent left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing is left, or another agent has come: whatever is there is that one's.
+    Nothing,
+    /// The programs work for an agent that may still come, or do nothing and keep what they recorded.
+    Waits,
+}
+
+/// What the agent that was process `pid` left in a home; takes no lock, so that it keeps nobody from
+/// starting.
+pub fn left_by(home: &Path, pid: u32) -> Left {
+    let of_pid = |dir: &std::path::PathBuf| {
+        let pid_there = pins::open(dir).map(|f| f.set.page.get(Word::Pid));
+        pid_there.is_ok_and(|p| p == u64::from(pid))
+    };
+    match pins::sets_in(home).iter().any(of_pid) {
+        true => Left::Waits,
+        false => Left::Nothing,
+    }
+}
+
+/// Takes out what the agent that was process `pid` left in a home, where the time is over in which its
+/// programs work without one; how many sets. Never anything while an agent is there: the place is locked.
+///
+/// # Errors
+/// In words: an agent uses it, the programs work still, or something could not be taken out.
+pub fn unpin_left_by(home: &Path, pid: u32) -> Result<usize, String> {
+    let _lock = Home::existing(home)?;
+    let mut gone = 0;
+    for dir in pins::sets_in(home) {
+        let found = pins::open(&dir)?;
+        if found.set.page.get(Word::Pid) != u64::from(pid) {
+            continue;
+        }
+        let presence = Presence::of(&found.objects).map_err(|e| e.to_string())?;
+        if !presence.is_over(mono_now()) {
+            return Err("its programs work still".to_owned());
+        }
+        drop((presence, found));
+        pins::remove(&dir)?;
+        gone += 1;
+    }
+    // empty only where nothing else is left
+    let _ = std::fs::remove_dir(home);
+    Ok(gone)
+}
+
 /// Takes out every set in the homes below `root` that no agent uses; what could not be, in words.
 pub fn unpin(root: &Path, only: Option<&Path>) -> (Vec<PinnedSet>, Vec<String>) {
     let (mut gone, mut problems) = (Vec::new(), Vec::new());

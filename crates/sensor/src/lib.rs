@@ -21,6 +21,7 @@ mod enforce;
 mod error;
 mod gates;
 mod hash;
+mod heirs;
 pub mod isolate;
 mod keep;
 mod ladder;
@@ -45,5 +46,6 @@ pub mod wire;
 
 pub use control::Control;
 pub use error::SensorError;
-pub use keep::{pinned, unpin};
+pub use heirs::pass_on_no_priority;
+pub use keep::{Left, left_by, pinned, unpin, unpin_left_by};
 pub use reader::Sensor;

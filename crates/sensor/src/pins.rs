@@ -32,6 +32,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Meaning of everything in a set that is not in `bpf/`: another number, another ABI.
 const FORMAT: &str = "plimsoll pins 2";
@@ -47,6 +48,8 @@ const USUAL_MOUNT: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// How a refusal begins when the place is locked.
 pub(crate) const IN_USE: &str = "another process uses";
+/// How long a place may be locked by somebody who takes out what was left there.
+const TAKING_OUT: Duration = Duration::from_secs(5);
 /// Homes looked at.
 const HOMES_MAX: usize = 64;
 /// Containers whose told losses are kept.
@@ -212,10 +215,29 @@ impl Home {
     /// Opens the place, making it when it is not there.
     ///
     /// # Errors
-    /// In words, when there is no bpffs, it is not ours alone, or another process uses it.
+    /// In words, when there is no bpffs, it is not ours alone, or another process uses it for longer than
+    /// taking out takes.
     pub(crate) fn open(dir: &Path) -> Result<Self, String> {
-        make_home(dir)?;
-        Self::lock(dir)
+        let end = Instant::now() + TAKING_OUT;
+        loop {
+            make_home(dir)?;
+            match Self::lock(dir) {
+                Ok(home) if home.is_there() => return Ok(home),
+                // taken out between the two
+                Ok(_) => {}
+                Err(why) if why.starts_with(IN_USE) && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    /// What is locked is what lies there.
+    fn is_there(&self) -> bool {
+        let is = |a: &std::fs::Metadata, b: &std::fs::Metadata| a.ino() == b.ino();
+        let both = (self._lock.metadata(), self.dir.symlink_metadata());
+        matches!(both, (Ok(a), Ok(b)) if is(&a, &b))
     }
 
     /// Opens a place that is there.
@@ -385,6 +407,12 @@ impl Presence {
     /// The programs work until then (monotonic clock, ns; 0: without a limit).
     pub(crate) fn work_until(&self, mono_ns: u64) {
         self.0.long(0).store(mono_ns, Ordering::Release);
+    }
+
+    /// The time in which they work without an agent is over.
+    pub(crate) fn is_over(&self, mono_ns: u64) -> bool {
+        let until = self.0.long(0).load(Ordering::Acquire);
+        self.idle_since().is_some() || (until != 0 && until < mono_ns)
     }
 
     /// Since when they do nothing any more.

@@ -3,8 +3,8 @@
 //! (`PLIMSOLL_HOST_TESTS=1`, set by `scripts/test`); left out, and said so there, without.
 
 use plimsoll_model::{Event, EventKind, Stage, Text};
-use plimsoll_sensor::Sensor;
 use plimsoll_sensor::api::*;
+use plimsoll_sensor::{Left, Sensor, left_by, unpin_left_by};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -541,6 +541,55 @@ fn programs_that_nobody_reads_in_time_end_their_work_and_the_next_agent_knows_si
     read(&mut third, ground.id);
     third.leave(false);
     assert!(!ground.home().exists(), "nothing stays");
+}
+
+#[test]
+fn what_no_agent_comes_back_for_is_taken_out_and_never_what_one_uses() {
+    let Some(ground) = Ground::new("leftover") else {
+        return;
+    };
+    let (home, pid) = (ground.home(), std::process::id());
+    let take_out = |pid| unpin_left_by(&home, pid);
+    let mut first = ground.load();
+    read(&mut first, ground.id);
+    let refused = take_out(pid).expect_err("an agent is there");
+    assert!(refused.contains("another process uses"), "{refused}");
+    first.leave(true);
+    let refused = take_out(pid).expect_err("they work for the next agent");
+    assert!(refused.contains("work still"), "{refused}");
+    assert_eq!(left_by(&home, pid), Left::Waits);
+    end_the_limit(&ground);
+    assert_eq!(left_by(&home, pid + 1), Left::Nothing);
+    assert_eq!(take_out(pid + 1), Ok(0), "of another agent");
+    assert_eq!(ground.sets().len(), 1);
+    assert_eq!(take_out(pid), Ok(1));
+    assert!(!home.exists(), "nothing stays");
+    assert_eq!(left_by(&home, pid), Left::Nothing);
+}
+
+#[test]
+fn an_agent_that_starts_while_leftovers_are_taken_out_waits_for_that_and_keeps_its_own() {
+    let Some(ground) = Ground::new("meanwhile") else {
+        return;
+    };
+    left_by_one(&ground);
+    let home = ground.home().display().to_string();
+    let script = format!("echo held; sleep 0.5; rm {home}/*/*; rmdir {home}/* {home}");
+    let mut taking_out = Command::new("flock")
+        .args(["-x", &home, "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("flock is there");
+    let mut said = [0; 5];
+    let out = taking_out.stdout.as_mut().expect("its output");
+    std::io::Read::read_exact(out, &mut said).expect("it holds the place");
+    let mut sensor = ground.load();
+    assert!(taking_out.wait().expect("it ends").success());
+    assert_eq!(sensor.pinning().problems, Vec::<String>::new());
+    assert_eq!(sensor.pinning().home, Some(ground.home()));
+    read(&mut sensor, ground.id);
+    assert_eq!(ground.sets().len(), 1, "its own");
+    sensor.leave(false);
 }
 
 #[test]

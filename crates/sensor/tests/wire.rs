@@ -2,13 +2,14 @@
 //! whatever make the decoder panic or believe a length. The seeds of the fuzz target `wire` and some
 //! hundred thousand mutations of them, the same every time, without cargo-fuzz.
 
+#[path = "../../../fuzz/seeds.rs"]
+mod seeds;
 #[path = "../../../fuzz/wire_entry.rs"]
 mod wire_entry;
 
 use plimsoll_model::event::{FileOp, Origin};
 use plimsoll_model::{Entry, EventKind};
 use plimsoll_sensor::wire::{DecodeError, decode};
-use std::path::PathBuf;
 
 /// Bytes of `struct wire_event`; the layout itself is compared with BTF in `wire.rs`.
 const HEADER: usize = 224;
@@ -41,18 +42,9 @@ fn numbers(name: &str) -> Vec<(String, u16)> {
 }
 
 fn seeds() -> Vec<(String, Vec<u8>)> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/wire");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)
-        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
-        .map(|f| f.expect("a file").path())
-        .collect();
-    files.sort();
-    assert!(files.len() >= 10, "there are seeds");
-    let read = |p: &PathBuf| std::fs::read(p).expect("a seed");
-    files
-        .iter()
-        .map(|p| (p.display().to_string(), read(p)))
-        .collect()
+    let all = seeds::seeds("wire");
+    assert!(all.len() >= 10, "there are seeds");
+    all
 }
 
 fn seed(name: &str) -> Vec<u8> {

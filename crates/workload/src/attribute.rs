@@ -5,12 +5,13 @@ use crate::cgroup::{CgroupIdentity, classify, is_host_unit};
 use crate::containers::{Containers, ContainersConfig, Life};
 use crate::facts::{Evidence, Facts, Verdict, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
+use crate::pod::{self, Pods};
 use crate::redact::Redactor;
 use crate::scan::{FoundContainer, Scan};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
-    Ancestor, BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap,
-    GapScope, Instance, Observation, ProcessKey, Stage,
+    BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap, GapScope,
+    Instance, Line, Observation, ProcessKey, Stage,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -123,6 +124,7 @@ pub struct Attributor<E> {
     evidence: E,
     lineage: Lineage,
     containers: Containers,
+    pods: Pods,
     undecided: HashMap<u64, Undecided>,
     counters: Counters,
     redactor: Redactor,
@@ -134,6 +136,7 @@ impl<E: Evidence> Attributor<E> {
         Self {
             lineage: Lineage::new(config.lineage.clone()),
             containers: Containers::new(config.containers.clone()),
+            pods: Pods::default(),
             undecided: HashMap::new(),
             counters: Counters::default(),
             config,
@@ -179,7 +182,7 @@ impl<E: Evidence> Attributor<E> {
             self.containers.remember_gone(c.clone());
             out.push(Out::Container(c));
         }
-        out
+        self.tell_pods(out)
     }
 
     fn found(
@@ -278,6 +281,32 @@ impl<E: Evidence> Attributor<E> {
                 self.cgroup_removed(id, anchor.stamp(event.boot), &mut out);
             }
             _ => self.happened(event, anchor, now, &mut out),
+        }
+        self.tell_pods(out)
+    }
+
+    /// What a pod's sandbox tells is told to the pod's containers: in their records on the way out,
+    /// and in records of their own where the sandbox came after them.
+    fn tell_pods(&mut self, mut out: Vec<Out>) -> Vec<Out> {
+        let mut news = Vec::new();
+        for o in &mut out {
+            let Out::Container(c) = o else { continue };
+            if let Some(uid) = self.pods.learn(c) {
+                news.push(uid);
+            }
+            if self.pods.tell(c)
+                && let Some(life) = self.containers.life_mut(&c.instance)
+            {
+                life.container.pod_facts.clone_from(&c.pod_facts);
+            }
+        }
+        for uid in news {
+            for life in self.containers.lives_mut() {
+                let c = &mut life.container;
+                if pod::uid(c) == Some(&uid) && self.pods.tell(c) {
+                    out.push(Out::Container(c.clone()));
+                }
+            }
         }
         out
     }
@@ -639,6 +668,11 @@ impl<E: Evidence> Attributor<E> {
 
     /// Takes in what a runtime's API said about an instance.
     pub fn confirmed(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out> {
+        let out = self.taken_in(instance, facts);
+        self.tell_pods(out)
+    }
+
+    fn taken_in(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out> {
         let mut out = Vec::new();
         let Some(life) = self.containers.life_mut(instance) else {
             // it lived shorter than the answer took: whoever looks back finds it all the same
@@ -724,7 +758,7 @@ impl<E: Evidence> Attributor<E> {
             }
         }
         self.containers.expire(now);
-        out
+        self.tell_pods(out)
     }
 
     /// A container instance, live or tombstone.
@@ -744,7 +778,7 @@ impl<E: Evidence> Attributor<E> {
     }
 
     /// A process and its ancestors as they are known now; `true` when the line was cut.
-    pub fn lineage(&self, key: ProcessKey) -> (Vec<Ancestor>, bool) {
+    pub fn lineage(&self, key: ProcessKey) -> (Line, bool) {
         self.lineage.lineage(key, BootNs(u64::MAX))
     }
 

@@ -181,6 +181,10 @@ impl Containers {
         self.live.get_mut(instance)
     }
 
+    pub(crate) fn lives_mut(&mut self) -> impl Iterator<Item = &mut Life> {
+        self.live.values_mut()
+    }
+
     pub(crate) fn gone_mut(&mut self, instance: &Instance) -> Option<&mut Container> {
         self.gone.get_mut(instance)
     }

@@ -549,6 +549,15 @@ pub(crate) fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
         .map(Text::from)
         .collect();
     f.labels = labels(json.pointer("/annotations"));
+    let crio: Option<Value> = f
+        .labels
+        .get(crate::pod::CRIO_LABELS)
+        .and_then(|text| serde_json::from_str(text).ok());
+    for (key, value) in labels(crio.as_ref()) {
+        if f.labels.len() < MAX_LABELS {
+            f.labels.entry(key).or_insert(value);
+        }
+    }
     let mounts = json
         .pointer("/mounts")
         .and_then(Value::as_array)
@@ -589,6 +598,7 @@ pub(crate) fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
     {
         f.runtime = Some(Runtime::Crio);
     }
+    f.privileged = Some(is_privileged(json));
     f.name = name.unwrap_or_default();
     set_image(&mut f, &image.unwrap_or_default(), digest.as_deref());
     if f.image.config_digest.is_none() {
@@ -596,6 +606,27 @@ pub(crate) fn of_bundle(json: &Value, runtime: Runtime) -> Facts {
     }
     orchestrated(&mut f);
     f
+}
+
+/// Whether a bundle is that of a privileged container, whoever made it: engines note it nowhere that they
+/// share, but what they take away is the same. All capabilities of the engine (which may itself lack
+/// some), nothing of `/proc` and `/sys` hidden or read-only, and no filter of system calls.
+fn is_privileged(json: &Value) -> bool {
+    const POWERS: [&str; 7] = [
+        "CAP_MKNOD",
+        "CAP_NET_ADMIN",
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_BOOT",
+        "CAP_SYS_MODULE",
+        "CAP_SYS_PTRACE",
+        "CAP_SYS_RAWIO",
+    ];
+    let bounding: Vec<&str> = strings(json.pointer("/process/capabilities/bounding")).collect();
+    let none = |at: &str| strings(json.pointer(at)).next().is_none();
+    POWERS.iter().all(|p| bounding.contains(p))
+        && none("/linux/maskedPaths")
+        && none("/linux/readonlyPaths")
+        && json.pointer("/linux/seccomp").is_none_or(Value::is_null)
 }
 
 /// Where no digest is told: the image's name (`ref:`) or the root directory (`rootfs:`), hashed. A
@@ -740,6 +771,65 @@ mod tests {
             propagation: "rslave".to_owned(),
         };
         assert_eq!(f.mount_points, Some(vec![mount]));
+    }
+
+    #[test]
+    fn a_bundle_from_which_nothing_was_taken_away_is_privileged() {
+        let all: Vec<&str> =
+            "CHOWN MKNOD NET_ADMIN SYS_ADMIN SYS_BOOT SYS_MODULE SYS_PTRACE SYS_RAWIO"
+                .split(' ')
+                .collect();
+        let of = |caps: &[&str], linux: Value| {
+            let caps: Vec<String> = caps.iter().map(|c| format!("CAP_{c}")).collect();
+            let json = serde_json::json!({
+                "process": {"capabilities": {"bounding": caps}}, "linux": linux,
+            });
+            of_bundle(&json, Runtime::Containerd).privileged
+        };
+        let bare = serde_json::json!({});
+        assert_eq!(of(&all, bare.clone()), Some(true));
+        assert_eq!(
+            of(
+                &all,
+                serde_json::json!({"maskedPaths": [], "seccomp": null})
+            ),
+            Some(true)
+        );
+        assert_eq!(
+            of(&all[..7], bare.clone()),
+            Some(false),
+            "a power is missing"
+        );
+        assert_eq!(of(&[], bare), Some(false));
+        for kept in [
+            serde_json::json!({"maskedPaths": ["/proc/kcore"]}),
+            serde_json::json!({"readonlyPaths": ["/proc/sys"]}),
+            serde_json::json!({"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}),
+        ] {
+            assert_eq!(of(&all, kept.clone()), Some(false), "{kept}");
+        }
+    }
+
+    #[test]
+    fn labels_that_crio_keeps_as_json_are_labels() {
+        let json = serde_json::json!({"annotations": {
+            "io.kubernetes.cri-o.ContainerType": "sandbox",
+            "io.kubernetes.cri-o.Labels":
+                r#"{"app":"till","io.kubernetes.pod.uid":"u-1","io.kubernetes.cri-o.Name":"another"}"#,
+            "io.kubernetes.cri-o.Name": "k8s_POD_till",
+        }});
+        let f = of_bundle(&json, Runtime::Oci);
+        assert!(f.sandbox && f.runtime == Some(Runtime::Crio));
+        assert_eq!(f.labels["app"], "till");
+        assert_eq!(f.labels["io.kubernetes.pod.uid"], "u-1");
+        assert_eq!(
+            f.labels["io.kubernetes.cri-o.Name"], "k8s_POD_till",
+            "annotations win"
+        );
+        for broken in ["{", "[1]", r#"{"a":1}"#, ""] {
+            let json = serde_json::json!({"annotations": {"io.kubernetes.cri-o.Labels": broken}});
+            assert_eq!(of_bundle(&json, Runtime::Oci).labels.len(), 1, "{broken}");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod facts;
 pub mod glance;
 pub mod lineage;
 mod patient;
+pub mod pod;
 pub mod redact;
 pub mod scan;
 

@@ -10,9 +10,11 @@
 use crate::scan::Seed;
 use plimsoll_model::event::Exec;
 use plimsoll_model::{
-    Ancestor, BootNs, Enforced, Entry, Event, EventKind, ExecFacts, ProcessInfo, ProcessKey, Text,
+    Ancestor, BootNs, Enforced, Entry, Event, EventKind, ExecFacts, Line, ProcessInfo, ProcessKey,
+    Text,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Processes in a lineage, the acting one included.
@@ -21,6 +23,8 @@ pub const MAX_LINEAGE: usize = 16;
 pub const MAX_ARGV_BYTES: usize = 512;
 /// Programs remembered of one process (it may exec again and again).
 const MAX_PROGRAMS: usize = 4;
+/// Bytes of lines that are kept for the next that their processes do, about.
+const MAX_TOLD_BYTES: usize = 4 << 20;
 /// Entry points passed over when the table is full, before one is dropped after all.
 const MAX_PASSED_OVER: usize = 64;
 /// `/proc` rounds starts down to a tick of 10 ms.
@@ -122,6 +126,7 @@ pub struct Lineage {
     exited_order: VecDeque<ProcessKey>,
     live: usize,
     dropped: u64,
+    told: RefCell<LastTold>,
 }
 
 impl Lineage {
@@ -213,23 +218,46 @@ impl Lineage {
     }
 
     /// The process and its ancestors as they were at `at`, and whether the line was cut.
-    pub fn lineage(&self, key: ProcessKey, at: BootNs) -> (Vec<Ancestor>, bool) {
-        self.line(key, at, false)
+    pub fn lineage(&self, key: ProcessKey, at: BootNs) -> (Line, bool) {
+        let (steps, cut) = self.steps(key, at, false);
+        (line_of(&steps, true).into(), cut)
     }
 
-    /// The lineage of an event: for an exec, the program that executed it comes second.
-    pub fn lineage_of(&self, event: &Event) -> (Vec<Ancestor>, bool) {
+    /// The lineage of an event: for an exec, the program that executed it comes second. Whoever does one
+    /// thing after another shares it.
+    pub fn lineage_of(&self, event: &Event) -> (Line, bool) {
         if let (EventKind::Exec(exec), Some(Enforced::Denied)) = (&event.kind, event.enforced) {
             return self.refused(event, exec);
         }
         let is_exec = matches!(event.kind, EventKind::Exec(_));
-        self.line(event.process.key, event.boot, is_exec)
+        let (steps, cut) = self.steps(event.process.key, event.boot, is_exec);
+        match steps.first() {
+            Some(acting) if !is_exec => (self.told(acting.key, &steps), cut),
+            _ => (line_of(&steps, !is_exec).into(), cut),
+        }
+    }
+
+    /// The line of these steps; the one that was told of the process before, when it is the same.
+    fn told(&self, acting: ProcessKey, steps: &[Step<'_>]) -> Line {
+        let mut told = self.told.borrow_mut();
+        if let Some(before) = told.by_process.get(&acting)
+            && before.places.len() == steps.len()
+            && before.places.iter().zip(steps).all(|(p, s)| p.is(s))
+        {
+            return before.line.clone();
+        }
+        let line: Line = line_of(steps, true).into();
+        let places = steps.iter().map(Place::of).collect();
+        let kept = line.clone();
+        told.keep(acting, Told { places, line: kept });
+        line
     }
 
     /// The lineage of an exec that was refused, as if it had happened: the program that was to run,
     /// then the one that wanted it.
-    fn refused(&self, event: &Event, exec: &Exec) -> (Vec<Ancestor>, bool) {
-        let (mut line, cut) = self.line(event.process.key, event.boot, false);
+    fn refused(&self, event: &Event, exec: &Exec) -> (Line, bool) {
+        let (steps, cut) = self.steps(event.process.key, event.boot, false);
+        let mut line = line_of(&steps, true);
         let own = line.first().cloned().unwrap_or_default();
         let refused = Ancestor {
             exe: exec.exe.clone(),
@@ -240,21 +268,22 @@ impl Lineage {
         };
         line.insert(0, refused);
         line.truncate(MAX_LINEAGE);
-        (line, cut)
+        (line.into(), cut)
     }
 
-    fn line(&self, key: ProcessKey, at: BootNs, is_exec: bool) -> (Vec<Ancestor>, bool) {
-        let mut line = Vec::new();
+    fn steps(&self, key: ProcessKey, at: BootNs, is_exec: bool) -> (Vec<Step<'_>>, bool) {
+        let mut line = Vec::with_capacity(8);
         let Some(mut key) = self.find(key) else {
             return (line, true);
         };
         loop {
             let process = &self.processes[&key];
-            let program = process.program_at(at);
-            line.push(ancestor(key, process, program));
-            if let ([own], false, Some(program)) = (line.as_mut_slice(), is_exec, program) {
-                own.facts.clone_from(&program.facts);
-            }
+            let step = |program| Step {
+                key,
+                process,
+                program,
+            };
+            line.push(step(process.program_at(at)));
             let parent = self.parent_of(key, process);
             if line.len() == 1 && is_exec && process.parent != Parent::Entry {
                 // who executed it: usually a fork of the parent, which then is in the line anyway
@@ -265,7 +294,7 @@ impl Lineage {
                         .is_some_and(|p| Arc::ptr_eq(p, b) || p.exe == b.exe)
                 };
                 if let Some(before) = before.filter(|b| !inherited(b)) {
-                    line.push(ancestor(key, process, Some(before)));
+                    line.push(step(Some(before)));
                 }
             }
             match parent {
@@ -497,9 +526,96 @@ impl Lineage {
     }
 }
 
-fn ancestor(key: ProcessKey, process: &Process, program: Option<&Arc<Program>>) -> Ancestor {
-    Ancestor {
+/// One place in a line, as the table has it.
+struct Step<'a> {
+    key: ProcessKey,
+    process: &'a Process,
+    program: Option<&'a Arc<Program>>,
+}
+
+/// All that a place in a line is made of.
+#[derive(Debug)]
+struct Place {
+    key: ProcessKey,
+    entry: Entry,
+    uid: u32,
+    /// Programs do not change.
+    program: Option<Arc<Program>>,
+}
+
+impl Place {
+    fn of(step: &Step<'_>) -> Self {
+        Self {
+            key: step.key,
+            entry: step.process.entry,
+            uid: step.process.uid,
+            program: step.program.cloned(),
+        }
+    }
+    fn is(&self, step: &Step<'_>) -> bool {
+        let program = match (&self.program, step.program) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        program
+            && (self.key, self.entry, self.uid) == (step.key, step.process.entry, step.process.uid)
+    }
+}
+
+/// The line that was told of a process last.
+#[derive(Debug)]
+struct Told {
+    places: Vec<Place>,
+    line: Line,
+}
+
+/// Lines told last, by acting process.
+#[derive(Debug, Default)]
+struct LastTold {
+    by_process: HashMap<ProcessKey, Told>,
+    bytes: usize,
+}
+
+impl LastTold {
+    fn keep(&mut self, acting: ProcessKey, told: Told) {
+        let bytes = bytes_of(&told.line);
+        if self.bytes + bytes > MAX_TOLD_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        if let Some(before) = self.by_process.insert(acting, told) {
+            self.bytes -= bytes_of(&before.line);
+        }
+    }
+}
+
+/// What a line holds, in words and encoded.
+fn bytes_of(line: &Line) -> usize {
+    let words = |a: &Ancestor| a.argv.iter().map(|w| 32 + 2 * w.len()).sum::<usize>();
+    let facts = |a: &Ancestor| a.facts.as_ref().map_or(0, |f| 256 + 2 * f.cwd.len());
+    let names = |a: &Ancestor| 2 * (a.exe.len() + a.script.len() + a.comm.len());
+    let one = |a: &Ancestor| 512 + names(a) + words(a) + facts(a);
+    line.iter().map(one).sum()
+}
+
+/// `with_facts`: what else its exec showed is told of the acting process.
+fn line_of(steps: &[Step<'_>], with_facts: bool) -> Vec<Ancestor> {
+    let mut line: Vec<Ancestor> = steps.iter().map(ancestor).collect();
+    if let (Some(own), Some(step), true) = (line.first_mut(), steps.first(), with_facts) {
+        own.facts = step.program.and_then(|p| p.facts.clone());
+    }
+    line
+}
+
+fn ancestor(step: &Step<'_>) -> Ancestor {
+    let Step {
         key,
+        process,
+        program,
+    } = step;
+    Ancestor {
+        key: *key,
         exe: program.map(|p| p.exe.clone()).unwrap_or_default(),
         script: program.map(|p| p.script.clone()).unwrap_or_default(),
         argv: program.map(|p| p.argv.clone()).unwrap_or_default(),
@@ -634,6 +750,54 @@ mod tests {
         assert_eq!(names(&line), ["/bin/ls", "/bin/sh", "/entry"]);
         assert!(!cut);
         assert_eq!(line[1].exec_boot, BootNs(210));
+    }
+
+    #[test]
+    fn who_does_one_thing_after_another_shares_its_line_until_something_in_it_changes() {
+        let (init, sh) = (key(10, 100), key(11, 200));
+        let mut t = table(&[
+            first(110, init, "/entry"),
+            fork(200, init, sh),
+            exec(210, sh, "/bin/sh"),
+        ]);
+        let told = |t: &mut Lineage, e: Event| {
+            t.observe(&e, e.cgroup_id);
+            t.lineage_of(&e).0
+        };
+        let one = told(&mut t, act(220, sh));
+        assert!(told(&mut t, act(221, sh)).is_shared_with(&one));
+        assert!(
+            t.lineage_of(&act(205, sh)).0[0].exe != one[0].exe,
+            "before its exec"
+        );
+        assert_eq!(told(&mut t, act(222, sh)), one);
+        let mut other_uid = act(223, init);
+        other_uid.process.uid = 7;
+        told(&mut t, other_uid);
+        let two = told(&mut t, act(224, sh));
+        assert_eq!((one[1].uid, two[1].uid), (0, 7), "its parent has changed");
+        told(&mut t, exec(230, sh, "/bin/cat"));
+        let three = told(&mut t, act(231, sh));
+        assert_eq!(names(&three), ["/bin/cat", "/entry"]);
+        assert_eq!(names(&t.lineage_of(&act(225, sh)).0), ["/bin/sh", "/entry"]);
+    }
+
+    #[test]
+    fn lines_that_are_kept_for_later_are_bounded() {
+        let mut t = Lineage::new(LineageConfig::default());
+        for n in 1..2000 {
+            let p = key(n, u64::from(n));
+            let mut e = exec(u64::from(n) + 1, p, "/bin/x");
+            if let EventKind::Exec(x) = &mut e.kind {
+                x.argv = vec![Text::default(); 500];
+            }
+            t.observe(&e, CGROUP);
+            t.lineage_of(&act(u64::from(n) + 2, p));
+            let told = t.told.borrow();
+            let held: usize = told.by_process.values().map(|t| bytes_of(&t.line)).sum();
+            assert_eq!(told.bytes, held);
+            assert!((1..=MAX_TOLD_BYTES).contains(&held), "{held}");
+        }
     }
 
     #[test]

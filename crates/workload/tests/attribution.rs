@@ -549,3 +549,122 @@ proptest::proptest! {
         proptest::prop_assert_eq!(times, sent);
     }
 }
+
+/// What cri-dockerd notes on a container of a pod.
+fn of_pod(name: &str, uid: &str, more: &[(&str, &str)]) -> Facts {
+    let mut facts = whole(name);
+    let own = [
+        ("io.kubernetes.pod.uid", uid),
+        ("io.kubernetes.pod.name", "till-0"),
+    ];
+    let pairs = own.iter().chain(more);
+    facts.labels = pairs
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    facts
+}
+
+const SANDBOX: [(&str, &str); 4] = [
+    ("io.kubernetes.docker.type", "podsandbox"),
+    ("annotation.kubernetes.io/config.source", "api"),
+    ("app", "till"),
+    ("tier", "front"),
+];
+
+/// What the last record of the container with this id among these says of its pod.
+fn pod_of(out: &[Out], id: &str) -> Option<plimsoll_model::PodFacts> {
+    let mut records = out.iter().filter_map(|o| match o {
+        Out::Container(c) if c.id().as_str() == id => Some(c.pod_facts.clone()),
+        _ => None,
+    });
+    records.next_back().flatten()
+}
+
+fn docker_path(id: &str) -> String {
+    format!("/docker/{id}")
+}
+
+#[test]
+fn a_containers_record_has_its_pods_labels_from_the_start_where_the_sandbox_came_first() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, of_pod("pause", "u-1", &SANDBOX));
+    let member = [
+        ("io.kubernetes.sandbox.id", A),
+        ("app", "the container's own"),
+    ];
+    desk.paper.write(B, of_pod("till", "u-1", &member));
+    let out = desk.take(MS, made(MS, 10, &docker_path(A)));
+    let own = pod_of(&out, A).expect("the sandbox is in its pod");
+    assert_eq!(own.sandbox, A);
+    let out = desk.take(2 * MS, made(2 * MS, 11, &docker_path(B)));
+    let told = pod_of(&out, B).expect("the record has it at once");
+    let labels = told.labels.expect("Docker tells labels");
+    let pairs: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (&k[..], &v[..])).collect();
+    assert_eq!(
+        pairs,
+        [("app", "till"), ("tier", "front")],
+        "the pod's, without the runtime's own"
+    );
+    let held = desk.attributor.containers().find(|c| c.id().as_str() == B);
+    assert_eq!(
+        held.and_then(|c| c.pod_facts.clone()).map(|p| p.sandbox),
+        Some(A.to_owned())
+    );
+}
+
+#[test]
+fn a_sandbox_that_is_seen_after_its_containers_is_told_to_them_and_to_no_others() {
+    const OTHER: &str = "11ff5be3a91ef805f13edb15e208dbc58b397dcf5614296509d7b55020a24dab";
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(B, of_pod("till", "u-1", &[]));
+    desk.paper.write(OTHER, of_pod("till", "u-2", &[]));
+    let mut before = desk.take(MS, made(MS, 11, &docker_path(B)));
+    before.extend(desk.take(MS, made(MS, 12, &docker_path(OTHER))));
+    assert_eq!(pod_of(&before, B), None);
+    desk.paper.write(A, of_pod("pause", "u-1", &SANDBOX));
+    let out = desk.take(2 * MS, made(2 * MS, 10, &docker_path(A)));
+    assert_eq!(pod_of(&out, B).map(|p| p.sandbox), Some(A.to_owned()));
+    assert_eq!(pod_of(&out, OTHER), None);
+    // what the sandbox told outlives it in the records, and is told to nobody new
+    desk.take(3 * MS, removed(3 * MS, 10));
+    let held = desk.attributor.containers().find(|c| c.id().as_str() == B);
+    assert!(held.is_some_and(|c| c.pod_facts.is_some()));
+}
+
+#[test]
+fn of_containerd_a_pods_labels_are_unknown_until_it_has_answered_and_of_crio_they_are_in_the_bundle()
+ {
+    let mut desk = Desk::new(AttributorConfig::default());
+    let mut sandbox = of_pod(
+        "pause",
+        "u-1",
+        &[("io.kubernetes.cri.container-type", "sandbox")],
+    );
+    sandbox.runtime = Some(Runtime::Containerd);
+    desk.paper.write(A, sandbox.clone());
+    let path = format!("/kubepods/burstable/podu-1/cri-containerd-{A}.scope");
+    let out = desk.take(MS, made(MS, 10, &path));
+    let told = pod_of(&out, A).expect("it is a sandbox");
+    assert_eq!(told.labels, None, "annotations are no labels");
+    let instance = desk
+        .attributor
+        .containers()
+        .next()
+        .expect("it is there")
+        .instance
+        .clone();
+    let labels = [
+        ("io.cri-containerd.kind", "sandbox"),
+        ("io.containerd.image.config.stop-signal", "SIGTERM"),
+        ("app", "till"),
+    ];
+    sandbox
+        .labels
+        .extend(labels.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    let out = desk.attributor.confirmed(&instance, &sandbox);
+    let told = pod_of(&out, A)
+        .and_then(|p| p.labels)
+        .expect("now they are known");
+    assert_eq!(told.get("app").map(String::as_str), Some("till"));
+    assert_eq!(told.len(), 1, "{told:?}");
+}

@@ -56,6 +56,8 @@ pub struct Config {
     pub redaction: Redaction,
     /// What is done about alerts.
     pub response: ResponseConfig,
+    /// Nice value of the threads between an act and its alert, -20 to 0 (0: like everybody else).
+    pub nice: i32,
     /// Which containers are held to their baseline.
     pub enforcement: EnforcementConfig,
     /// Who is told of them.
@@ -86,6 +88,8 @@ pub struct HooksConfig {
     pub keep_on_stop: bool,
     /// So long they go on recording without an agent; then they do nothing until one replaces them.
     pub keep_for: Duration,
+    /// So long they stay loaded without an agent, with what they recorded; never shorter than `keep_for`.
+    pub remove_after: Duration,
 }
 
 /// Sizes on the kernel side.
@@ -253,6 +257,7 @@ impl Default for Config {
                 directory: "/sys/fs/bpf/plimsoll".into(),
                 keep_on_stop: true,
                 keep_for: Duration::from_secs(300),
+                remove_after: Duration::from_secs(3600),
             },
             rings: Rings {
                 bulk_bytes: 16 << 20,
@@ -279,6 +284,7 @@ impl Default for Config {
                 patterns: Vec::new(),
             },
             response: ResponseConfig::default(),
+            nice: -10,
             enforcement: EnforcementConfig::default(),
             notifications: Notifications {
                 file: None,
@@ -409,6 +415,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
             "redaction",
             "rules",
             "response",
+            "scheduling",
             "enforcement",
             "notifications",
         ],
@@ -442,6 +449,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         redaction: redaction(&file, &default.redaction)?,
         rules: rules(&file, default.rules)?,
         response: response(&file)?,
+        nice: nice(&file)?.unwrap_or(default.nice),
         enforcement: EnforcementConfig {
             policy: file.section("enforcement", &["policy"])?.path("policy")?,
         },
@@ -474,13 +482,24 @@ fn rings(file: &Section<'_>, default: Rings) -> Result<Rings, Fault> {
 }
 
 fn hooks(file: &Section<'_>, default: HooksConfig) -> Result<HooksConfig, Fault> {
-    let s = file.section("hooks", &["pin", "directory", "on_stop", "keep_for"])?;
+    let keys = ["pin", "directory", "on_stop", "keep_for", "remove_after"];
+    let s = file.section("hooks", &keys)?;
     let words = [("keep", true), ("remove", false)];
+    let keep_for = s.time("keep_for", 30..=86_400, default.keep_for)?;
+    let remove_after = s.time("remove_after", 30..=604_800, default.remove_after)?;
     Ok(HooksConfig {
         pin: s.flag("pin", default.pin)?,
         directory: s.path("directory")?.unwrap_or(default.directory),
         keep_on_stop: s.word("on_stop", &words, default.keep_on_stop)?,
-        keep_for: s.time("keep_for", 30..=86_400, default.keep_for)?,
+        keep_for,
+        remove_after: remove_after.max(keep_for),
+    })
+}
+
+fn nice(file: &Section<'_>) -> Result<Option<i32>, Fault> {
+    let s = file.section("scheduling", &["nice"])?;
+    s.text("nice", "a nice value from -20 to 0", |t| {
+        t.parse().ok().filter(|n| (-20..=0).contains(n))
     })
 }
 
@@ -695,7 +714,8 @@ redaction: { entropy: false, patterns: { badge: 'badge [0-9]+' } }
 rules: { builtin: false, paths: [/srv/rules], match: first }
 enforcement: { policy: /etc/plimsoll/enforcement.yaml }
 response: { dry_run: true, captures: { max_bytes: 3GiB, min_free: 500MiB } }
-hooks: { pin: true, directory: /srv/bpf, on_stop: remove, keep_for: 90s }
+hooks: { pin: true, directory: /srv/bpf, on_stop: remove, keep_for: 90s, remove_after: 30s }
+scheduling: { nice: -5 }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
         assert_eq!(c.node, NodeId::parse("web-7").ok());
@@ -726,8 +746,10 @@ hooks: { pin: true, directory: /srv/bpf, on_stop: remove, keep_for: 90s }
             directory: "/srv/bpf".into(),
             keep_on_stop: false,
             keep_for: Duration::from_secs(90),
+            remove_after: Duration::from_secs(90),
         };
         assert_eq!(c.hooks, hooks);
+        assert_eq!(c.nice, -5);
         assert!(c.host && !c.rings.syscalls_used && !c.runtimes.discover);
     }
 

@@ -12,10 +12,14 @@ use serde_json::Value;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Of an answer, this much is read.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// How long ago its end may have been asked for.
+const ENDING_SECONDS: u64 = 300;
+/// Signals with which daemons end containers, or people do: SIGINT, SIGQUIT, SIGKILL, SIGTERM.
+const ENDING_SIGNALS: [&str; 4] = ["2", "3", "9", "15"];
 /// Where daemons are looked for besides the configured sockets.
 const USUAL: [&str; 2] = ["/run/docker.sock", "/run/podman/podman.sock"];
 
@@ -99,6 +103,29 @@ impl Known {
         }
     }
 
+    /// Whether its end has been asked for (`docker stop`, a kill) and it has not been started since, by
+    /// what the daemon did with it in the last minutes; `false` where that cannot be told. Its state says
+    /// so only when its processes are gone.
+    pub fn is_being_ended(&self, patience: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let filters = format!(
+            r#"{{"container":["{}"],"event":["start","restart","kill","stop","die","destroy"]}}"#,
+            self.id
+        );
+        let path = format!(
+            "/events?since={}&until={}.{:09}&filters={}",
+            now.as_secs().saturating_sub(ENDING_SECONDS),
+            now.as_secs(),
+            now.subsec_nanos(),
+            encoded(&filters)
+        );
+        match ask_up_to(&self.socket, "GET", &path, patience, ANSWER_BYTES_MAX) {
+            Ok((200, body)) => ends(&body),
+            _ => false,
+        }
+    }
+
     /// The socket of its daemon, for people.
     pub fn source(&self) -> String {
         self.socket.display().to_string()
@@ -158,6 +185,32 @@ impl Known {
             }
         }
     }
+}
+
+/// Whether the last of these events (one JSON object after the other) is one that ends a container.
+fn ends(events: &[u8]) -> bool {
+    let events = serde_json::Deserializer::from_slice(events).into_iter::<Value>();
+    // the last one may have been cut
+    let events = events.map_while(Result::ok);
+    let ends = |event: Value| match event["Action"].as_str()? {
+        "start" | "restart" => Some(false),
+        "kill" => {
+            let signal = event["Actor"]["Attributes"]["signal"].as_str();
+            let ending = signal.is_none_or(|s| ENDING_SIGNALS.contains(&s));
+            ending.then_some(true)
+        }
+        _ => Some(true),
+    };
+    events.filter_map(ends).last().unwrap_or(false)
+}
+
+/// For a query: what is neither a letter nor a digit in hexadecimal.
+fn encoded(text: &str) -> String {
+    let one = |b: u8| match b.is_ascii_alphanumeric() {
+        true => char::from(b).to_string(),
+        false => format!("%{b:02X}"),
+    };
+    text.bytes().map(one).collect()
 }
 
 fn health_patience(check: &Value) -> Option<Duration> {
@@ -270,6 +323,26 @@ mod tests {
         assert_eq!(of(given), seconds(15));
         let last = r#"{"Test":["CMD","x"],"Interval":5000000000,"Retries":1}"#;
         assert_eq!(of(last), seconds(0));
+    }
+
+    #[test]
+    fn a_container_is_being_ended_when_the_last_word_about_it_ends_it() {
+        let event = |action: &str, signal: &str| {
+            format!(
+                "{{\"Action\":\"{action}\",\"Actor\":{{\"Attributes\":{{\"signal\":\"{signal}\"}}}}}}\n"
+            )
+        };
+        let stop = event("kill", "15");
+        assert!(ends(stop.as_bytes()));
+        assert!(
+            !ends(event("kill", "1").as_bytes()),
+            "told to read its files again"
+        );
+        assert!(ends((stop.clone() + &event("kill", "1")).as_bytes()));
+        assert!(!ends((stop.clone() + &event("start", "")).as_bytes()));
+        assert!(!ends(b"") && !ends(b"garbage"));
+        assert!(ends((stop + "{\"Acti").as_bytes()), "cut");
+        assert_eq!(encoded("{\"a\":[1]}"), "%7B%22a%22%3A%5B1%5D%7D");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub const ACTING_MAX: usize = 4;
 pub const CONTAINERS_MAX: usize = 8192;
 /// Leaves of alerts that are remembered as taken: more than the queue holds.
 const TAKEN_MAX: usize = 65_536;
+/// Alerts that are remembered as answered by a plan of before.
+const FOLDED_MAX: usize = 4096;
 /// Acts that guards remember.
 const ACTS_MAX: usize = 10_000;
 /// How long a record may take to become durable before the plan waits.
@@ -106,6 +108,8 @@ pub(super) struct Engine {
     halted: bool,
     live: BTreeMap<AlertId, Live>,
     ended: VecDeque<(Order, Found)>,
+    /// Alerts about starts that a standing plan's block has stopped, with that plan's alert.
+    folded: BTreeMap<AlertId, AlertId>,
     containers: HashMap<Instance, Arc<Container>>,
     acts: VecDeque<Act>,
     acting: usize,
@@ -126,6 +130,7 @@ impl Engine {
             halted: recalled.halted,
             live: BTreeMap::new(),
             ended: VecDeque::new(),
+            folded: BTreeMap::new(),
             containers: HashMap::new(),
             acts: VecDeque::new(),
             acting: 0,
@@ -139,7 +144,7 @@ impl Engine {
         };
         for (order, found) in std::mem::take(&mut recalled.orders) {
             if order.is_at_rest() {
-                engine.ended.push_back((order, found));
+                engine.keep_ended(order, found);
             } else {
                 engine.resume(order, found);
             }
@@ -313,7 +318,15 @@ impl Engine {
             return;
         }
         let container = self.container_of(&found.alert);
-        if choose(&self.parts.policy, &found.alert, container.as_deref()).is_none() {
+        let Some((entry, _)) = choose(&self.parts.policy, &found.alert, container.as_deref())
+        else {
+            return;
+        };
+        if let Some(standing) = self.stopped_by(&found.alert, &entry.name) {
+            if self.folded.len() >= FOLDED_MAX {
+                self.folded.pop_first();
+            }
+            self.folded.insert(found.alert.id, standing);
             return;
         }
         if self.live.len() >= ORDERS_MAX {
@@ -338,6 +351,24 @@ impl Engine {
             due: None,
         };
         self.live.insert(live.found.alert.id.clone(), live);
+    }
+
+    /// The alert whose plan has forbidden the program of this one, which was stopped before it did anything:
+    /// all that the same entry of the policy would do again has been done.
+    fn stopped_by(&self, alert: &Alert, entry: &str) -> Option<AlertId> {
+        if !alert.prevented || alert.instance.is_none() {
+            return None;
+        }
+        let stands = |order: &Order, found: &Found| {
+            let same = found.alert.instance == alert.instance;
+            let plan = order.plan().is_some_and(|p| p.policy == entry);
+            same && plan && order.ended().is_some() && order.forbids_a_program()
+        };
+        let live = self.live.values().map(|l| (&l.order, &l.found));
+        let ended = self.ended.iter().map(|(o, f)| (o, f));
+        let mut all = live.chain(ended);
+        let standing = all.find(|(o, f)| stands(o, f));
+        standing.map(|(order, _)| order.alert().clone())
     }
 
     /// Alerts that were durable and not answered when the agent ended.
@@ -379,24 +410,33 @@ impl Engine {
             if self.live.get(&id).is_some_and(|l| l.order.is_at_rest())
                 && let Some(live) = self.live.remove(&id)
             {
-                if self.ended.len() >= ENDED_MAX {
-                    self.ended.pop_front();
-                }
-                self.ended.push_back((live.order, live.found));
+                self.keep_ended(live.order, live.found);
             }
         }
+    }
+
+    /// The oldest goes for it, of those of which nothing holds if there is one; the journal has it.
+    fn keep_ended(&mut self, order: Order, found: Found) {
+        if self.ended.len() >= ENDED_MAX {
+            let nothing_holds = |(o, _): &(Order, Found)| !o.may_hold();
+            let oldest = self.ended.iter().position(nothing_holds).unwrap_or(0);
+            self.ended.remove(oldest);
+        }
+        self.ended.push_back((order, found));
     }
 
     /// One thing about one plan; `false`: nothing more for now.
     fn advance(&mut self, id: &AlertId) -> bool {
         let at = self.now();
-        let Some(live) = self.live.get_mut(id) else {
+        let Some(live) = self.live.get(id) else {
             return false;
         };
         match live.order.next(at.wall, self.halted) {
             Next::Nothing | Next::Halted => false,
             Next::Wait(until) | Next::Approvals { until, .. } | Next::Waiver { until, .. } => {
-                live.due = Some(until);
+                if let Some(live) = self.live.get_mut(id) {
+                    live.due = Some(until);
+                }
                 false
             }
             Next::NoteAttempt => {
@@ -405,6 +445,7 @@ impl Engine {
             }
             Next::Plan => self.plan(id, at),
             Next::Begin(i) => self.begin(id, i, at),
+            Next::Look(_) if self.settles(id, at) => false,
             Next::Look(i) => {
                 let live = self.live.get_mut(id);
                 if live.is_none_or(|l| std::mem::replace(&mut l.looking, true)) {
@@ -417,7 +458,8 @@ impl Engine {
             Next::TimeOut(i) => self.end_step(id, i, StepOutcome::TimedOut),
             Next::BeginUndo(i) => self.begin_undo(id, i, at),
             Next::End(why) => {
-                let plan = live.order.plan().map_or(String::new(), |p| p.id.clone());
+                let plan = self.live.get(id).and_then(|l| l.order.plan());
+                let plan = plan.map_or(String::new(), |p| p.id.clone());
                 let end = PlanEnd { plan, at, why };
                 self.write(id, Record::PlanEnd(end.clone()), Fact::Ended(end))
             }
@@ -564,9 +606,7 @@ impl Engine {
             return self.notify_step(id, i, &step, &plan);
         }
         let Some(container) = container else {
-            let live = self.live.get_mut(id).expect("it was there");
-            if live.found.alert.instance.is_some() && self.started.elapsed() < SETTLING * 3 {
-                live.due = Some(WallNs(at.wall.0 + 100_000_000));
+            if self.settles(id, at) {
                 return false;
             }
             let why = "the container is not known".to_owned();
@@ -668,7 +708,24 @@ impl Engine {
         self.end_step(id, i, outcome)
     }
 
+    /// Its container may not be known yet, because this agent has just started: looked at again soon.
+    fn settles(&mut self, id: &AlertId, at: Stamp) -> bool {
+        let Some(live) = self.live.get(id) else {
+            return false;
+        };
+        let alert = &live.found.alert;
+        let known = live.container.is_some() || self.container_of(alert).is_some();
+        let settles = !known && alert.instance.is_some() && self.started.elapsed() < SETTLING * 3;
+        if let Some(live) = self.live.get_mut(id).filter(|_| settles) {
+            live.due = Some(WallNs(at.wall.0 + 100_000_000));
+        }
+        settles
+    }
+
     fn begin_undo(&mut self, id: &AlertId, i: usize, at: Stamp) -> bool {
+        if self.settles(id, at) {
+            return false;
+        }
         if self.acting >= ACTING_MAX {
             if let Some(live) = self.live.get_mut(id) {
                 live.due = Some(WallNs(at.wall.0 + 20_000_000));
@@ -983,14 +1040,15 @@ fn told(message: &Message) -> Told {
         Content::Storm(groups) => {
             told.groups = groups
                 .iter()
-                .map(|g| Group {
+                .enumerate()
+                .map(|(i, g)| Group {
                     rule: g.rule.clone(),
                     priority: g.priority.as_str().to_owned(),
                     count: g.count,
                     first: g.first.to_string(),
                     last: g.last.to_string(),
                     // a storm's line has room for a few examples
-                    sample: if groups.len() <= 8 {
+                    sample: if i == 0 || groups.len() <= 8 {
                         json(&g.sample)
                     } else {
                         serde_json::Value::Null
@@ -1040,7 +1098,12 @@ impl Engine {
 
     fn shown(&self, order: &Order, _: &Found) -> Option<api::types::Plan> {
         let next = order.next(self.now().wall, self.halted);
-        show::plan(order, &next)
+        let again = self.folded.values().filter(|a| *a == order.alert());
+        let stopped_again = again.count() as u64;
+        show::plan(order, &next).map(|plan| api::types::Plan {
+            stopped_again,
+            ..plan
+        })
     }
 
     fn outgoing(&self) -> Vec<Item> {
@@ -1072,9 +1135,17 @@ impl Engine {
         live.chain(ended).find(|(o, _)| is(o))
     }
 
+    /// That plan; from the journal where it ended too long ago to be kept here.
+    fn any_order(&self, id: &str) -> Option<(Order, Found)> {
+        let here = self.order(id).map(|(o, f)| (o.clone(), f.clone()));
+        here.or_else(|| super::recall::find_plan(&self.parts.reader, id))
+    }
+
     fn show(&self, id: &str) -> Answered {
-        if let Some((order, found)) = self.order(id)
-            && let Some(plan) = self.shown(order, found)
+        let folded = AlertId::parse(id).ok().and_then(|id| self.folded.get(&id));
+        let id = folded.map_or(id, AlertId::as_str);
+        if let Some((order, found)) = self.any_order(id)
+            && let Some(plan) = self.shown(&order, &found)
         {
             return Ok((vec![Item::Plan(plan)], None));
         }
@@ -1109,7 +1180,7 @@ impl Engine {
     }
 
     fn decide(&mut self, id: &str, word: PlanWord, reason: String, peer: &Peer) -> Answered {
-        let (order, found) = self.order(id).ok_or_else(|| {
+        let (order, found) = self.any_order(id).ok_or_else(|| {
             let words = "there is no such plan: `plimsoll plan list` shows those there are";
             Failure::new(FailureCode::NotFound, words)
         })?;
@@ -1122,7 +1193,6 @@ impl Engine {
             let words = format!("the plan has ended: {}", order.ended().unwrap_or_default());
             return Err(Failure::new(FailureCode::Conflict, words));
         }
-        let (order, found) = (order.clone(), found.clone());
         let action = match word {
             PlanWord::Approve => decisions::APPROVE,
             PlanWord::Deny => decisions::DENY,
@@ -1137,12 +1207,18 @@ impl Engine {
             self.resume(order, found);
         }
         let live = self.live.get_mut(&alert).expect("it was put there");
-        live.order.apply(&Fact::Decided(decision));
+        let voices = |o: &Order| o.approvals(&plan, decision.at.wall);
+        let before = voices(&live.order);
+        live.order.apply(&Fact::Decided(decision.clone()));
+        let same_person = voices(&live.order) == before;
         live.due = None;
         let nothing_left = live.order.is_at_rest();
         self.drive();
         self.show(alert.as_str()).map(|(items, _)| {
             let words = match word {
+                PlanWord::Approve if same_person => {
+                    "recorded, and not counted: this person has approved already, as far as the system can tell"
+                }
                 PlanWord::Approve => "approved",
                 PlanWord::Deny => "denied: nothing further is done",
                 PlanWord::Undo if nothing_left => {

@@ -10,7 +10,8 @@
 //! Agent and watchdog share a *lease* file: its name is the container's id, its text
 //! `NONCE DEADLINE_MS`. A watchdog whose nonce is not there any more has been replaced or stood down
 //! and ends; a file that cannot be read changes nothing, so that no accident leaves a container
-//! frozen.
+//! frozen. The watchdog itself writes the lease, once it is out of the agent's reach: an agent that
+//! dies while it replaces one never leaves a container without.
 
 use super::docker;
 use super::machine::{Machine, Target};
@@ -199,13 +200,11 @@ pub(super) fn hold(
 ) -> Result<Hold, String> {
     let freezer = Freezer::of(container)?;
     let lease = Lease::new(budget.as_millis() as u64);
-    let id = container.id();
-    lease.write(machine, id).map_err(|e| e.to_string())?;
-    watchdog(machine, id, &freezer, &lease).map_err(|e| e.to_string())?;
+    watchdog(machine, container.id(), &freezer, &lease).map_err(|e| e.to_string())?;
     let frozen = freezer.set(true);
     let hold = Hold {
         freezer,
-        lease: Lease::path(machine, id),
+        lease: Lease::path(machine, container.id()),
     };
     frozen.map(|()| hold).map_err(|e| e.to_string())
 }
@@ -258,9 +257,6 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
         }
     }
     let lease = Lease::new(budget_ms);
-    if let Err(e) = lease.write(machine, id) {
-        return failed(format!("write the lease of its watchdog: {e}"));
-    }
     let said = match watchdog(machine, id, &freezer, &lease) {
         Ok(said) => said,
         Err(e) => {
@@ -389,7 +385,8 @@ impl Lease {
         self.write_to(&Self::path(machine, id))
     }
     fn write_to(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("new");
+        // agent and watchdog may write at once
+        let new = path.with_extension(format!("new-{}", std::process::id()));
         fs::write(&new, format!("{} {}\n", self.nonce, self.deadline_ms))?;
         fs::rename(new, path)
     }
@@ -407,13 +404,14 @@ fn boot() -> Duration {
 
 // ---- the watchdog ----
 
-/// Starts it and waits until it is ready; what it says of itself.
+/// Starts it and waits until it is ready and has the lease; what it says of itself.
 fn watchdog(
     machine: &Machine,
     id: &ContainerId,
     freezer: &Freezer,
     lease: &Lease,
 ) -> io::Result<String> {
+    fs::create_dir_all(&machine.freezes_dir)?;
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(READY))?;
     let file = OpenOptions::new().write(true).open(freezer.file())?;
@@ -439,7 +437,9 @@ fn watchdog(
     let Some(said) = said.trim_end().strip_prefix("ready ").map(str::to_owned) else {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(io::Error::other("it did not say that it is ready"));
+        let why = said.trim_end().strip_prefix("failed ");
+        let why = why.unwrap_or("it did not say that it is ready");
+        return Err(io::Error::other(why.to_owned()));
     };
     // only so that it leaves no zombie while the agent lives
     let reap = move || drop(child.wait());
@@ -458,6 +458,14 @@ pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Resul
     let _ = rustix::process::setsid();
     let stayed = leave_cgroups();
     let mut out = io::stdout();
+    let taken = Lease {
+        nonce: nonce.to_owned(),
+        deadline_ms,
+    };
+    if let Err(e) = taken.write_to(lease) {
+        writeln!(out, "failed to write its lease: {e}")?;
+        return Err(e);
+    }
     match stayed.is_empty() {
         true => writeln!(out, "ready outside the agent's cgroups")?,
         false => writeln!(
@@ -486,7 +494,7 @@ pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Resul
 }
 
 /// Moves this process to the root of every hierarchy; those where that failed.
-fn leave_cgroups() -> Vec<String> {
+pub(crate) fn leave_cgroups() -> Vec<String> {
     let Ok(layout) = Layout::detect(Path::new("/proc")) else {
         return vec!["no cgroups are mounted".to_owned()];
     };

@@ -15,6 +15,10 @@ use std::collections::{BTreeMap, HashSet};
 const WINDOW_NS: i64 = 24 * 3_600_000_000_000;
 /// Records read back at most, of each kind of question.
 const RECORDS_MAX: usize = 200_000;
+/// Records of one plan: 32 steps, begun and taken back a few times, and what persons said.
+const FACTS_MAX: usize = 4096;
+/// How far the time in an id and that of its records may be apart, milliseconds.
+const ID_SLACK_MS: i64 = 3_600_000;
 
 /// An alert as it was found.
 #[derive(Clone, Debug)]
@@ -150,6 +154,53 @@ pub fn find_alert(reader: &Reader, id: &str, now: WallNs) -> Option<Found> {
     })
 }
 
+/// The plan of that id (or of the alert of that id), however long ago, as far as the journal is kept.
+pub fn find_plan(reader: &Reader, id: &str) -> Option<(Order, Found)> {
+    let digits = id
+        .get(2..)
+        .filter(|_| id.starts_with("P-") || id.starts_with("A-"))?;
+    // an id begins with when its alert was raised
+    let raised: i64 = digits.split('-').next()?.parse().ok()?;
+    let since = raised.checked_sub(ID_SLACK_MS)?.checked_mul(1_000_000)?;
+    let (plan, alert) = (format!("P-{digits}"), format!("A-{digits}"));
+    let about = |r: &Record| match r {
+        Record::Alert(a) => a.id.as_str() == alert,
+        Record::Plan(p) => p.id == plan,
+        Record::Step(s) => s.plan == plan,
+        Record::PlanEnd(e) => e.plan == plan,
+        Record::Decision(d) => d.subject == plan,
+        _ => false,
+    };
+    let kinds = [
+        RecordKind::Alert,
+        RecordKind::Plan,
+        RecordKind::Step,
+        RecordKind::Decision,
+        RecordKind::PlanEnd,
+    ];
+    let mut found = None;
+    let mut facts = Vec::new();
+    let all = scan(reader, &kinds, since, 0);
+    for (leaf, record) in all.filter(|(_, r)| about(r)).take(FACTS_MAX) {
+        match record {
+            Record::Alert(alert) => {
+                found.get_or_insert(Found {
+                    at: alert.at.wall,
+                    alert,
+                    leaf,
+                });
+            }
+            Record::Plan(plan) => facts.push(Fact::Planned(plan)),
+            Record::Step(step) => facts.push(Fact::Step(step)),
+            Record::Decision(decision) => facts.push(Fact::Decided(decision)),
+            Record::PlanEnd(end) => facts.push(Fact::Ended(end)),
+            _ => {}
+        }
+    }
+    let found = found.filter(|_| matches!(facts.first(), Some(Fact::Planned(_))))?;
+    Some((fold(&found, &facts), found))
+}
+
 fn fold(found: &Found, facts: &[Fact]) -> Order {
     let mut order = Order::new(found.alert.id.clone());
     order.apply(&Fact::Alerted(found.at));
@@ -209,6 +260,15 @@ fn records_of(
     since: i64,
     leaf: u64,
 ) -> impl Iterator<Item = (u64, Record)> + use<> {
+    scan(reader, kinds, since, leaf).take(RECORDS_MAX)
+}
+
+fn scan(
+    reader: &Reader,
+    kinds: &[RecordKind],
+    since: i64,
+    leaf: u64,
+) -> impl Iterator<Item = (u64, Record)> + use<> {
     let filter = Filter {
         leaves: leaf..u64::MAX,
         kinds: kinds.iter().map(|k| *k as u16).collect(),
@@ -224,7 +284,6 @@ fn records_of(
             let bytes = entry.payload.bytes()?;
             Some((entry.leaf.0, Record::decode(entry.header.kind, bytes).ok()?))
         })
-        .take(RECORDS_MAX)
 }
 
 /// Approvals and the like of one plan, made by a person.

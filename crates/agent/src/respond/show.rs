@@ -88,20 +88,27 @@ fn waiting_for(plan: &Plan, next: &Next) -> Option<String> {
             missing,
             until,
         } => Some(format!(
-            "{missing} more approvals for {}, until {}: plimsoll plan approve {} --reason …",
+            "{missing} more approval{} for {}, until {}: plimsoll plan approve {} --reason …",
+            if *missing == 1 { "" } else { "s" },
             name(step),
-            until.rfc3339(),
+            second(*until),
             plan.id
         )),
         Next::Waiver { step, until } => Some(format!(
             "a sealed capture or a waiver for {}, until {}: plimsoll plan approve {} --waive-capture --reason …",
             name(step),
-            until.rfc3339(),
+            second(*until),
             plan.id
         )),
         Next::Halted => Some(HALTED.to_owned()),
         _ => None,
     }
+}
+
+/// A moment, to the second.
+fn second(at: plimsoll_model::WallNs) -> String {
+    let whole = at.rfc3339();
+    whole.get(..19).map_or(whole.clone(), |s| format!("{s}Z"))
 }
 
 /// What a step's outcome said is needed to take it back.
@@ -117,9 +124,14 @@ pub(super) fn told_plan(alert: &str, plan: &Plan) -> String {
     let mut told: serde_json::Value = serde_json::from_str(alert).unwrap_or_default();
     let shown = would_be(plan);
     if let Some(output) = told.get("output").and_then(|o| o.as_str()) {
-        let kinds: Vec<&str> = plan.steps.iter().map(|s| s.kind.as_str()).collect();
+        let step = |s: &Step| match s.approvals {
+            0 => s.kind.as_str().to_owned(),
+            1 => format!("{} (needs 1 approval)", s.kind.as_str()),
+            n => format!("{} (needs {n} approvals)", s.kind.as_str()),
+        };
+        let steps: Vec<String> = plan.steps.iter().map(step).collect();
         let dry = if plan.dry_run { " (dry run)" } else { "" };
-        let words = format!("plan {}{dry}: {} | {output}", plan.id, kinds.join(", "));
+        let words = format!("plan {}{dry}: {} | {output}", plan.id, steps.join(", "));
         told["output"] = words.into();
     }
     told["plimsoll"]["plan"] = serde_json::to_value(shown).unwrap_or_default();

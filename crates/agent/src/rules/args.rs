@@ -1,13 +1,141 @@
 //! `evt.arg.*`: what a call was given, by the names that Falco has for its arguments.
 //!
-//! Leaves out: arguments by number, whose order is that of Falco's own event tables, and arguments
-//! that the sensor does not read.
+//! Arguments by number are in the order of Falco's event table (`driver/event_table.c` of
+//! falcosecurity/libs, as of July 2026), each of equal calls by its own. An argument that the table has
+//! and the sensor does not read is not told: it is not the same as absent.
 
 use super::view::View;
 use super::words;
 use plimsoll_model::event::FileEvent;
-use plimsoll_model::{EventKind as Seen, FileOp, Origin};
-use plimsoll_rules::{FieldArg, Value};
+use plimsoll_model::{EventKind as Seen, FileOp, Origin, SockAddr};
+use plimsoll_rules::{EventView as _, FieldArg, Value};
+
+const EXEC: &str = "res exe args tid pid ptid cwd fdlimit pgft_maj pgft_min vm_size vm_rss vm_swap comm \
+                    cgroups env tty vpgid loginuid flags cap_inheritable cap_permitted cap_effective \
+                    exe_ino exe_ino_ctime exe_ino_mtime uid trusted_exepath pgid gid filename";
+const CLONE: &str = "res exe args tid pid ptid cwd fdlimit pgft_maj pgft_min vm_size vm_rss vm_swap comm \
+                     cgroups flags uid gid vtid vpid pidns_init_start_ts";
+
+/// The arguments of each call in their order: the names that Falco has for them.
+const ORDER: &[(&str, &str)] = &[
+    ("execve", EXEC),
+    ("execveat", EXEC),
+    ("clone", CLONE),
+    ("clone3", CLONE),
+    ("fork", CLONE),
+    ("vfork", CLONE),
+    ("procexit", "status ret sig core reaper_tid"),
+    ("openat", "fd dirfd name flags mode dev ino"),
+    ("open", "fd name flags mode dev ino"),
+    ("openat2", "fd dirfd name flags mode resolve dev ino"),
+    ("unlink", "res path"),
+    ("mkdir", "res path mode"),
+    ("chmod", "res filename mode"),
+    ("chown", "res path uid gid"),
+    ("lchown", "res path uid gid"),
+    ("rename", "res oldpath newpath"),
+    ("renameat", "res olddirfd oldpath newdirfd newpath"),
+    ("link", "res oldpath newpath"),
+    ("symlink", "res target linkpath"),
+    ("accept", "fd tuple queuepct queuelen queuemax"),
+    ("sendmsg", "res data fd size tuple"),
+    ("sendmmsg", "res fd size data tuple"),
+    ("dup", "res oldfd"),
+    ("dup3", "res oldfd newfd flags"),
+    ("umount", "res name"),
+    ("setresuid", "res ruid euid suid"),
+    ("setreuid", "res ruid euid"),
+    ("setgid", "res gid"),
+    ("tgkill", "res pid tid sig"),
+    ("creat", "fd name mode dev ino creat_flags"),
+    ("unlinkat", "res dirfd name flags"),
+    ("rmdir", "res path"),
+    ("mkdirat", "res dirfd path mode"),
+    ("fchmodat", "res dirfd filename mode"),
+    ("fchmod", "res fd mode"),
+    ("fchownat", "res dirfd pathname uid gid flags"),
+    ("fchown", "res fd uid gid"),
+    ("renameat2", "res olddirfd oldpath newdirfd newpath flags"),
+    ("linkat", "res olddir oldpath newdir newpath flags"),
+    ("symlinkat", "res target linkdirfd linkpath"),
+    (
+        "mmap",
+        "res vm_size vm_rss vm_swap addr length prot flags fd offset",
+    ),
+    ("socket", "fd domain type proto flags"),
+    ("connect", "res tuple fd addr"),
+    ("accept4", "fd tuple queuepct queuelen queuemax flags"),
+    ("listen", "res fd backlog"),
+    ("bind", "res addr fd"),
+    ("sendto", "res data fd size tuple"),
+    ("dup2", "res oldfd newfd"),
+    ("setns", "res fd nstype"),
+    ("unshare", "res flags"),
+    ("mount", "res dev dir type flags"),
+    ("umount2", "res name flags"),
+    ("chroot", "res path"),
+    ("ptrace", "res addr data request pid"),
+    ("process_vm_writev", "res pid data"),
+    ("process_vm_readv", "res pid data"),
+    ("init_module", "res img length uargs"),
+    ("finit_module", "res fd uargs flags"),
+    ("delete_module", "res name flags"),
+    ("bpf", "fd cmd"),
+    ("setuid", "res uid"),
+    ("capset", "res cap_inheritable cap_permitted cap_effective"),
+    ("memfd_create", "fd name flags"),
+    ("kill", "res pid sig"),
+    ("userfaultfd", "res flags"),
+    (
+        "io_uring_setup",
+        "res entries sq_entries cq_entries flags sq_thread_cpu sq_thread_idle features",
+    ),
+];
+
+/// The arguments that are told of some call; others make a rule that needs them inactive.
+pub(super) const TOLD: [&str; 32] = [
+    "res",
+    "exe",
+    "filename",
+    "cwd",
+    "comm",
+    "trusted_exepath",
+    "uid",
+    "gid",
+    "flags",
+    "domain",
+    "type",
+    "proto",
+    "nstype",
+    "dev",
+    "dir",
+    "name",
+    "path",
+    "request",
+    "pid",
+    "cmd",
+    "sig",
+    "status",
+    "ret",
+    "newfd",
+    "tuple",
+    "addr",
+    "mode",
+    "oldpath",
+    "newpath",
+    "target",
+    "linkpath",
+    "pathname",
+];
+
+/// What the arguments of a call are named, in their order.
+fn order(call: &str) -> impl Iterator<Item = &'static str> {
+    let names = ORDER
+        .iter()
+        .find(|(c, _)| *c == call)
+        .map_or("", |(_, n)| n);
+    names.split_ascii_whitespace()
+}
 
 /// The arguments of an event, with their names; several names may mean the same.
 fn of(view: &View<'_>) -> Vec<(&'static str, Vec<u8>)> {
@@ -29,6 +157,7 @@ fn of(view: &View<'_>) -> Vec<(&'static str, Vec<u8>)> {
                 ("comm", text(&view.obs.event.process.comm)),
                 ("trusted_exepath", text(&exec.exe)),
                 ("uid", exec.euid.to_string().into()),
+                ("gid", exec.egid.to_string().into()),
                 ("flags", flags.join("|").into()),
             ]
         }
@@ -87,13 +216,18 @@ fn of(view: &View<'_>) -> Vec<(&'static str, Vec<u8>)> {
             }
             list
         }
-        Seen::Connect(_)
-        | Seen::Accept(_)
-        | Seen::Listen { .. }
-        | Seen::Bind { .. }
-        | Seen::Datagram(_)
-        | Seen::Dup { .. }
-        | Seen::Library { .. }
+        Seen::Connect(c) | Seen::Datagram(c) => {
+            let mut list = vec![("res", c.result.to_string().into_bytes())];
+            list.extend(of_socket(view, Some(&c.peer)));
+            list
+        }
+        Seen::Accept(c) => of_socket(view, Some(&c.peer)),
+        Seen::Listen { local, .. } | Seen::Bind { local, .. } => of_socket(view, Some(local)),
+        Seen::Dup { stream, .. } => vec![
+            ("res", stream.to_string().into()),
+            ("newfd", stream.to_string().into()),
+        ],
+        Seen::Library { .. }
         | Seen::Fork { .. }
         | Seen::Dns(_)
         | Seen::Syscall { .. }
@@ -101,6 +235,20 @@ fn of(view: &View<'_>) -> Vec<(&'static str, Vec<u8>)> {
         | Seen::CgroupRmdir { .. }
         | Seen::CgroupAttach { .. } => Vec::new(),
     }
+}
+
+/// Both ends of a socket, and the address that the call named.
+fn of_socket(view: &View<'_>, named: Option<&SockAddr>) -> Vec<(&'static str, Vec<u8>)> {
+    let mut list = Vec::new();
+    if let Some(ends) = &view.ends {
+        list.push(("tuple", ends.name().into_bytes()));
+    }
+    match named {
+        Some(SockAddr::Inet(ip, port)) => list.push(("addr", format!("{ip}:{port}").into_bytes())),
+        Some(SockAddr::Unix(path)) => list.push(("addr", path.as_bytes().to_vec())),
+        None => {}
+    }
+    list
 }
 
 fn of_file(file: &FileEvent) -> Vec<(&'static str, Vec<u8>)> {
@@ -133,13 +281,22 @@ fn of_file(file: &FileEvent) -> Vec<(&'static str, Vec<u8>)> {
 
 /// One argument.
 pub(super) fn one<'v>(view: &'v View<'_>, arg: &FieldArg) -> Value<'v> {
-    match arg {
-        FieldArg::Key(key) => match of(view).into_iter().find(|(n, _)| *n == &**key) {
-            Some((_, text)) => view.text(text),
-            // an argument of another call is absent; whether this one is, is not told apart
-            None => Value::Absent,
+    let call = view.kind().name();
+    let name = match arg {
+        FieldArg::Key(key) => &**key,
+        FieldArg::Index(n) => match order(call).nth(*n as usize) {
+            Some(name) => name,
+            None if order(call).next().is_some() => return Value::Absent,
+            None => return Value::Unknown,
         },
-        FieldArg::Index(_) | FieldArg::None => Value::Unknown,
+        FieldArg::None => return Value::Unknown,
+    };
+    match of(view).into_iter().find(|(n, _)| *n == name) {
+        Some((_, text)) => view.text(text),
+        // this call has it, but the sensor does not read it
+        None if order(call).any(|n| n == name) => Value::Unknown,
+        // an argument of another call is absent
+        None => Value::Absent,
     }
 }
 

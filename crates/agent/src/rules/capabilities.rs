@@ -4,7 +4,7 @@
 //! the reason that people read; a rule that cannot become true without it is inactive, never
 //! silent. What is observed only in part leaves a rule active and says so.
 
-use super::kinds;
+use super::{args, kinds};
 use plimsoll_rules::{EventKind, Field, KindSet, NodeCapabilities};
 use plimsoll_sensor::api::HookStatus;
 
@@ -102,6 +102,10 @@ const OBSERVED: &[&str] = &[
     "fd.rnet",
     "fd.is_upper_layer",
     "fd.is_lower_layer",
+    "dns.question",
+    "dns.qtype",
+    "dns.rcode",
+    "dns.is_answer",
     "user.uid",
     "group.gid",
     "fs.path.name",
@@ -204,6 +208,14 @@ const IN_PART: &[(&str, &str)] = &[
         "proc.is_exe_from_memfd",
         "only of processes whose exec was observed",
     ),
+    ("k8s.pod.label", OF_SANDBOX),
+    ("k8s.pod.labels", OF_SANDBOX),
+    ("k8s.pod.sandbox_id", OF_SANDBOX),
+    ("k8s.pod.full_sandbox_id", OF_SANDBOX),
+    (
+        "k8s.pod.ip",
+        "of pods whose sandbox has been seen, where the runtime tells its address (Docker, CRI-O)",
+    ),
     ("proc.vpid", AT_EXEC),
     ("thread.vtid", AT_EXEC),
     ("proc.vpgid", AT_EXEC),
@@ -218,7 +230,10 @@ const IN_PART: &[(&str, &str)] = &[
 /// Of fields that an exec tells, and nothing afterwards.
 const AT_EXEC: &str = "as of the exec, of processes whose exec was observed";
 
-const POD_LABELS: &str = "labels of pods are kept with their sandbox, which is not asked";
+/// Of what a pod's sandbox tells.
+const OF_SANDBOX: &str = "of pods whose sandbox has been seen, as it was started";
+const NO_HOST: &str = "processes outside of containers are not observed";
+const RESOLVED: &str = "paths are resolved: /proc/self/… is told as /proc/PID/…, and a link there (exe, fd/N) as the file behind it";
 const NO_API: &str = "the Kubernetes API is not asked";
 
 /// Why some fields are missing, where more can be said than that they are not collected.
@@ -239,8 +254,6 @@ const WHY: &[(&str, &str)] = &[
         "proc.aenv",
         "environments of ancestors are not kept: they hold secrets",
     ),
-    ("k8s.pod.label", POD_LABELS),
-    ("k8s.pod.labels", POD_LABELS),
     ("k8s.ns.label", NO_API),
     ("k8s.ns.labels", NO_API),
     ("k8s.ns.id", NO_API),
@@ -329,6 +342,7 @@ const HOOKS: &[(&str, &[&str])] = &[
             "capset",
         ],
     ),
+    ("DNS questions and answers", &["dns"]),
     ("memory files", &["memfd_create"]),
     ("signals to others", &["kill", "tgkill"]),
     ("other rare calls", &kinds::RARE),
@@ -434,6 +448,10 @@ pub fn capabilities(refused: &[String]) -> NodeCapabilities {
     for kind in EventKind::all().filter(|k| !seen.contains(*k)) {
         told = told.without_kind(kind, "not observed by this sensor");
     }
+    told = told
+        .with_arguments(args::TOLD, "not collected")
+        .without_value(Field::ContainerId, "host", NO_HOST)
+        .without_prefix(Field::FdName, "/proc/self/", RESOLVED);
     for hook in refused {
         let lost = HOOKS.iter().filter(|(name, _)| name == hook);
         for kind in lost.flat_map(|(_, kinds)| kinds.iter()) {
@@ -523,6 +541,53 @@ mod tests {
                 matches!(state, plimsoll_rules::RuleStatus::Partial { .. }),
                 "{partial}: {state:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_rule_about_processes_outside_of_containers_is_inactive_and_says_so() {
+        for about_the_host in [
+            "evt.type = execve and container.id = host",
+            "evt.type = execve and not container.id != host and proc.name = nc",
+            "evt.type = execve and not (container.id != host or proc.name = nc)",
+            "evt.type = execve and container.id in (host)",
+        ] {
+            let state = state(about_the_host);
+            let reasons = state.reasons().concat();
+            assert!(!state.is_active(), "{about_the_host}: {state:?}");
+            assert!(reasons.contains("outside of containers"), "{reasons}");
+        }
+        let itself = state("evt.type = openat and fd.name startswith /proc/self/fd/");
+        assert!(itself.reasons().concat().contains("resolved"), "{itself:?}");
+        for about_both in [
+            "evt.type = openat and (fd.name startswith /proc/self/fd/ or fd.name glob /proc/*/environ)",
+            "evt.type = execve and container.id != host",
+            "evt.type = execve and (container.id = host or proc.name = nc)",
+            "evt.type = execve and not (container.id = host and proc.name = nc)",
+            "evt.type = execve and container.id in (host, aabbccddeeff)",
+        ] {
+            assert_eq!(
+                state(about_both),
+                plimsoll_rules::RuleStatus::Active,
+                "{about_both}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_that_needs_an_argument_that_is_not_read_is_inactive_and_says_so() {
+        let needs = state("evt.type = mmap and evt.arg.prot contains PROT_EXEC");
+        assert!(
+            needs.reasons().concat().contains("evt.arg.prot"),
+            "{needs:?}"
+        );
+        assert!(!needs.is_active());
+        for told in [
+            "evt.type = connect and evt.arg.addr endswith 53",
+            "evt.type = openat and evt.arg[2] = /etc/passwd",
+            "evt.type = dup2 and evt.arg.newfd = 0",
+        ] {
+            assert_eq!(state(told), plimsoll_rules::RuleStatus::Active, "{told}");
         }
     }
 

@@ -3,7 +3,8 @@
 //! The sensor tells what was done, not by which of several equal calls: a file that was opened may
 //! have been opened by `open`, `openat` or `openat2`. A rule that names one of them is judged as if
 //! it named whichever fits; a rule that names them all (as the public rules do) means the same here
-//! and in Falco.
+//! and in Falco. Questions to name servers have a kind of our own, `dns`; their names also reach rules as
+//! `fd.sip.name` of later connections.
 //!
 //! Promise: what is not in a family here is declared as not observed
 //! ([`super::capabilities`]), so that no rule waits for it in silence.
@@ -101,6 +102,7 @@ families! {
     Capset = "capset" "setgid" "setresgid" "setregid";
     Memfd = "memfd_create";
     Signal = "kill" "tgkill";
+    Dns = "dns";
 }
 
 struct Tables {
@@ -183,9 +185,9 @@ pub fn family(event: &Event) -> Family {
         Seen::Rare { nr, .. } => {
             return tables().rare.get(nr).map_or(&[], |k| k.as_slice());
         }
-        // DNS names reach rules as fd.sip.name; calls "used" have neither arguments nor repeats
-        Seen::Dns(_)
-        | Seen::Syscall { .. }
+        Seen::Dns(_) => Group::Dns,
+        // calls "used" have neither arguments nor repeats
+        Seen::Syscall { .. }
         | Seen::CgroupMkdir { .. }
         | Seen::CgroupRmdir { .. }
         | Seen::CgroupAttach { .. } => return &[],

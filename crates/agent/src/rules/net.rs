@@ -27,6 +27,7 @@ impl<'a> Ends<'a> {
             Seen::Connect(c) | Seen::Datagram(c) => {
                 (c.proto, c.local.as_ref(), Some(&c.peer), false)
             }
+            Seen::Dns(d) => (Proto::Udp, None, d.server.as_ref(), false),
             Seen::Accept(c) => (c.proto, c.local.as_ref(), Some(&c.peer), true),
             Seen::Listen { proto, local } | Seen::Bind { proto, local } => {
                 (*proto, Some(local), None, true)
@@ -163,7 +164,7 @@ impl<'a> Ends<'a> {
     }
 
     /// `client:port->server:port`, a listener's own address, or a UNIX path.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let show = |end: Option<&SockAddr>| match end {
             Some(SockAddr::Inet(ip, port)) => format!("{ip}:{port}"),
             _ => String::new(),

@@ -40,7 +40,7 @@ struct List<'a> {
 impl<'a> Lines<'a> {
     /// Of an observation.
     pub(super) fn new(obs: &'a Observation) -> Self {
-        let line = obs.lineage.as_slice();
+        let line = &*obs.lineage;
         let own = line.first();
         let skip = line
             .iter()

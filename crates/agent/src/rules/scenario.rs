@@ -292,13 +292,6 @@ fn part(path: &[u8], field: Field) -> Value<'_> {
     })
 }
 
-/// Arguments that are recorded by name.
-const ARGUMENTS: [&str; 26] = [
-    "res", "exe", "filename", "cwd", "comm", "uid", "flags", "name", "path", "mode", "oldpath",
-    "newpath", "target", "linkpath", "domain", "type", "proto", "nstype", "dev", "dir", "request",
-    "pid", "cmd", "sig", "pathname", "status",
-];
-
 /// A line of a scenario out of what was observed: every field that the event has.
 pub fn record(view: &View<'_>, kinds: &[EventKind]) -> Json {
     let mut object = Map::new();
@@ -311,7 +304,7 @@ pub fn record(view: &View<'_>, kinds: &[EventKind]) -> Json {
             continue;
         }
         let args: Vec<FieldArg> = match (field, field.info().arg) {
-            (Field::EvtArg, _) => ARGUMENTS
+            (Field::EvtArg, _) => super::args::TOLD
                 .iter()
                 .map(|a| FieldArg::Key((*a).into()))
                 .collect(),

@@ -310,6 +310,20 @@ impl<'a> View<'a> {
         Value::text(text.map(|t| t.as_bytes()).filter(|t| !t.is_empty()))
     }
 
+    fn dns(&self, field: Field) -> Value<'_> {
+        use Field as F;
+        let Seen::Dns(dns) = &self.obs.event.kind else {
+            return Value::Absent;
+        };
+        match field {
+            F::DnsQuestion => Value::Text(dns.name.as_bytes()),
+            F::DnsQtype => Value::UInt(dns.qtype.into()),
+            F::DnsIsAnswer => Value::Bool(dns.response),
+            F::DnsRcode if dns.response => Value::UInt(dns.rcode.into()),
+            _ => Value::Absent,
+        }
+    }
+
     fn user(&self, field: Field) -> Value<'_> {
         use Field as F;
         let process = &self.obs.event.process;
@@ -363,6 +377,7 @@ impl EventView for View<'_> {
             "user" | "group" => self.user(field.field),
             "container" | "k8s" => super::workload::field(self, field),
             "fs" => self.path(field.field),
+            "dns" => self.dns(field.field),
             _ => Value::Unknown,
         }
     }

@@ -7,6 +7,8 @@ use super::view::View;
 use plimsoll_baseline::alert::image_parts;
 use plimsoll_model::{Container, MountPoint};
 use plimsoll_rules::{Field, FieldArg, FieldRef, Value, glob_fits};
+use plimsoll_workload::pod;
+use std::collections::BTreeMap;
 
 fn text(value: &str) -> Value<'_> {
     Value::text((!value.is_empty()).then_some(value.as_bytes()))
@@ -70,19 +72,60 @@ fn of<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
         | F::ContainerMountPropagation => mount(view, c, field),
         F::ContainerStartTs => Value::UInt(c.first_seen.wall.0.max(0) as u64),
         F::ContainerIp => text(c.addresses.first().map_or("", String::as_str)),
-        F::ContainerLabel => label(c, &field.arg),
+        F::ContainerLabel => label(&c.labels, &field.arg),
         F::ContainerLabels => match c.labels.is_empty() {
             true => Value::Absent,
-            false => {
-                let pairs: Vec<String> = c.labels.iter().map(|(k, v)| format!("{k}:{v}")).collect();
-                view.text(pairs.join(", "))
-            }
+            false => view.text(pairs(&c.labels)),
         },
         F::K8sPodName => text(c.pod.as_deref().unwrap_or_default()),
         F::K8sNsName => text(c.namespace.as_deref().unwrap_or_default()),
-        F::K8sPodId | F::K8sPodUid => text(named(c, "io.kubernetes.pod.uid")),
+        F::K8sPodId | F::K8sPodUid => text(pod::uid(c).unwrap_or_default()),
+        F::K8sPodFullSandboxId => match (sandbox_of(c), pod::uid(c)) {
+            (Some(id), _) => text(id),
+            (None, None) => Value::Absent,
+            (None, Some(_)) => Value::Unknown,
+        },
+        F::K8sPodSandboxId => match (sandbox_of(c), pod::uid(c)) {
+            (Some(id), _) => text(id.get(..12).unwrap_or(id)),
+            (None, None) => Value::Absent,
+            (None, Some(_)) => Value::Unknown,
+        },
+        F::K8sPodIp => match (&c.pod_facts, pod::uid(c)) {
+            (Some(facts), _) if !facts.address.is_empty() => text(&facts.address),
+            (_, None) => Value::Absent,
+            (_, Some(_)) => Value::Unknown,
+        },
+        F::K8sPodLabel | F::K8sPodLabels => pod_label(view, c, field),
         _ => Value::Unknown,
     }
+}
+
+/// The sandbox of the pod that a container is in.
+fn sandbox_of(c: &Container) -> Option<&str> {
+    let told = c.pod_facts.as_ref().map(|p| p.sandbox.as_str());
+    told.or_else(|| pod::sandbox_id(c))
+}
+
+/// A label of a container's pod, or all of them. Not told (and not absent) where it is in a pod whose
+/// sandbox has not been seen.
+fn pod_label<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
+    let Some(labels) = c.pod_facts.as_ref().and_then(|p| p.labels.as_ref()) else {
+        return match pod::uid(c) {
+            Some(_) => Value::Unknown,
+            None => Value::Absent,
+        };
+    };
+    match field.field {
+        Field::K8sPodLabel => label(labels, &field.arg),
+        _ if labels.is_empty() => Value::Absent,
+        _ => view.text(pairs(labels)),
+    }
+}
+
+/// `key:value, key:value`, as Falco writes labels.
+fn pairs(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+    pairs.join(", ")
 }
 
 /// A mount by its number, or by its source; where the source is asked for, by its destination.
@@ -127,14 +170,10 @@ fn line_of(p: &MountPoint) -> String {
     format!("{source}:{destination}:{mode}:{writable}:{propagation}")
 }
 
-fn named<'c>(c: &'c Container, label: &str) -> &'c str {
-    c.labels.get(label).map_or("", String::as_str)
-}
-
-fn label<'v>(c: &'v Container, arg: &FieldArg) -> Value<'v> {
+fn label<'v>(labels: &'v BTreeMap<String, String>, arg: &FieldArg) -> Value<'v> {
     match arg {
-        FieldArg::Key(key) => Value::text(c.labels.get(&**key).map(|v| v.as_bytes())),
-        FieldArg::Index(i) => Value::text(c.labels.get(&i.to_string()).map(|v| v.as_bytes())),
+        FieldArg::Key(key) => Value::text(labels.get(&**key).map(|v| v.as_bytes())),
+        FieldArg::Index(i) => Value::text(labels.get(&i.to_string()).map(|v| v.as_bytes())),
         FieldArg::None => Value::Absent,
     }
 }

@@ -307,7 +307,7 @@ impl Attribute for Town {
                 vec![Out::Observation(Observation {
                     at: anchor.stamp(event.boot),
                     instance: house.map(|c| c.instance.clone()),
-                    lineage,
+                    lineage: lineage.into(),
                     lineage_cut: false,
                     redacted: vec![],
                     unknown_because: String::new(),

@@ -41,6 +41,8 @@ pub struct Plan {
     pub approvals: Vec<Decision>,
     /// Who waived the capture; `null`: nobody.
     pub waived_by: Option<String>,
+    /// Further alerts that it answers: starts of the program that it forbids, which were stopped.
+    pub stopped_again: u64,
 }
 
 /// One step.

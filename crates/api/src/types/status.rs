@@ -49,6 +49,9 @@ pub struct Status {
     pub queues: BTreeMap<String, u64>,
     /// By which means a container's network can be cut here, in words; empty: by none, or no agent runs.
     pub isolation: Vec<String>,
+    /// Which of its threads go before others and what was refused, in words; empty: no agent runs.
+    #[serde(default)]
+    pub priority: Vec<String>,
     /// What is wrong, in words; empty when nothing.
     pub problems: Vec<String>,
 }

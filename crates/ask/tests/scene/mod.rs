@@ -110,7 +110,7 @@ impl World {
             event,
             at: at(s),
             instance: Some(c.instance.clone()),
-            lineage: lineage.to_vec(),
+            lineage: lineage.to_vec().into(),
             lineage_cut: false,
             redacted: vec![],
             unknown_because: String::new(),
@@ -334,6 +334,7 @@ pub fn one(world: &World, question: Question, container: &str) -> plimsoll_api::
         subject: Subject::Container(container.into()),
         around_ns: None,
         now: at(100.0).wall,
+        read_max: plimsoll_ask::READ_MAX,
     };
     ask(world, &NoBaselines, &asked).unwrap()
 }
@@ -439,6 +440,7 @@ pub fn answers_to(
             subject: subject.clone(),
             around_ns: None,
             now: at(now).wall,
+            read_max: plimsoll_ask::READ_MAX,
         };
         let a = ask(world, baselines, &asked).unwrap();
         let _ = writeln!(text, "{} {}\n  about {}", a.question, a.title, a.subject);

@@ -247,7 +247,7 @@ impl Node {
             },
             at: now,
             instance: Some(life.instance()),
-            lineage: vec![process],
+            lineage: vec![process].into(),
             lineage_cut: false,
             redacted: vec![],
             unknown_because: String::new(),

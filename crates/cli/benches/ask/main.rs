@@ -326,12 +326,25 @@ impl Store {
         ));
         let q13 = ask(&["ask", "Q13", "--alert", &Node::alert_id(n)]);
         let q7 = ask(&["ask", "Q7", "--container", &life.name()]);
+        let (object, id) = (came_in(n), life.instance().id);
+        let by_lake = format!(
+            "select min(time), sum(containers) from fingerprints where object = '{object}'"
+        );
+        let lake_first = ask(&["query", &by_lake]);
+        let by_lake = format!("select * from behaviours where container = '{id}' order by time");
+        let lake_own = ask(&["query", &by_lake]);
         println!(
             "SQLite of the first {} million, {:.0} MiB for five columns and two indices: first occurrence {first:.0} ms, Q13 {q13:.0} ms ({:.1} ×); rows of one container {own:.0} ms, Q7 {q7:.0} ms ({:.1} ×). A question reads more than its rows: drifts, alerts, gaps, what retention removed",
             rows as f64 / 1e6,
             std::fs::metadata(&file).map_or(0.0, |m| m.len() as f64 / 1048576.0),
             q13 / first,
             q7 / own,
+        );
+        println!(
+            "The same by a statement over the lake of all {} million: first occurrence {lake_first:.0} ms ({:.1} ×), rows of one container {lake_own:.0} ms ({:.1} ×), the command's start included on both sides",
+            self.observations as f64 / 1e6,
+            lake_first / first,
+            lake_own / own,
         );
         let _ = std::fs::remove_file(&file);
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+const PLIMSOLL: &str = env!("CARGO_BIN_EXE_plimsoll");
+
 /// A private Docker of this run.
 pub(crate) struct Docker {
     pub(crate) dir: PathBuf,
@@ -187,7 +189,10 @@ impl Agent {
         let text = format!("version: 1\n{config}");
         let config = dir.join("config.yaml");
         std::fs::write(&config, text).expect("write the configuration");
-        let child = plimsoll(dir)
+        // in a session of its own, as a service has one: it may be raised among the others
+        let mut alone = Command::new("setsid");
+        alone.arg(PLIMSOLL);
+        let child = at(alone, dir)
             .arg("--config")
             .arg(&config)
             .arg("run")
@@ -257,7 +262,10 @@ impl Drop for Agent {
 }
 
 fn plimsoll(dir: &Path) -> Command {
-    let mut c = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    at(Command::new(PLIMSOLL), dir)
+}
+
+fn at(mut c: Command, dir: &Path) -> Command {
     c.arg("--data-dir").arg(dir.join("data"));
     c.arg("--socket").arg(dir.join("agent.sock"));
     c

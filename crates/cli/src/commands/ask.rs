@@ -13,7 +13,7 @@ use crate::values::Questions;
 use crate::when::now;
 use plimsoll_api::types::Coverage;
 use plimsoll_api::{Answer, Statement, StatementStatus, describe, storage};
-use plimsoll_ask::{Ask, AskError, Question, Records, Subject};
+use plimsoll_ask::{Ask, AskError, Question, READ_MAX, Records, Subject};
 
 /// Column in which sentences begin.
 const INDENT: usize = 12;
@@ -46,6 +46,10 @@ pub(crate) fn ask(global: &Global, args: &AskArgs, out: &mut Out) -> Result<Verd
             subject: subject.clone(),
             around_ns: args.around.map(|l| l.ns),
             now: now(),
+            read_max: match args.all {
+                true => usize::MAX,
+                false => READ_MAX,
+            },
         };
         let answer = plimsoll_ask::ask(records, &baselines, &one).map_err(failure)?;
         if out.json {

@@ -12,6 +12,7 @@ use crate::source::Source;
 use crate::table::wrap;
 use plimsoll_agent::answers::{doctor_row, enforcement_row};
 use plimsoll_agent::config::Config;
+use plimsoll_agent::priority::{Priority, weighing_cgroup};
 use plimsoll_agent::run::sensor_config;
 use plimsoll_api::describe::words;
 use plimsoll_api::types::DoctorState::{Degraded, Missing, Ok as Fine, Unknown};
@@ -28,6 +29,7 @@ pub(crate) fn doctor(global: &Global, out: &mut Out) -> Result<Verdict, Failure>
     let mut source = Source::find(global)?;
     let mut rows = kernel(Path::new("/"));
     rows.extend(permissions());
+    rows.push(priority(Path::new("/"), &Priority::new(source.config.nice)));
     let layout = Layout::detect(Path::new("/proc"));
     rows.push(cgroup(&layout));
     rows.extend(runtimes(&source.config));
@@ -185,6 +187,38 @@ fn permissions() -> Vec<DoctorRow> {
             "run `sudo plimsoll doctor`",
         ),
     }]
+}
+
+/// Whether the threads between an act and its alert may go before others, and whose weight counts.
+fn priority(root: &Path, wanted: &Priority) -> DoctorRow {
+    let row = |state, found: &str| row("permission", "priority", state, found);
+    let cost =
+        "beside a flood its threads wait for a processor like everybody else: alerts are late";
+    if !wanted.is_wanted() {
+        return row(Fine, "its threads have what it was started with");
+    }
+    if let Err(e) = wanted.trial() {
+        if !rustix::process::geteuid().is_root() {
+            return costs(
+                row(Unknown, &format!("refused: {e}")),
+                cost,
+                "run `sudo plimsoll doctor`",
+            );
+        }
+        let advice = "give it CAP_SYS_NICE, or `scheduling: { nice: 0 }` if that is meant";
+        return costs(row(Degraded, &format!("refused: {e}")), cost, advice);
+    }
+    match weighing_cgroup(root) {
+        None => row(Fine, "its threads may go before others"),
+        Some(cgroup) => costs(
+            row(
+                Fine,
+                &format!("its threads may go before others of the cgroup {cgroup}"),
+            ),
+            "between cgroups their weights decide",
+            "give that of the agent more (systemd: CPUWeight=1000)",
+        ),
+    }
 }
 
 fn cgroup(layout: &Result<Layout, impl std::fmt::Display>) -> DoctorRow {
@@ -449,6 +483,20 @@ mod tests {
         }
         let rows = kernel(root.path());
         (root, rows)
+    }
+
+    #[test]
+    fn a_priority_that_is_refused_is_said_with_what_it_costs() {
+        let (root, _) = machine("6.1.0", true);
+        let refuse = |_, _| Err(ErrorKind::PermissionDenied.into());
+        let refused = priority(root.path(), &Priority::by(-10, Box::new(refuse)));
+        assert!(matches!(refused.state, Degraded | Unknown) && !refused.fatal);
+        assert!(refused.found.contains("permission denied"), "{refused:?}");
+        assert!(refused.cost.is_some_and(|c| c.contains("alerts are late")));
+        let granted = priority(root.path(), &Priority::by(-10, Box::new(|_, _| Ok(()))));
+        assert_eq!((granted.state, granted.cost), (Fine, None));
+        let nobody_asked = priority(root.path(), &Priority::new(0));
+        assert_eq!(nobody_asked.state, Fine);
     }
 
     #[test]

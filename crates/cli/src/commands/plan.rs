@@ -154,6 +154,10 @@ fn check(file: &std::path::Path, out: &mut Out) -> Result<Verdict, Failure> {
             entry.name,
             steps.join(", ")
         )))?;
+        let elsewhere = entry.steps.iter().filter(|s| s.kind.needs_orchestrator());
+        for step in elsewhere {
+            remark(&words(&format!("{}: {}", entry.name, step.effect)));
+        }
     }
     remark(&match policy.entries.len() {
         1 => "1 policy is fine".to_owned(),
@@ -237,6 +241,12 @@ fn show(plan: &Plan, out: &mut Out) -> Result<(), Failure> {
         out.line(&words(&format!(
             "approved by {who} at {}: {}",
             voice.time, voice.reason
+        )))?;
+    }
+    if plan.stopped_again > 0 {
+        out.line(&words(&format!(
+            "answers {} more, about starts of the program that it forbids: each was stopped",
+            plan.stopped_again
         )))?;
     }
     if let Some(who) = &plan.waived_by {

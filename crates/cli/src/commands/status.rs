@@ -276,6 +276,7 @@ fn show(s: &Status, out: &mut Out) -> Result<(), Failure> {
             false => s.isolation.join("\n"),
         };
         rows.push(("isolation", means, Style::Plain));
+        rows.push(("priority", s.priority.join("\n"), Style::Plain));
     }
     rows.push((
         "last record",

@@ -88,7 +88,11 @@ fn a_program_that_gave_cause_does_not_start_again_under_any_name_until_it_is_und
     // taking it back is no word about the next alert, which the policy would answer again: the switch is
     let stop = ["plan", "stop", "--reason", "a false alarm"];
     agent.plimsoll(&stop).expect("all automation is stopped");
-    // tries under other names were alerts too, each with a plan and a block of its own
+    // tries under other names were alerts too, which that plan answers
+    let all = plans(&agent, &hit);
+    assert_eq!(all.len(), 1, "{all:?}");
+    let tries = all[0]["stopped_again"].as_u64();
+    assert!(tries > Some(0), "{all:?}");
     let blocks = || -> Vec<Value> {
         let done = |p: &Value| p["steps"][0]["state"] == "done";
         plans(&agent, &hit).into_iter().filter(done).collect()

@@ -163,6 +163,86 @@ fn a_capture_holds_what_was_deleted_and_what_was_written_byte_for_byte() {
     }
 }
 
+#[test]
+fn a_container_that_is_being_stopped_gives_its_perishable_things_first() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let ours = Ours {
+        docker: docker.clone(),
+        name: format!("capture-stop-{}", std::process::id()),
+    };
+    // its first process does not end at SIGTERM: the daemon waits, and says that it is running
+    let work =
+        "cp /bin/sleep /tmp/x; exec 3</tmp/x; rm /tmp/x; /proc/self/fd/3 600 & exec sleep 600";
+    let image = "plimsoll-test/debian:1";
+    ours.docker(&["run", "-d", "--name", &ours.name, image, "sh", "-c", work]);
+    let pid = ours.pid();
+    let target = target(&ours.inspect("{{.Id}}"), pid, None);
+    let machine = Machine {
+        docker_sockets: vec![docker.clone().into()],
+        ..machine(dir.path())
+    };
+    let order = |files: &[String], what: &str| files.iter().position(|n| n.contains(what));
+    let all = || {
+        let deadline = Duration::from_secs(60);
+        let capture = Action::Capture {
+            deadline,
+            memory: true,
+        };
+        let sealed = perform(&machine, &target, &capture);
+        assert!(sealed.is_done(), "{sealed:?}");
+        let StepOutcome::Done {
+            sealed: Some(name), ..
+        } = sealed
+        else {
+            panic!("{sealed:?}")
+        };
+        let manifest = capture::verify_file(&machine.captures_dir.join(name), None);
+        let manifest = manifest.expect("it verifies");
+        let list = manifest["artefacts"].as_array().expect("a list");
+        let names = list
+            .iter()
+            .map(|a| a["name"].as_str().expect("a name").to_owned());
+        (
+            manifest["about"]["ending"].clone(),
+            names.collect::<Vec<_>>(),
+        )
+    };
+    let (ending, files) = all();
+    assert_eq!(ending, false);
+    assert!(
+        order(&files, "/memory/") < order(&files, "programs.jsonl"),
+        "{files:?}"
+    );
+    let mut stopping = std::process::Command::new("docker")
+        .args([
+            "-H",
+            &format!("unix://{docker}"),
+            "stop",
+            "-t",
+            "300",
+            &ours.name,
+        ])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("run docker");
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut ending = (Value::Null, Vec::new());
+    while ending.0 != true {
+        assert!(Instant::now() < end, "the daemon was not asked to stop it");
+        ending = all();
+    }
+    assert_eq!(ours.inspect("{{.State.Status}}"), "running");
+    let files = ending.1;
+    let (exe, memory) = (order(&files, "/recovered/"), order(&files, "/memory/"));
+    assert!(exe.is_some() && exe < memory, "{files:?}");
+    assert!(order(&files, "programs.jsonl") < memory, "{files:?}");
+    ours.docker(&["kill", &ours.name]);
+    stopping.wait().expect("docker stop ends");
+}
+
 fn layer_is_kept(files: &BTreeMap<String, Vec<u8>>, manifest: &Value) {
     let gaps = &manifest["gaps"];
     assert_eq!(text(files, "layer/files/root/note"), "loot\n", "{gaps}");

@@ -220,7 +220,9 @@ fn whoever_reads_asks_exports_or_holds_is_in_the_log_with_what_and_why() {
     );
 
     // the lake's first span is a record with the digests of its files, once
-    let sealed = seals(&agent);
+    let mut sealed = seals(&agent);
+    // a busy machine may have filled pieces of the next span since
+    sealed.retain(|s| s.first < SPAN);
     assert_eq!(sealed.len(), 1, "{sealed:?}");
     assert_eq!((sealed[0].first, sealed[0].end), (0, SPAN));
     assert!(

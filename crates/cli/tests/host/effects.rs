@@ -181,6 +181,27 @@ fn a_freeze_holds_until_it_is_taken_back_or_its_budget_ends() {
     }
 }
 
+#[test]
+fn an_agent_that_dies_while_it_freezes_anew_leaves_the_first_watchdog_in_charge() {
+    if docker_socket().is_none() {
+        return;
+    }
+    for version in versions() {
+        let crun = Crun::start(version, BUSY, ".");
+        let (mut machine, target, pid) = (machine(crun.dir.path()), crun.target(None), crun.pid());
+        wait_until("it works", || moves(pid));
+        let budget = Duration::from_secs(3);
+        let freeze = Action::Freeze { budget };
+        let first = perform(&machine, &target, &freeze);
+        assert!(first.is_done(), "{version}: {}", words(&first));
+        // begun again after a restart, and ended before its watchdog was there
+        machine.program = "/bin/false".into();
+        let again = perform(&machine, &target, &freeze);
+        assert!(!again.is_done(), "{version}: {}", words(&again));
+        wait_until("the first watchdog lets it go", || moves(pid));
+    }
+}
+
 /// An agent whose policy answers a dropped program in containers with this label.
 pub(crate) fn agent_with(docker: &str, label: &str, steps: &str, more: &str) -> Agent {
     let dir = tempfile::tempdir().expect("a directory");

@@ -275,3 +275,21 @@ fn an_agent_as_it_is_installed_is_taken_over_and_says_what_a_stop_leaves() {
     assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());
     agent.child = spawn_by_default(&agent);
 }
+
+#[test]
+fn hooks_that_no_agent_comes_back_for_go_by_themselves() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut agent, _bpffs) = start(docker);
+    // taken over once: what the first agent left is not its leftover any more
+    let soon = "  keep_for: 30s\n  remove_after: 30s\n";
+    agent.restart_after(true, |agent| config(agent.dir.path(), soon));
+    assert_eq!(sets(&agent).len(), 1);
+    agent.child.kill().expect("kill our own agent");
+    agent.child.wait().expect("it ends");
+    assert_eq!(sets(&agent).len(), 1, "they wait for the next agent");
+    drop(one);
+    agent.wait_until("they have gone", || sets(&agent).is_empty());
+}

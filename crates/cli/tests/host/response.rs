@@ -21,13 +21,16 @@ policies:
 "#;
 
 /// A receiver that takes everything; what it was sent, in order.
-fn receiver() -> (u16, Arc<Mutex<Vec<Value>>>) {
+pub(crate) fn receiver() -> (u16, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let got = Arc::<Mutex<Vec<Value>>>::default();
     let taken = got.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            // a sender that was killed in the middle holds up nobody else
+            let patience = std::time::Duration::from_secs(5);
+            let _ = stream.set_read_timeout(Some(patience));
             let mut lines = BufReader::new(stream);
             let mut length = 0;
             let mut line = String::new();
@@ -51,7 +54,7 @@ fn receiver() -> (u16, Arc<Mutex<Vec<Value>>>) {
     (port, got)
 }
 
-fn prepare(docker: &str, port: u16, policy: &str) -> tempfile::TempDir {
+pub(crate) fn prepare(docker: &str, port: u16, policy: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     // the sender is not root, and has to read its file
     let open = std::fs::Permissions::from_mode(0o755);

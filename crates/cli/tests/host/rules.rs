@@ -1,12 +1,11 @@
 //! Rules on real containers: an act fires, a near miss does not, repeats fire again, changed files
-//! are picked up and broken ones are not, and the public rules fire where they are there.
+//! are picked up and broken ones are not. The public rules are in `public.rs`.
 
 use crate::own_rules::{by_container, over};
 use crate::{Agent, alone, docker_socket};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 const DEBIAN: &str = "plimsoll-test/debian:1";
 
@@ -80,6 +79,12 @@ pub(crate) fn counted(agent: &Agent, container: &str) -> u64 {
         *most = count.max(*most);
     }
     of_alert.values().sum()
+}
+
+/// Names of the rules that fired in a container.
+pub(crate) fn fired_in(agent: &Agent, container: &str) -> std::collections::BTreeSet<String> {
+    let alerts = of_rules(agent, container);
+    names(&alerts).into_iter().map(str::to_owned).collect()
 }
 
 fn names(alerts: &[Value]) -> Vec<&str> {
@@ -261,99 +266,86 @@ fn a_broken_file_leaves_the_old_rules_and_a_good_one_replaces_them() {
     assert_eq!(names(&of_rules(&agent, "rules-new")), ["Odd port"]);
 }
 
-/// The public rule files, where a person has them (`PLIMSOLL_CORPORA`, or beside the repository).
-fn public_rules() -> Option<String> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
-    let root = std::env::var("PLIMSOLL_CORPORA").unwrap_or_else(|_| beside.to_owned());
-    let dir = Path::new(&root).join("falco-rules");
-    let mut text = String::new();
-    for name in [
-        "falco_rules.yaml",
-        "falco-incubating_rules.yaml",
-        "falco-sandbox_rules.yaml",
-    ] {
-        text += &std::fs::read_to_string(dir.join(name)).ok()?;
-        text.push('\n');
-    }
-    Some(text)
+/// On what only the sandbox of a container's pod has.
+const OF_POD: &str = r#"
+- rule: Till of the front
+  desc: d
+  condition: >
+    evt.type in (execve, execveat) and container.id != host and proc.name = busybox
+    and k8s.pod.label[app] = till and k8s.pod.labels contains "tier:front"
+    and k8s.pod.sandbox_id exists and k8s.ns.name = shop and k8s.pod.uid startswith plimsoll-
+  output: labels=%k8s.pod.labels uid=%k8s.pod.uid sandbox=%k8s.pod.full_sandbox_id ip=%k8s.pod.ip
+  priority: NOTICE
+"#;
+
+/// Labels of a container in a pod, as options of `docker run` or `ctr run`.
+pub(crate) fn of_pod(uid: &str, more: &[&str]) -> Vec<String> {
+    let own = [
+        format!("io.kubernetes.pod.uid={uid}"),
+        "io.kubernetes.pod.name=till-0".to_owned(),
+        "io.kubernetes.pod.namespace=shop".to_owned(),
+    ];
+    let all = own.into_iter().chain(more.iter().map(|l| (*l).to_owned()));
+    all.flat_map(|l| ["--label".to_owned(), l]).collect()
+}
+
+pub(crate) fn with_pod_rules() -> Option<Agent> {
+    with_rules(OF_POD)
 }
 
 #[test]
-fn public_rules_fire_on_the_acts_that_they_describe() {
-    let Some(text) = public_rules() else {
-        eprintln!(
-            "left out: public rules on real containers (PLIMSOLL_CORPORA names their folder)"
-        );
-        return;
-    };
+fn a_rule_knows_the_labels_and_the_address_of_the_pod_that_a_docker_container_is_in() {
     let _one = alone();
-    let Some(agent) = with_rules(&text) else {
+    let Some(agent) = with_pod_rules() else {
         return;
     };
-    let acts = [
-        ("Read sensitive file untrusted", "cat /etc/shadow"),
-        (
-            "Create Symlink Over Sensitive Files",
-            "ln -s /etc/shadow /tmp/link",
-        ),
-        (
-            "Create Hardlink Over Sensitive Files",
-            "ln /etc/shadow /etc/hard",
-        ),
-        (
-            "Drop and execute new binary in container",
-            "cp /bin/ls /tmp/mine; /tmp/mine /",
-        ),
-        (
-            "Execution from /dev/shm",
-            "echo : > /dev/shm/x.sh; sh -c 'cd /dev/shm; sh ./x.sh'",
-        ),
-        (
-            "Set Setuid or Setgid bit",
-            "cp /bin/ls /tmp/suid; chmod 4755 /tmp/suid",
-        ),
-        ("Write below root", "echo x > /root/.bashrc"),
-        (
-            "Search Private Keys or Passwords",
-            "find / -maxdepth 1 -name id_rsa",
-        ),
-        (
-            "Clear Log Activities",
-            "echo x > /var/log/lastlog; : > /var/log/lastlog",
-        ),
-        ("Remove Bulk Data from Disk", "shred -u /tmp/suid"),
-        ("Write below etc", "echo x > /etc/plimsoll-test"),
-        (
-            "Modify Shell Configuration File",
-            "cp /etc/hostname /root/.profile",
-        ),
-    ];
-    let work: String = acts
-        .iter()
-        .map(|(_, act)| format!("{act} >/dev/null 2>&1; "))
-        .collect();
-    run(&agent, "rules-public", &work);
-    until_over(&agent, "rules-public");
-    let silent = || -> Vec<String> {
-        let alerts = of_rules(&agent, "rules-public");
-        let fired = names(&alerts);
-        let silent = acts.iter().filter(|(rule, _)| !fired.contains(rule));
-        silent
-            .map(|(rule, act)| format!("{rule} ({act})"))
-            .collect()
+    let busybox = "plimsoll-test/busybox:1";
+    let (uid, other) = ("plimsoll-pod-1", "plimsoll-pod-2");
+    let start = |name: &str, labels: Vec<String>, options: &[&str], work: &[&str]| -> String {
+        let mut args = vec!["run", "--name", name];
+        args.extend(labels.iter().map(String::as_str));
+        args.extend(options);
+        args.push(busybox);
+        args.extend(work);
+        agent.docker(&args)
     };
-    let end = Instant::now() + Duration::from_secs(60);
-    while !silent().is_empty() && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    assert!(silent().is_empty(), "did not fire: {:#?}", silent());
-    // nothing that an ordinary container does is among them
-    run(
-        &agent,
-        "rules-plain",
-        "ls / >/dev/null; cat /etc/hostname; echo x > /tmp/x; sleep 0.1",
+    // as cri-dockerd starts a pod: the sandbox has the pod's labels, its containers have not
+    let of_sandbox = [
+        "io.kubernetes.docker.type=podsandbox",
+        "app=till",
+        "tier=front",
+    ];
+    let sandbox = start(
+        "pods-sandbox",
+        of_pod(uid, &of_sandbox),
+        &["-d"],
+        &["sleep", "600"],
     );
-    until_over(&agent, "rules-plain");
-    let plain = of_rules(&agent, "rules-plain");
-    assert!(plain.is_empty(), "{:?}", names(&plain));
+    let sandbox = sandbox.trim();
+    agent.wait_until("the sandbox is known", || {
+        let all = agent.plimsoll(&["containers"]).unwrap_or_default();
+        all.iter()
+            .any(|c| c["name"] == "pods-sandbox" && c["addresses"][0].is_string())
+    });
+    let id = format!("io.kubernetes.sandbox.id={sandbox}");
+    let member = of_pod(uid, &["io.kubernetes.docker.type=container", &id]);
+    let shared = ["--rm", "--network", "container:pods-sandbox"];
+    start("pods-till", member, &shared, &["busybox", "true"]);
+    // a container whose own labels say so, in a pod whose labels nobody has told
+    let mut near = of_pod(other, &["io.kubernetes.docker.type=container", "app=till"]);
+    near.extend(["--label".to_owned(), "tier=front".to_owned()]);
+    start("pods-near", near, &["--rm"], &["busybox", "true"]);
+    agent.wait_until("the rule fires", || {
+        !of_rules(&agent, "pods-till").is_empty()
+    });
+    over(&agent, &["pods-till".to_owned(), "pods-near".to_owned()]);
+    let near = of_rules(&agent, "pods-near");
+    assert!(near.is_empty(), "{near:?}");
+    let alert = of_rules(&agent, "pods-till").pop().expect("it fired");
+    let fields = &alert["output_fields"];
+    assert_eq!(fields["k8s.pod.labels"], "app:till, tier:front", "{alert}");
+    assert_eq!(fields["k8s.pod.full_sandbox_id"], sandbox, "{alert}");
+    let address = agent.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", sandbox]);
+    assert_eq!(fields["k8s.pod.ip"], address.trim(), "{alert}");
+    agent.docker(&["rm", "-f", "pods-sandbox"]);
 }

@@ -113,6 +113,50 @@ fn a_container_of_containerd_has_the_digest_of_its_image_configuration() {
 }
 
 #[test]
+fn a_rule_knows_the_labels_of_the_pod_that_a_container_of_containerd_is_in() {
+    let _one = alone();
+    let Some(agent) = crate::rules::with_pod_rules() else {
+        return;
+    };
+    let ctr = Ctr::new();
+    let image = "plimsoll-test/busybox:1";
+    ctr.import(&agent, image);
+    let reference = format!("docker.io/{image}");
+    let pid = std::process::id();
+    let (sandbox, till) = (format!("sandbox-{pid}"), format!("till-{pid}"));
+    let run = |options: &[&str], labels: &[String], name: &str, work: &[&str]| {
+        let mut args = vec!["run", "--snapshotter", "native"];
+        args.extend(options);
+        args.extend(labels.iter().map(String::as_str));
+        args.extend([reference.as_str(), name]);
+        args.extend(work);
+        ctr.must(&args);
+    };
+    // as containerd's CRI starts a pod: labels of the sandbox are labels of its record
+    let of_sandbox = ["io.cri-containerd.kind=sandbox", "app=till", "tier=front"];
+    let uid = format!("plimsoll-{pid}");
+    let labels = crate::rules::of_pod(&uid, &of_sandbox);
+    // without null-io its output would be waited for
+    run(&["-d", "--null-io"], &labels, &sandbox, &["sleep", "600"]);
+    agent.wait_until("the sandbox is known", || {
+        let all = agent.plimsoll(&["containers"]).unwrap_or_default();
+        let of = |c: &Value| c["container_id"] == sandbox.as_str();
+        all.iter().any(|c| of(c) && c["labels"]["app"] == "till")
+    });
+    let labels = crate::rules::of_pod(&uid, &["io.cri-containerd.kind=container"]);
+    // labels of its own record, too, come with containerd's answer
+    let again = "while :; do /bin/busybox true; sleep 0.3; done";
+    run(&["-d", "--null-io"], &labels, &till, &["sh", "-c", again]);
+    agent.wait_until("the rule fires", || {
+        agent.alerts("Till of the front").iter().any(|a| {
+            let fields = &a["output_fields"];
+            fields["k8s.pod.labels"] == "app:till, tier:front"
+                && fields["k8s.pod.full_sandbox_id"] == sandbox.as_str()
+        })
+    });
+}
+
+#[test]
 fn a_container_of_containerd_that_lives_for_an_instant_has_its_image() {
     let Some(docker) = docker_socket() else {
         return;

@@ -1,7 +1,7 @@
 //! Files that follow each other become one: keys in order, and under each key its lists, one behind
 //! the other.
 
-use super::{Entry, LeafFile, Made, entry, varint};
+use super::{Entry, LeafFile, Made, each_distance, entry, varint};
 use std::ops::Range;
 
 /// The bytes of one file of all `parts`, which cover `leaves`.
@@ -81,23 +81,16 @@ impl Joined {
     /// A list of leaves that begin `before` leaves behind the first; only its first distance
     /// changes. `None`: it is none.
     fn append(&mut self, list: &[u8], before: u64) -> Option<()> {
-        let mut numbers = list.split_inclusive(|byte| byte & 0x80 == 0).map(value);
-        let mut place = before.checked_add(numbers.next()??)?;
+        let (mut first, mut place) = (None, before);
+        each_distance(list, |distance| {
+            place = place.checked_add(distance)?;
+            first.get_or_insert(place);
+            Some(())
+        })?;
         let rest = list.iter().position(|byte| byte & 0x80 == 0)? + 1;
-        varint(&mut self.bytes, place.checked_sub(self.last)?);
+        varint(&mut self.bytes, first?.checked_sub(self.last)?);
         self.bytes.extend(&list[rest..]);
-        for distance in numbers {
-            place = place.checked_add(distance?)?;
-        }
         self.last = place;
         Some(())
     }
-}
-
-fn value(bytes: &[u8]) -> Option<u64> {
-    let parts = bytes.iter().enumerate();
-    parts.into_iter().try_fold(0, |sum, (n, byte)| {
-        let part = u64::from(byte & 0x7f).checked_shl(7 * n as u32)?;
-        Some(sum | part)
-    })
 }

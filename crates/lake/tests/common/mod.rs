@@ -175,7 +175,8 @@ pub fn observed(id: &str, leaf: u64, kind: EventKind) -> Record {
             key,
             exe: "/usr/sbin/nginx".into(),
             ..Default::default()
-        }],
+        }]
+        .into(),
         lineage_cut: false,
         redacted: vec![],
         unknown_because: String::new(),

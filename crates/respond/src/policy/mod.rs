@@ -87,8 +87,9 @@ impl Selector {
 }
 
 /// A pattern that any text fits.
-fn is_open(pattern: &str) -> bool {
-    !pattern.is_empty() && pattern.chars().all(|c| c == '*')
+/// Whether a pattern fits whatever has a name: stars, and question marks beside them.
+pub(crate) fn is_open(pattern: &str) -> bool {
+    pattern.contains('*') && pattern.chars().all(|c| matches!(c, '*' | '?'))
 }
 
 /// Why a text is not a policy.

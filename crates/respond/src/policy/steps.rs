@@ -149,7 +149,7 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
         let Some(text) = found else { continue };
         if !is(&text) {
             let at = s.get(name).unwrap_or(rest);
-            return Err(expected(at, &s.name(name), what));
+            return Err(expected(first_wrong(at, *is), &s.name(name), what));
         }
         step.parameters.push(((*name).to_owned(), text));
     }
@@ -168,6 +168,15 @@ fn step(node: &Node, path: &str, approvals: Option<u32>) -> Result<Step> {
         step.on_failure = choice;
     }
     needed(node, path, step)
+}
+
+/// Of a list the item that is not what it has to be; of anything else all of it.
+fn first_wrong(at: &Node, is: fn(&str) -> bool) -> &Node {
+    let Kind::List(items) = &at.kind else {
+        return at;
+    };
+    let mut wrong = items.iter().filter(|i| !scalar(i).is_some_and(is));
+    wrong.next().unwrap_or(at)
 }
 
 /// Some steps mean nothing without a parameter.

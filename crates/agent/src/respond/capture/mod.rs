@@ -192,14 +192,24 @@ struct Subject<'a> {
     ending: bool,
 }
 
-/// Whether the container is on its way out: its first process is gone or a zombie, or its daemon
-/// says so.
+/// Whether the container is on its way out: its first process is gone, a zombie, or has been told to
+/// end and has not met that yet (it stands still, or holds the signal back), or its daemon says so.
 fn is_ending(target: &Target, described: Option<&runtime::Described>, all: &[Process]) -> bool {
     let status = described.and_then(|d| d.inspect["State"]["Status"].as_str());
     let dead = |p: Process| place::stat(p.pid).is_none_or(|s| matches!(s.state, 'Z' | 'X'));
     target.container.state == ContainerState::Gone
         || status.is_some_and(|s| matches!(s, "removing" | "exited" | "dead"))
-        || mounts::first(all).is_none_or(dead)
+        || mounts::first(all).is_none_or(|p| dead(p) || told_to_end(p.pid))
+        || described.is_some_and(runtime::Described::is_being_ended)
+}
+
+/// SIGTERM or SIGKILL is pending for the whole process (proc_pid_status(5), `ShdPnd`).
+fn told_to_end(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|l| l.strip_prefix("ShdPnd:"));
+    let pending = pending.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let of = |signal: u32| 1u64 << (signal - 1);
+    pending.unwrap_or(0) & (of(9) | of(15)) != 0
 }
 
 /// In order of volatility (RFC 3227); what is large last where the container is ending.

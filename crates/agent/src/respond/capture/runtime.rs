@@ -40,6 +40,13 @@ pub(super) fn ask(sockets: &[PathBuf], id: &ContainerId) -> Option<Described> {
     Some(Described { known, inspect })
 }
 
+impl Described {
+    /// Whether somebody has asked the daemon to end it.
+    pub(super) fn is_being_ended(&self) -> bool {
+        self.known.is_being_ended(PATIENCE)
+    }
+}
+
 /// Keeps the description of the container and of its image, and the OCI bundle's `config.json`.
 ///
 /// # Errors

@@ -1,0 +1,157 @@
+//! Who goes before others: raised threads, what they start, refusals, and the bound of what they take.
+
+mod common;
+
+use common::{Hands, Rig, Town};
+use plimsoll_agent::kernel::{EventSource, KernelError};
+use plimsoll_agent::priority::{CALM, LOOK_EVERY, Priority, weighing_cgroup};
+use plimsoll_sensor::api::Signal;
+use rustix::process::Pid;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn nice_of(tid: Pid) -> i32 {
+    rustix::process::getpriority_process(Some(tid)).unwrap()
+}
+
+/// Runs `claim` on a thread of its own, which may be raised; says so where nobody may be.
+fn raised(claim: impl FnOnce(&Arc<Priority>) + Send + 'static) {
+    let priority = Arc::new(Priority::new(-15));
+    if let Err(e) = priority.trial() {
+        assert!(
+            !rustix::process::geteuid().is_root() || !all_wanted(),
+            "{e}"
+        );
+        return eprintln!("left out: priorities may not be raised here: {e}");
+    }
+    std::thread::spawn(move || claim(&priority)).join().unwrap();
+}
+
+fn all_wanted() -> bool {
+    std::env::var_os("PLIMSOLL_TEST_ALL").is_some_and(|all| all == "1")
+}
+
+#[test]
+fn a_raised_thread_is_raised_until_it_lets_go_and_starts_only_ordinary_ones() {
+    raised(|priority| {
+        let me = rustix::thread::gettid();
+        let before = nice_of(me);
+        let raised = priority.raise("pipeline");
+        assert_eq!(nice_of(me), -15);
+        assert_eq!(priority.words(), ["pipeline: nice -15"]);
+        let thread = std::thread::spawn(|| nice_of(rustix::thread::gettid()));
+        assert_eq!(thread.join().unwrap(), 0, "a thread that it starts");
+        let program = std::process::Command::new("nice").output().unwrap();
+        assert_eq!(program.stdout, b"0\n", "a program that it starts");
+        drop(raised);
+        assert_eq!(nice_of(me), before);
+        assert!(priority.words().is_empty());
+    });
+}
+
+#[test]
+fn who_is_refused_goes_on_and_it_is_said() {
+    let refuse = |_, _| Err(io::ErrorKind::PermissionDenied.into());
+    let priority = Arc::new(Priority::by(-15, Box::new(refuse)));
+    let raise = || drop(priority.raise("pipeline"));
+    std::thread::scope(|s| s.spawn(raise).join().unwrap());
+    let said = ["pipeline: nice -15 was refused: permission denied"];
+    assert_eq!(priority.words(), said);
+    assert!(priority.trial().is_err());
+}
+
+#[test]
+fn who_takes_too_much_is_ordinary_until_it_is_calm() {
+    raised(|priority| {
+        let me = rustix::thread::gettid();
+        let before = nice_of(me);
+        let _raised = priority.raise("pipeline");
+        // as if little time had passed meanwhile: a busy machine changes nothing
+        let mut now = CALM.as_nanos() as u64;
+        priority.look(now);
+        let end = Instant::now() + Duration::from_secs(120);
+        while nice_of(me) == -15 {
+            assert!(Instant::now() < end, "it is never lowered");
+            now += 1;
+            priority.look(now);
+        }
+        assert_eq!(nice_of(me), before);
+        assert!(priority.words()[0].contains("ordinary for the moment"));
+        // in so long a time that was next to nothing
+        now += 1000 * CALM.as_nanos() as u64;
+        priority.look(now);
+        assert_eq!(nice_of(me), -15);
+        assert!(LOOK_EVERY < CALM);
+    });
+}
+
+/// Rings in which nothing comes; looks at who is raised while they are read.
+struct Quiet<'a> {
+    priority: &'a Priority,
+    stop: &'a AtomicBool,
+    end: Instant,
+}
+impl EventSource for Quiet<'_> {
+    fn poll(&mut self, _: Duration, _: &mut dyn FnMut(Signal)) -> Result<usize, KernelError> {
+        let words = self.priority.words().join("; ");
+        // what the machine grants for the moment is another claim's business
+        let all = ["reader", "pipeline", "journal"].iter();
+        let all = all.filter(|t| words.contains(**t)).count() == 3;
+        let own = nice_of(rustix::thread::gettid()) == -10 || words.contains("for the moment");
+        if all && own {
+            self.stop.store(true, Ordering::SeqCst);
+        }
+        assert!(Instant::now() < self.end, "raised are: {words}");
+        std::thread::sleep(Duration::from_millis(1));
+        Ok(0)
+    }
+}
+
+#[test]
+fn an_agent_has_its_three_threads_before_others() {
+    raised(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = Rig::start(&Rig::config(dir.path()), &Hands::new(), Town::new(&[]));
+        let before = nice_of(rustix::thread::gettid());
+        let stop = AtomicBool::new(false);
+        let mut quiet = Quiet {
+            priority: &rig.agent.shared().priority,
+            stop: &stop,
+            end: Instant::now() + Duration::from_secs(120),
+        };
+        rig.agent.read(&mut quiet, &stop).unwrap();
+        assert_eq!(
+            nice_of(rustix::thread::gettid()),
+            before,
+            "who reads no more"
+        );
+        let words = rig.agent.shared().priority.words();
+        assert!(!words[0].contains("reader"), "{words:?}");
+        rig.agent.stop("test");
+    });
+}
+
+#[test]
+fn whose_weight_counts_is_found_in_either_version() {
+    let machine = |own: &str, shares: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        std::fs::write(dir.path().join("proc/self/cgroup"), own).unwrap();
+        for at in shares {
+            let at = dir.path().join("sys/fs/cgroup").join(at);
+            std::fs::create_dir_all(&at).unwrap();
+            std::fs::write(at.join("cgroup.subtree_control"), "cpu memory\n").unwrap();
+        }
+        weighing_cgroup(dir.path())
+    };
+    assert_eq!(machine("0::/a.slice/b.service\n", &[]), None);
+    let two = machine("0::/a.slice/b.service\n", &["", "a.slice"]);
+    assert_eq!(two.as_deref(), Some("/a.slice/b.service"));
+    let one = machine("0::/a.slice/b.service\n", &[""]);
+    assert_eq!(one.as_deref(), Some("/a.slice"));
+    let first = machine("4:memory:/x\n3:cpu,cpuacct:/y\n0::/\n", &[]);
+    assert_eq!(first.as_deref(), Some("/y"));
+    assert_eq!(machine("3:cpu,cpuacct:/\n0::/z\n", &[""]), None);
+}
