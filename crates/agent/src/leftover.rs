@@ -9,15 +9,13 @@
 //! the agent left that it was started by, and only where the programs' own limit is over. Left out: that
 //! limit (the programs keep to it themselves), and what other agents left.
 
-use crate::respond::freeze::leave_cgroups;
+use crate::beside::{self, boot};
 use plimsoll_sensor::{Left, left_by, unpin_left_by};
-use rustix::time::{ClockId, clock_gettime};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// The hidden command that is the process.
@@ -35,22 +33,14 @@ pub struct Alive(#[expect(dead_code, reason = "open as long as the agent lives")
 /// When it cannot be started.
 pub fn begin(program: &Path, home: &Path, after: Duration) -> io::Result<Alive> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut child = Command::new(program)
-        .arg0("plimsoll")
-        .arg(UNPIN_LATER)
+    let child = beside::command(program, UNPIN_LATER)
         .arg(home)
         .args([std::process::id().to_string(), after.as_secs().to_string()])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    // only so that it leaves no zombie, should it end before the agent does
-    let reap = move || drop(child.wait());
-    std::thread::Builder::new()
-        .name("leftover".into())
-        .spawn(reap)?;
+    beside::reap(child, "leftover")?;
     Ok(Alive(ours))
 }
 
@@ -59,9 +49,8 @@ pub fn begin(program: &Path, home: &Path, after: Duration) -> io::Result<Alive> 
 /// # Errors
 /// When the agent's end cannot be waited for.
 pub fn wait(home: &Path, pid: u32, after: Duration) -> io::Result<()> {
-    let _ = rustix::process::setsid();
     // where it stays in the agent's, it may end with that: then what is left waits for the next agent
-    let _ = leave_cgroups();
+    let _ = beside::stand_alone();
     io::stdin().lock().read_to_end(&mut Vec::new())?;
     let due = boot() + after;
     while left_by(home, pid) == Left::Waits {
@@ -73,9 +62,4 @@ pub fn wait(home: &Path, pid: u32, after: Duration) -> io::Result<()> {
         std::thread::sleep(if rest.is_zero() { LOOK } else { rest.min(LOOK) });
     }
     Ok(())
-}
-
-fn boot() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

@@ -24,6 +24,7 @@
 //! | [`enforce`] | containers held to their baseline, where a policy says so |
 //! | [`gaps`] | losses until they are journalled |
 //! | [`server`], [`answers`] | the socket, and what it says |
+//! | `beside`, [`leftover`] | processes that outlive the agent |
 //! | [`clock`], [`dense`], [`quota`], [`latency`], [`opinion`], [`view`], [`files`], [`machine`] | small pure or plain parts |
 //!
 //! Promises: every queue and table is bounded and its loss becomes a gap; alerts are handed to the
@@ -38,6 +39,7 @@ pub mod anchoring;
 pub mod answers;
 pub mod attribution;
 pub mod begin;
+mod beside;
 pub mod chores;
 pub mod clock;
 pub mod config;

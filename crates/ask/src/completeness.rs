@@ -15,7 +15,9 @@ use crate::{About, AskError};
 use plimsoll_api::Completeness;
 use plimsoll_api::describe::{span, when, words};
 use plimsoll_api::types::{CompletenessGap, Coverage, LostAt, Unwatched};
-use plimsoll_model::{Gap, GapScope, Instance, Record, RecordId, RecordKind, Stage, WallNs};
+use plimsoll_model::{
+    Gap, GapScope, Instance, Observation, Record, RecordId, RecordKind, Stage, WallNs,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Gaps listed in an answer.
@@ -88,7 +90,7 @@ impl About<'_> {
         filter: &Filter,
         look: &Look<'_>,
         tally: &mut Tally,
-        each: &mut dyn FnMut(RecordId, WallNs, Record),
+        each: &mut dyn FnMut(RecordId, Observation),
     ) -> Result<u64, RecordsError> {
         let ours = |id: &&RecordId| id.origin == *self.node();
         let mut survey = Survey::new(
@@ -116,10 +118,14 @@ impl About<'_> {
             if is_more && !matches!(seen.body, Body::Record(_)) {
                 return;
             }
-            tally.seen(self, filter, seen, &mut |id, wall, record| {
+            tally.seen(self, filter, seen, &mut |id, _, record| {
                 given += 1;
                 beside += u64::from(is_more);
-                each(id, wall, record);
+                if let Record::Observation(o) = record
+                    && o.instance == filter.instance
+                {
+                    each(id, o);
+                }
             });
         })?;
         let (observed, left) = (survey.count(), left.saturating_sub(beside));
@@ -136,7 +142,7 @@ impl About<'_> {
         &self,
         looked: Acts,
         tally: &mut Tally,
-        each: impl FnMut(RecordId, plimsoll_model::Observation),
+        each: impl FnMut(RecordId, Observation),
     ) -> Result<(), RecordsError> {
         self.observations_at(looked, &Look::at(self), tally, each)
     }
@@ -147,7 +153,7 @@ impl About<'_> {
         looked: Acts,
         look: &Look<'_>,
         tally: &mut Tally,
-        mut each: impl FnMut(RecordId, plimsoll_model::Observation),
+        mut each: impl FnMut(RecordId, Observation),
     ) -> Result<(), RecordsError> {
         let mut filter = Filter::of(&[RecordKind::Observation]).acts(looked);
         if let Some(instance) = &self.case.instance {
@@ -156,13 +162,9 @@ impl About<'_> {
         let (from, to) = self.widened();
         filter = filter.between(from, to);
         let mut uncertainty = 0;
-        let observed = self.visit_sorts(&filter, look, tally, &mut |id, _, record| {
-            if let Record::Observation(o) = record
-                && o.instance == self.case.instance
-            {
-                uncertainty = uncertainty.max(o.at.uncertainty_ns);
-                each(id, o);
-            }
+        let observed = self.visit_sorts(&filter, look, tally, &mut |id, o| {
+            uncertainty = uncertainty.max(o.at.uncertainty_ns);
+            each(id, o);
         })?;
         tally.uncertainty_ns = tally.uncertainty_ns.max(uncertainty);
         tally.observations = Some(tally.observations.unwrap_or(0).max(observed));

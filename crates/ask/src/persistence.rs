@@ -170,16 +170,16 @@ impl Found {
     fn process(&mut self, about: &About<'_>, id: &RecordId, o: &Observation) {
         let key = o.event.process.key;
         match &o.event.kind {
-            EventKind::Exec(e) if e.origin.is_writable() || e.deleted => {
-                if self.alive.len() < ACTS_MAX {
-                    let stranger = Stranger {
-                        who: chain(&o.lineage, key),
-                        what: about.action(&o.event.kind),
-                        at: o.at,
-                        id: id.clone(),
-                    };
-                    self.alive.insert(key, stranger);
-                }
+            EventKind::Exec(e)
+                if (e.origin.is_writable() || e.deleted) && self.alive.len() < ACTS_MAX =>
+            {
+                let stranger = Stranger {
+                    who: chain(&o.lineage, key),
+                    what: about.action(&o.event.kind),
+                    at: o.at,
+                    id: id.clone(),
+                };
+                self.alive.insert(key, stranger);
             }
             // it became a program of the image again, or ended
             EventKind::Exec(_) | EventKind::Exit { .. } => drop(self.alive.remove(&key)),

@@ -69,6 +69,13 @@ impl Filter {
         self.acts = Some(acts);
         self
     }
+    /// The same with observations of every sort.
+    pub fn of_all_sorts(&self) -> Self {
+        Self {
+            acts: None,
+            ..self.clone()
+        }
+    }
     /// Whether a record bears what is looked for.
     pub(crate) fn holds(&self, record: &Record) -> bool {
         let sort = match (record, self.acts) {
@@ -158,11 +165,7 @@ pub trait Records {
         survey: &mut Survey,
         unread: &mut dyn FnMut(Seen),
     ) -> Result<(), RecordsError> {
-        let of_all_sorts = Filter {
-            acts: None,
-            ..filter.clone()
-        };
-        self.visit(&of_all_sorts, &mut |seen| match &seen.body {
+        self.visit(&filter.of_all_sorts(), &mut |seen| match &seen.body {
             Body::Record(Record::Observation(o)) if o.instance == filter.instance => {
                 survey.add(seen.id.leaf, Acts::of(o));
             }

@@ -133,10 +133,11 @@ impl Found {
             Record::Decision(d) if self.decisions.len() + self.custody.len() >= RECORDS_MAX => {
                 self.left_out += u64::from(d.action.starts_with("plan."));
             }
-            Record::Decision(d) if d.action.starts_with("plan.") => {
-                if d.subject.is_empty() || self.plans.contains_key(&d.subject) {
-                    self.decisions.push((id, d));
-                }
+            Record::Decision(d)
+                if d.action.starts_with("plan.")
+                    && (d.subject.is_empty() || self.plans.contains_key(&d.subject)) =>
+            {
+                self.decisions.push((id, d));
             }
             Record::Decision(d) if d.action.starts_with("evidence.") => {
                 if !names.iter().any(|n| d.subject.contains(n.as_str())) {

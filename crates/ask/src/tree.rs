@@ -193,24 +193,17 @@ fn execs(
     let filter = Filter::of(&[RecordKind::Observation])
         .about(instance)
         .acts(Acts::EXEC);
-    about.visit_sorts(
-        &filter,
-        &subject.look(),
-        say.tally(),
-        &mut |id, _, record| {
-            if let Record::Observation(o) = record
-                && let EventKind::Exec(_) = &o.event.kind
-                && o.instance.as_ref() == Some(instance)
-                && o.at.boot <= subject.at.boot
-                && subject.lineage.iter().any(|a| a.key == o.event.process.key)
-                && found
-                    .get(&o.event.process.key)
-                    .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
-            {
-                found.insert(o.event.process.key, (id, o.at, about.action(&o.event.kind)));
-            }
-        },
-    )?;
+    about.visit_sorts(&filter, &subject.look(), say.tally(), &mut |id, o| {
+        if let EventKind::Exec(_) = &o.event.kind
+            && o.at.boot <= subject.at.boot
+            && subject.lineage.iter().any(|a| a.key == o.event.process.key)
+            && found
+                .get(&o.event.process.key)
+                .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
+        {
+            found.insert(o.event.process.key, (id, o.at, about.action(&o.event.kind)));
+        }
+    })?;
     Ok(found)
 }
 
@@ -312,28 +305,21 @@ fn request(about: &About<'_>, subject: &Acting, say: &mut Sentences) -> Result<(
         .about(instance)
         .between(from, subject.at.wall)
         .acts(Acts::NETWORK.or(Acts::LOCAL_SOCKET));
-    about.visit_sorts(
-        &filter,
-        &subject.look(),
-        say.tally(),
-        &mut |id, _, record| {
-            if let Record::Observation(o) = record
-                && let EventKind::Accept(c) = &o.event.kind
-                && o.at.boot <= subject.at.boot
-            {
-                let own = subject.lineage.iter().any(|a| a.key == o.event.process.key);
-                let outside = !c.peer.is_loopback();
-                let later = |than: &Option<Accepted>| {
-                    than.as_ref().is_none_or(|(_, l)| l.at.boot <= o.at.boot)
-                };
-                if own && later(&last) {
-                    last = Some((id, o));
-                } else if !own && outside && later(&near) {
-                    near = Some((id, o));
-                }
+    about.visit_sorts(&filter, &subject.look(), say.tally(), &mut |id, o| {
+        if let EventKind::Accept(c) = &o.event.kind
+            && o.at.boot <= subject.at.boot
+        {
+            let own = subject.lineage.iter().any(|a| a.key == o.event.process.key);
+            let outside = !c.peer.is_loopback();
+            let later =
+                |than: &Option<Accepted>| than.as_ref().is_none_or(|(_, l)| l.at.boot <= o.at.boot);
+            if own && later(&last) {
+                last = Some((id, o));
+            } else if !own && outside && later(&near) {
+                near = Some((id, o));
             }
-        },
-    )?;
+        }
+    })?;
     // what came over the loopback was passed on by another process of the container
     let passed_on = last
         .as_ref()

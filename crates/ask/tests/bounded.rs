@@ -26,27 +26,7 @@ fn flooded() -> World {
     let s = -3800.0 + READS as f64 / 4.0;
     let shown = world.act(&web, s, &x, exec(&x, Origin::Upper));
     world.act(&web, s + 0.1, &x, file(FileOp::Create, "/etc/cron.d/x", 0));
-    let drift = Drift {
-        behaviour: Behaviour {
-            origin: Origin::Upper,
-            ..behaviour(BehaviourKind::Exec, "/bin/sh", "run", "/tmp/x")
-        },
-        class: DriftClass::ProgramFromWritable,
-        risk: Risk::Critical,
-        reason: "the program came into the container after it was created".into(),
-        baseline: Some(reference()),
-        baseline_state: "ready".into(),
-        coverage_permille: 993,
-        nearest: vec![],
-        instance: web.instance.clone(),
-        lineage: vec![x.clone()].into(),
-        observation: Some(shown),
-        first: at(s),
-        last: at(s),
-        count: 1,
-        techniques: vec![],
-        quarantined: false,
-    };
+    let drift = dropped(&web, "/tmp/x", vec![x.clone()].into(), shown, s);
     world.alert("A-1", &web, s, drift);
     (READS / 2..READS).for_each(|n| read(&mut world, n));
     world

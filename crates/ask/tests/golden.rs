@@ -107,29 +107,14 @@ fn attack(world: &mut World) -> (Container, AlertId) {
         &line(&[&x, &sh, &nginx, &tini]),
         exec(&x, Origin::Upper),
     );
+    let lineage = line(&[&x, &sh, &nginx, &tini]).into();
     let drift = Drift {
-        behaviour: Behaviour {
-            origin: Origin::Upper,
-            ..behaviour(BehaviourKind::Exec, "/bin/sh", "run", "/tmp/x\x1b[31m")
-        },
-        class: DriftClass::ProgramFromWritable,
-        risk: Risk::Critical,
-        reason: "the program came into the container after it was created".into(),
-        baseline: Some(reference()),
-        baseline_state: "ready".into(),
-        coverage_permille: 993,
         nearest: vec![NearBehaviour {
             behaviour: known()[0].clone(),
             difference: "another parent and program".into(),
         }],
-        instance: web.instance.clone(),
-        lineage: line(&[&x, &sh, &nginx, &tini]).into(),
-        observation: Some(shown),
-        first: at(5.0),
-        last: at(5.0),
-        count: 1,
         techniques: vec!["T1059".into()],
-        quarantined: false,
+        ..dropped(&web, "/tmp/x\x1b[31m", lineage, shown, 5.0)
     };
     let alert = world.alert("A-1", &web, 5.0, drift);
     world.event(

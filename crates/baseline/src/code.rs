@@ -281,9 +281,9 @@ pub(crate) fn entry(entry: Entry) -> Entry {
 /// Whether a parent belongs to the runtime or to the host rather than to the container.
 pub(crate) fn is_outside(parent: &plimsoll_model::Ancestor, actor: Entry) -> bool {
     let came_in = matches!(actor, Entry::ExecSession | Entry::Host);
-    (came_in && entry(parent.entry) != entry(actor))
-        || (came_in && crate::programs::is_runtime(parent.exe.as_bytes()))
-        || parent.exe.is_empty()
+    let other = || entry(parent.entry) != entry(actor);
+    let runtime = || crate::programs::is_runtime(parent.exe.as_bytes());
+    (came_in && (other() || runtime())) || parent.exe.is_empty()
 }
 
 /// A program's path: as it is, but for process numbers.

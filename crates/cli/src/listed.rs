@@ -240,22 +240,29 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// In order, and of all leaves: what comes while somebody asks is in the answer.
+    /// All leaves in order, each piece with the file that lists it: what comes while somebody asks
+    /// is in the last one.
+    fn pieces(&self) -> impl Iterator<Item = (Range<u64>, Option<&LeafFile>)> {
+        let listed = self.files.values().map(|file| (file.leaves(), Some(file)));
+        let end = std::iter::once((u64::MAX..u64::MAX, None));
+        let mut at = 0;
+        listed.chain(end).flat_map(move |(leaves, file)| {
+            let hole = (leaves.start > at).then_some((at..leaves.start, None));
+            at = leaves.end;
+            hole.into_iter()
+                .chain(file.map(|file| (leaves, Some(file))))
+        })
+    }
+
+    /// In order, and of all leaves.
     fn stretches(&self, filter: &Filter) -> Vec<Stretch> {
         let mut all: Vec<Stretch> = Vec::new();
-        let mut at = 0;
-        for file in self.files.values() {
-            let leaves = file.leaves();
-            if leaves.start > at {
-                put(&mut all, Stretch::Whole(at..leaves.start));
-            }
-            at = leaves.end;
-            match self.looked_up(file, filter) {
+        for (leaves, file) in self.pieces() {
+            match file.and_then(|file| self.looked_up(file, filter)) {
                 Some(stretches) => stretches.into_iter().for_each(|s| put(&mut all, s)),
                 None => put(&mut all, Stretch::Whole(leaves)),
             }
         }
-        put(&mut all, Stretch::Whole(at..u64::MAX));
         all
     }
 
@@ -450,28 +457,9 @@ impl<'a> Listed<'a> {
         survey: &mut Survey,
         unread: &mut dyn FnMut(Seen),
     ) -> Done {
-        let mut at = 0;
-        let mut put = |mut sorted: Vec<Sorted>| {
-            sorted.sort_unstable();
-            sorted
-                .iter()
-                .for_each(|(leaf, sort)| survey.add_of(*leaf, *sort));
-        };
-        for file in self.files.values() {
-            let leaves = file.leaves();
-            if leaves.start > at {
-                let mut sorted = Vec::new();
-                self.survey_read(
-                    Stretch::Whole(at..leaves.start),
-                    filter,
-                    &mut sorted,
-                    unread,
-                )?;
-                put(sorted);
-            }
-            at = leaves.end;
-            let by_list = self.sorts(file, filter);
-            if by_list.is_none() && filter.instance.is_some() {
+        for (leaves, file) in self.pieces() {
+            let by_list = file.and_then(|file| self.sorts(file, filter));
+            if let (None, Some(file), Some(_)) = (&by_list, file, &filter.instance) {
                 self.distrust(file);
             }
             let (mut sorted, rest) = match by_list {
@@ -479,11 +467,11 @@ impl<'a> Listed<'a> {
                 None => (Vec::new(), Stretch::Whole(leaves)),
             };
             self.survey_read(rest, filter, &mut sorted, unread)?;
-            put(sorted);
+            sorted.sort_unstable();
+            for (leaf, sort) in sorted {
+                survey.add_of(leaf, sort);
+            }
         }
-        let mut sorted = Vec::new();
-        self.survey_read(Stretch::Whole(at..u64::MAX), filter, &mut sorted, unread)?;
-        put(sorted);
         Ok(())
     }
 
@@ -530,11 +518,7 @@ impl Records for Listed<'_> {
         survey: &mut Survey,
         unread: &mut dyn FnMut(Seen),
     ) -> Result<(), RecordsError> {
-        let of_all_sorts = Filter {
-            acts: None,
-            ..filter.clone()
-        };
-        self.survey_all(&of_all_sorts, survey, unread)
+        self.survey_all(&filter.of_all_sorts(), survey, unread)
             .map_err(|e| self.journal.records_error(e))
     }
 

@@ -51,6 +51,7 @@ mod stage;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,7 +61,32 @@ fn docker_socket() -> Option<String> {
     std::env::var("PLIMSOLL_HOST_TESTS")
         .ok()
         .filter(|v| v == "1")?;
+    note_failures();
     Some(std::env::var("PLIMSOLL_TEST_DOCKER_SOCK").expect("scripts/test sets the socket"))
+}
+
+/// Says what failed at once, for whoever ends this run before it tells (see `scripts/test`).
+fn note(words: &str) {
+    let dir = std::env::var_os("PLIMSOLL_TEST_DOCKER_DIR").unwrap_or_default();
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(PathBuf::from(dir).join("failed"));
+    let test = std::thread::current().name().map(str::to_owned);
+    let test = test.unwrap_or_default();
+    // who looks at this run to its end does without
+    let _ = file.and_then(|mut file| writeln!(file, "{test}: {words}"));
+}
+
+fn note_failures() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |what| {
+            note(&what.to_string());
+            usual(what);
+        }));
+    });
 }
 
 /// One agent at a time: each watches the whole machine.
@@ -86,7 +112,7 @@ impl Agent {
     fn start_in(dir: tempfile::TempDir, docker: String) -> Self {
         let child = spawn(dir.path());
         let agent = Agent { dir, child, docker };
-        agent.wait_until("the agent answers", || agent.answers());
+        agent.wait_for_answer("the agent answers");
         agent
     }
 
@@ -103,7 +129,21 @@ impl Agent {
         self.child.wait().expect("it ends");
         meanwhile(self);
         self.child = spawn(self.dir.path());
-        self.wait_until("the agent answers again", || self.answers());
+        self.wait_for_answer("the agent answers again");
+    }
+
+    /// Waits for an agent that was just started, unless it has ended.
+    fn wait_for_answer(&self, what: &str) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let has_ended = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, s)| s.starts_with('Z'))
+        };
+        self.wait_until(what, || {
+            assert!(!has_ended(), "it ended before this: {what}");
+            self.answers()
+        });
     }
 
     /// Whether this very agent is up: without one, status reads the data directory.
@@ -120,14 +160,13 @@ impl Agent {
             .output()
             .expect("run plimsoll");
         // 1 also means "found something"
-        (out.status.code() != Some(2) && !(out.stdout.is_empty() && !out.status.success())).then(
-            || {
-                String::from_utf8_lossy(&out.stdout)
-                    .lines()
-                    .filter_map(|l| serde_json::from_str(l).ok())
-                    .collect()
-            },
-        )
+        let said = !out.stdout.is_empty() || out.status.success();
+        (said && out.status.code() != Some(2)).then(|| {
+            String::from_utf8_lossy(&out.stdout)
+                .lines()
+                .filter_map(|l| serde_json::from_str(l).ok())
+                .collect()
+        })
     }
 
     fn docker(&self, args: &[&str]) -> String {
@@ -173,7 +212,9 @@ impl Drop for Agent {
             let said = std::fs::read_to_string(self.dir.path().join(SAID)).unwrap_or_default();
             let lines: Vec<&str> = said.lines().collect();
             let last = &lines[lines.len().saturating_sub(40)..];
-            eprintln!("the agent said last:\n{}", last.join("\n"));
+            let words = format!("the agent said last:\n{}", last.join("\n"));
+            eprintln!("{words}");
+            note(&words);
         }
     }
 }

@@ -116,7 +116,7 @@ pub struct Reader {
 }
 
 /// Files of leaves that may be missing behind the last one and are still looked for.
-pub(crate) const MISSING_FILES_MAX: u64 = 64;
+const MISSING_FILES_MAX: u64 = 64;
 
 impl Reader {
     /// Opens the journal in `dir` on the machine's disk, up to what is durable.
@@ -195,24 +195,27 @@ impl Reader {
         self.end_from(0)
     }
 
-    /// The same as the head and the emergency segment claim, whatever files there are.
-    pub(crate) fn claimed_end(&self) -> Result<u64, ReadError> {
+    /// What the head and the emergency segment claim as the end, whatever files there are, and the
+    /// most that the files can hold.
+    pub(crate) fn claimed_end(&self) -> Result<Claim, ReadError> {
         let view = self.view(u64::MAX)?;
-        let kept = view.kept.iter().map(|kept| kept.index.saturating_add(1));
-        Ok(kept.max().map_or(view.end, |kept| kept.max(view.end)))
+        let files = self.segments()?.len();
+        Ok(Claim {
+            end: view.claimed(),
+            held: (files as u64).saturating_mul(self.subtree_leaves()),
+            most: can_hold(files, self.subtree_leaves()),
+        })
     }
 
     /// The same for who knows the leaves before `from`: cheap where nothing came since.
     fn end_from(&self, from: u64) -> Result<Leaf, ReadError> {
         let view = self.view(from)?;
-        let kept = view.kept.iter().map(|kept| kept.index.saturating_add(1));
-        let end = kept.max().map_or(view.end, |kept| kept.max(view.end));
         // without a list of segments, nothing lies behind `from` but what the emergency segment has
         let most = match view.segments.is_empty() && view.end <= from {
             true => u64::MAX,
-            false => view.can_hold(self.subtree_leaves()),
+            false => can_hold(view.segments.len(), self.subtree_leaves()),
         };
-        Ok(Leaf(end.min(most)))
+        Ok(Leaf(view.claimed().min(most)))
     }
 
     /// The entry at `leaf`; `None` beyond the end.
@@ -259,7 +262,9 @@ impl Reader {
     pub fn picker(&self) -> Result<Picker, ReadError> {
         let view = self.view(0)?;
         Ok(Picker {
-            end: view.end.min(view.can_hold(self.subtree_leaves())),
+            end: view
+                .end
+                .min(can_hold(view.segments.len(), self.subtree_leaves())),
             leaves: LeafSource {
                 indexed: false,
                 ..LeafSource::new(self, view.segments)
@@ -445,12 +450,27 @@ struct View {
 }
 
 impl View {
-    /// Leaves that so many files can hold, and some that are missing: names of files and the head
-    /// are whatever somebody wrote, and must not decide how long it takes to look at all leaves.
-    fn can_hold(&self, of_each: u64) -> u64 {
-        let files = self.segments.len() as u64 + MISSING_FILES_MAX;
-        files.saturating_mul(of_each)
+    /// One past the last leaf, by the head and the emergency segment.
+    fn claimed(&self) -> u64 {
+        let kept = self.kept.iter().map(|kept| kept.index.saturating_add(1));
+        kept.fold(self.end, u64::max)
     }
+}
+
+/// How far a store says that it goes, and how far it can.
+pub(crate) struct Claim {
+    /// One past the last leaf, as it says.
+    pub(crate) end: u64,
+    /// Leaves that its files hold at most.
+    pub(crate) held: u64,
+    /// The same with those files that may be missing.
+    pub(crate) most: u64,
+}
+
+/// Leaves that so many files can hold, and some that are missing: names of files and the head
+/// are whatever somebody wrote, and must not decide how long it takes to look at all leaves.
+fn can_hold(files: usize, of_each: u64) -> u64 {
+    (files as u64 + MISSING_FILES_MAX).saturating_mul(of_each)
 }
 
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError {

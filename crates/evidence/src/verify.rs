@@ -20,7 +20,7 @@ use crate::error::{OpenError, ReadError};
 use crate::filter::Filter;
 use crate::merkle::{self, Hash, Peaks};
 use crate::note::{Note, PublicKey};
-use crate::reader::{MISSING_FILES_MAX, Payload, Reader, Tail};
+use crate::reader::{Claim, Payload, Reader, Tail};
 use crate::record::{Header, Leaf};
 use crate::seal::EPOCH_KEY_KIND;
 use crate::tiles::{self, Hashes, Prefer, TILE_HASHES};
@@ -418,10 +418,7 @@ struct Unit {
 /// The end that the store claims, or a nearer one where it has no files for what it claims: whoever
 /// altered it must not decide how long this takes.
 fn plausible_end(reader: &Reader, report: &mut VerifyReport) -> Result<u64, ReadError> {
-    let end = reader.claimed_end()?;
-    let files = reader.segments()?.len() as u64;
-    let held = files.saturating_mul(reader.subtree_leaves());
-    let most = (files + MISSING_FILES_MAX).saturating_mul(reader.subtree_leaves());
+    let Claim { end, held, most } = reader.claimed_end()?;
     if end > most {
         let text = format!("it claims {end} records, and has files for {held} at most");
         report.add(

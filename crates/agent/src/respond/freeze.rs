@@ -16,18 +16,16 @@
 use super::docker;
 use super::machine::{Machine, Target};
 use super::place::{Place, is_below};
+use crate::beside::{self, boot};
 use plimsoll_model::response::StepOutcome;
 use plimsoll_model::{Container, ContainerId};
 use plimsoll_workload::Layout;
 use plimsoll_workload::cgroup::{Hierarchy, Version};
-use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The hidden command that is the watchdog.
@@ -397,11 +395,6 @@ impl Lease {
     }
 }
 
-fn boot() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
-}
-
 // ---- the watchdog ----
 
 /// Starts it and waits until it is ready and has the lease; what it says of itself.
@@ -415,20 +408,16 @@ fn watchdog(
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(READY))?;
     let file = OpenOptions::new().write(true).open(freezer.file())?;
-    let mut command = Command::new(&machine.program);
+    let mut command = beside::command(&machine.program, WATCHDOG);
     command
-        .arg0("plimsoll")
-        .arg(WATCHDOG)
         .arg(Lease::path(machine, id))
         .args([
             &lease.nonce,
             freezer.version(),
             &lease.deadline_ms.to_string(),
         ])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(file))
-        .stdout(Stdio::from(OwnedFd::from(theirs)));
+        .stdin(file)
+        .stdout(OwnedFd::from(theirs));
     let mut child = command.spawn()?;
     // the command holds their end, too
     drop(command);
@@ -441,11 +430,7 @@ fn watchdog(
         let why = why.unwrap_or("it did not say that it is ready");
         return Err(io::Error::other(why.to_owned()));
     };
-    // only so that it leaves no zombie while the agent lives
-    let reap = move || drop(child.wait());
-    let _ = std::thread::Builder::new()
-        .name("watchdog".into())
-        .spawn(reap);
+    let _ = beside::reap(child, "watchdog");
     Ok(said)
 }
 
@@ -455,8 +440,7 @@ fn watchdog(
 /// When the container could not be thawed, and was not gone.
 pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Result<()> {
     let mut freezer = File::from(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?);
-    let _ = rustix::process::setsid();
-    let stayed = leave_cgroups();
+    let stayed = beside::stand_alone();
     let mut out = io::stdout();
     let taken = Lease {
         nonce: nonce.to_owned(),
@@ -491,14 +475,4 @@ pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Resul
         Err(e) if e.raw_os_error() == Some(19) => Ok(()),
         other => other,
     }
-}
-
-/// Moves this process to the root of every hierarchy; those where that failed.
-pub(crate) fn leave_cgroups() -> Vec<String> {
-    let Ok(layout) = Layout::detect(Path::new("/proc")) else {
-        return vec!["no cgroups are mounted".to_owned()];
-    };
-    let leave = |h: &Hierarchy| fs::write(h.mount.join("cgroup.procs"), "0");
-    let stayed = layout.all.iter().filter(|h| leave(h).is_err());
-    stayed.map(|h| h.mount.display().to_string()).collect()
 }

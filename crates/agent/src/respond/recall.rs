@@ -31,6 +31,17 @@ pub struct Found {
     pub at: WallNs,
 }
 
+impl Found {
+    /// As the journal has it.
+    fn new(alert: Alert, leaf: u64) -> Self {
+        Self {
+            at: alert.at.wall,
+            alert,
+            leaf,
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Recalled {
@@ -69,29 +80,19 @@ pub fn recall(reader: &Reader, now: WallNs) -> Recalled {
         RecordKind::PlanEnd,
     ];
     for (_, record) in records(reader, &kinds, since) {
-        let (plan, fact) = match record {
-            Record::Plan(plan) => {
-                plans.insert(plan.id.clone(), plan.clone());
-                (plan.id.clone(), Fact::Planned(plan))
-            }
-            Record::Step(step) => {
-                recalled.acts.extend(act(plans.get(&step.plan), &step));
-                (step.plan.clone(), Fact::Step(step))
-            }
-            Record::PlanEnd(end) => (end.plan.clone(), Fact::Ended(end)),
-            Record::Decision(decision) => {
-                match decision.action.as_str() {
-                    decisions::STOP => recalled.halted = true,
-                    decisions::RESUME => recalled.halted = false,
-                    _ => {}
-                }
-                (decision.subject.clone(), Fact::Decided(decision))
-            }
-            Record::Delivery(delivery) => {
-                recalled.note(delivery);
-                continue;
-            }
-            _ => continue,
+        match &record {
+            Record::Plan(plan) => drop(plans.insert(plan.id.clone(), plan.clone())),
+            Record::Step(step) => recalled.acts.extend(act(plans.get(&step.plan), step)),
+            Record::Decision(decision) => match decision.action.as_str() {
+                decisions::STOP => recalled.halted = true,
+                decisions::RESUME => recalled.halted = false,
+                _ => {}
+            },
+            Record::Delivery(delivery) => recalled.note(delivery),
+            _ => {}
+        }
+        let Some((plan, fact)) = fact(record) else {
+            continue;
         };
         if let Some(plan) = plans.get(&plan) {
             facts.entry(plan.alert.clone()).or_default().push(fact);
@@ -108,11 +109,7 @@ pub fn recall(reader: &Reader, now: WallNs) -> Recalled {
         if !seen.insert(alert.id.clone()) {
             continue;
         }
-        let found = Found {
-            at: alert.at.wall,
-            alert,
-            leaf,
-        };
+        let found = Found::new(alert, leaf);
         match facts.remove(&found.alert.id) {
             Some(facts) => recalled.orders.push((fold(&found, &facts), found.clone())),
             None if found.at.0 < recent && from.is_none_or(|f| leaf < f) => continue,
@@ -129,11 +126,7 @@ pub fn alerts_from(reader: &Reader, leaf: u64) -> Vec<Found> {
     records_of(reader, &[RecordKind::Alert], i64::MIN, leaf)
         .filter_map(|(leaf, record)| match record {
             Record::Alert(alert) if seen.insert(alert.id.clone()) && alert.count <= 1 => {
-                Some(Found {
-                    at: alert.at.wall,
-                    alert,
-                    leaf,
-                })
+                Some(Found::new(alert, leaf))
             }
             _ => None,
         })
@@ -145,11 +138,7 @@ pub fn find_alert(reader: &Reader, id: &str, now: WallNs) -> Option<Found> {
     let since = now.0.saturating_sub(WINDOW_NS);
     let mut alerts = records(reader, &[RecordKind::Alert], since);
     alerts.find_map(|(leaf, record)| match record {
-        Record::Alert(alert) if alert.id.as_str() == id => Some(Found {
-            at: alert.at.wall,
-            alert,
-            leaf,
-        }),
+        Record::Alert(alert) if alert.id.as_str() == id => Some(Found::new(alert, leaf)),
         _ => None,
     })
 }
@@ -184,21 +173,24 @@ pub fn find_plan(reader: &Reader, id: &str) -> Option<(Order, Found)> {
     for (leaf, record) in all.filter(|(_, r)| about(r)).take(FACTS_MAX) {
         match record {
             Record::Alert(alert) => {
-                found.get_or_insert(Found {
-                    at: alert.at.wall,
-                    alert,
-                    leaf,
-                });
+                found.get_or_insert_with(|| Found::new(alert, leaf));
             }
-            Record::Plan(plan) => facts.push(Fact::Planned(plan)),
-            Record::Step(step) => facts.push(Fact::Step(step)),
-            Record::Decision(decision) => facts.push(Fact::Decided(decision)),
-            Record::PlanEnd(end) => facts.push(Fact::Ended(end)),
-            _ => {}
+            record => facts.extend(fact(record).map(|(_, fact)| fact)),
         }
     }
     let found = found.filter(|_| matches!(facts.first(), Some(Fact::Planned(_))))?;
     Some((fold(&found, &facts), found))
+}
+
+/// What a record says about which plan (or, of a decision, about what else).
+fn fact(record: Record) -> Option<(String, Fact)> {
+    match record {
+        Record::Plan(plan) => Some((plan.id.clone(), Fact::Planned(plan))),
+        Record::Step(step) => Some((step.plan.clone(), Fact::Step(step))),
+        Record::PlanEnd(end) => Some((end.plan.clone(), Fact::Ended(end))),
+        Record::Decision(decision) => Some((decision.subject.clone(), Fact::Decided(decision))),
+        _ => None,
+    }
 }
 
 fn fold(found: &Found, facts: &[Fact]) -> Order {
@@ -224,7 +216,7 @@ fn act(plan: Option<&Plan>, step: &StepRecord) -> Option<Act> {
 }
 
 impl Recalled {
-    fn note(&mut self, delivery: Delivery) {
+    fn note(&mut self, delivery: &Delivery) {
         if delivery.receiver.is_empty() {
             return;
         }
@@ -239,9 +231,10 @@ impl Recalled {
             delivery.result,
             DeliveryResult::Delivered | DeliveryResult::Dead
         ) {
-            let receiver = delivery.receiver;
-            let told = delivery.alerts.into_iter();
-            self.told.extend(told.map(|id| (receiver.clone(), id)));
+            let told = delivery.alerts.iter();
+            let receiver = &delivery.receiver;
+            self.told
+                .extend(told.map(|id| (receiver.clone(), id.clone())));
         }
     }
 }

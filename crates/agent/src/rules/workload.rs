@@ -80,20 +80,14 @@ fn of<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
         F::K8sPodName => text(c.pod.as_deref().unwrap_or_default()),
         F::K8sNsName => text(c.namespace.as_deref().unwrap_or_default()),
         F::K8sPodId | F::K8sPodUid => text(pod::uid(c).unwrap_or_default()),
-        F::K8sPodFullSandboxId => match (sandbox_of(c), pod::uid(c)) {
-            (Some(id), _) => text(id),
-            (None, None) => Value::Absent,
-            (None, Some(_)) => Value::Unknown,
-        },
-        F::K8sPodSandboxId => match (sandbox_of(c), pod::uid(c)) {
-            (Some(id), _) => text(id.get(..12).unwrap_or(id)),
-            (None, None) => Value::Absent,
-            (None, Some(_)) => Value::Unknown,
-        },
-        F::K8sPodIp => match (&c.pod_facts, pod::uid(c)) {
-            (Some(facts), _) if !facts.address.is_empty() => text(&facts.address),
-            (_, None) => Value::Absent,
-            (_, Some(_)) => Value::Unknown,
+        F::K8sPodFullSandboxId => sandbox_of(c).map_or_else(|| untold(c), text),
+        F::K8sPodSandboxId => {
+            let id = sandbox_of(c).map(|id| id.get(..12).unwrap_or(id));
+            id.map_or_else(|| untold(c), text)
+        }
+        F::K8sPodIp => match &c.pod_facts {
+            Some(facts) if !facts.address.is_empty() => text(&facts.address),
+            _ => untold(c),
         },
         F::K8sPodLabel | F::K8sPodLabels => pod_label(view, c, field),
         _ => Value::Unknown,
@@ -106,14 +100,19 @@ fn sandbox_of(c: &Container) -> Option<&str> {
     told.or_else(|| pod::sandbox_id(c))
 }
 
-/// A label of a container's pod, or all of them. Not told (and not absent) where it is in a pod whose
+/// What only a pod's sandbox tells: not told, and not absent, where the container is in a pod whose
 /// sandbox has not been seen.
+fn untold(c: &Container) -> Value<'static> {
+    match pod::uid(c) {
+        Some(_) => Value::Unknown,
+        None => Value::Absent,
+    }
+}
+
+/// A label of a container's pod, or all of them.
 fn pod_label<'v>(view: &'v View<'_>, c: &'v Container, field: &FieldRef) -> Value<'v> {
     let Some(labels) = c.pod_facts.as_ref().and_then(|p| p.labels.as_ref()) else {
-        return match pod::uid(c) {
-            Some(_) => Value::Unknown,
-            None => Value::Absent,
-        };
+        return untold(c);
     };
     match field.field {
         Field::K8sPodLabel => label(labels, &field.arg),

@@ -327,6 +327,31 @@ pub fn behaviour(kind: BehaviourKind, program: &str, operation: &str, object: &s
     }
 }
 
+/// A shell that runs a program which came into the container.
+pub fn dropped(c: &Container, path: &str, lineage: Line, shown: RecordId, s: f64) -> Drift {
+    Drift {
+        behaviour: Behaviour {
+            origin: Origin::Upper,
+            ..behaviour(BehaviourKind::Exec, "/bin/sh", "run", path)
+        },
+        class: DriftClass::ProgramFromWritable,
+        risk: Risk::Critical,
+        reason: "the program came into the container after it was created".into(),
+        baseline: Some(reference()),
+        baseline_state: "ready".into(),
+        coverage_permille: 993,
+        nearest: vec![],
+        instance: c.instance.clone(),
+        lineage,
+        observation: Some(shown),
+        first: at(s),
+        last: at(s),
+        count: 1,
+        techniques: vec![],
+        quarantined: false,
+    }
+}
+
 /// What one question answers about a container that ends at 100 s.
 pub fn one(world: &World, question: Question, container: &str) -> plimsoll_api::Answer {
     let asked = Ask {

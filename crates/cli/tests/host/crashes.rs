@@ -225,7 +225,7 @@ fn kill(agent: &mut Agent) {
 }
 fn start_again(agent: &mut Agent) {
     agent.child = spawn(agent.dir.path());
-    agent.wait_until("the agent answers again", || agent.answers());
+    agent.wait_for_answer("the agent answers again");
 }
 
 /// Whether a record of this container's story is there.

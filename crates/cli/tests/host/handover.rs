@@ -152,7 +152,7 @@ fn an_upgrade_to_other_programs_leaves_no_blind_moment() {
     wait_for_acts(&agent, name, 40);
     config(agent.dir.path(), "rings:\n  bulk_bytes: 8MiB\n");
     agent.child = crate::spawn(agent.dir.path());
-    agent.wait_until("the next one answers", || agent.answers());
+    agent.wait_for_answer("the next one answers");
     let last = wait_for_acts(&agent, name, 40);
     agent.docker(&["rm", "-f", name]);
     agent.wait_until("the last acts are in the evidence", || {
@@ -239,7 +239,7 @@ fn an_agent_as_it_is_installed_is_taken_over_and_says_what_a_stop_leaves() {
     send(&mut agent, "-TERM");
     assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());
     agent.child = spawn_by_default(&agent);
-    agent.wait_until("it answers", || agent.answers());
+    agent.wait_for_answer("it answers");
     let pinned = |agent: &Agent, words: &str| {
         let rows = agent.plimsoll(&["doctor"]).unwrap_or_default();
         rows.iter().any(|r| {
@@ -259,7 +259,7 @@ fn an_agent_as_it_is_installed_is_taken_over_and_says_what_a_stop_leaves() {
         );
         assert_eq!(left[0]["idle_seconds"], serde_json::Value::Null, "{signal}");
         agent.child = spawn_by_default(&agent);
-        agent.wait_until("the next one answers", || agent.answers());
+        agent.wait_for_answer("the next one answers");
         assert!(pinned(&agent, "were taken over"), "{signal}");
         assert_eq!(gaps(&agent, "agent_down").len(), before, "{signal}");
     }
@@ -269,7 +269,7 @@ fn an_agent_as_it_is_installed_is_taken_over_and_says_what_a_stop_leaves() {
     send(&mut agent, "-INT");
     assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());
     agent.child = spawn_by_default(&agent);
-    agent.wait_until("the last one answers", || agent.answers());
+    agent.wait_for_answer("the last one answers");
     send(&mut agent, "-TERM");
     hooks.of("remove");
     assert_eq!(hooks.of("list"), Vec::<serde_json::Value>::new());

@@ -104,7 +104,7 @@ fn perform(agent: &Agent, scenario: &Scenario, half: &str) {
 }
 
 /// Names of the rules that fired, by container.
-fn fired(agent: &Agent) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn fired(agent: &Agent) -> BTreeMap<String, BTreeSet<String>> {
     let mut rules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (container, alert) in by_container(agent) {
         let rule = alert["rule"].as_str().unwrap_or_default();

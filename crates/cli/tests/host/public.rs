@@ -3,10 +3,10 @@
 //!
 //! Rules that their authors switched off are switched on by a file of ours, as a user would.
 
-use crate::own_rules::{CALLS, by_container, over};
+use crate::own_rules::{CALLS, fired, over};
 use crate::public_acts::{Act, acts, rule_files};
 use crate::{Agent, alone, docker_socket};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -186,16 +186,6 @@ fn perform_all(agent: &Agent, acts: &[Act]) -> Vec<String> {
         }
     });
     failed.into_inner().expect("nobody panics")
-}
-
-/// Names of the rules that fired, by container.
-fn fired(agent: &Agent) -> BTreeMap<String, BTreeSet<String>> {
-    let mut rules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (container, alert) in by_container(agent) {
-        let rule = alert["rule"].as_str().unwrap_or_default();
-        rules.entry(container).or_default().insert(rule.to_owned());
-    }
-    rules
 }
 
 #[test]

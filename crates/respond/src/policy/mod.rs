@@ -86,7 +86,6 @@ impl Selector {
     }
 }
 
-/// A pattern that any text fits.
 /// Whether a pattern fits whatever has a name: stars, and question marks beside them.
 pub(crate) fn is_open(pattern: &str) -> bool {
     pattern.contains('*') && pattern.chars().all(|c| matches!(c, '*' | '?'))
