@@ -54,6 +54,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// What `scripts/test` provides, or `None` where host tests are left out.
@@ -132,18 +133,52 @@ impl Agent {
         self.wait_for_answer("the agent answers again");
     }
 
-    /// Waits for an agent that was just started, unless it has ended.
+    /// Waits for an agent that was just started, unless it has ended. Where none ever answers, the
+    /// third is not waited for as long: a run has to come to its end to say why.
     fn wait_for_answer(&self, what: &str) {
-        let stat = format!("/proc/{}/stat", self.child.id());
-        let has_ended = || {
-            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
-            stat.rsplit_once(") ")
-                .is_none_or(|(_, s)| s.starts_with('Z'))
+        static NEVER_ANSWERED: AtomicU32 = AtomicU32::new(0);
+        let most = match NEVER_ANSWERED.load(Relaxed) {
+            0 | 1 => 120,
+            _ => 20,
         };
-        self.wait_until(what, || {
-            assert!(!has_ended(), "it ended before this: {what}");
-            self.answers()
-        });
+        let end = Instant::now() + Duration::from_secs(most);
+        while !self.answers() {
+            if self.has_ended() || Instant::now() > end {
+                NEVER_ANSWERED.fetch_add(1, Relaxed);
+                panic!("it does not answer ({what}):\n{}", self.condition());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        let state = stat.rsplit_once(") ");
+        state.is_none_or(|(_, state)| state.starts_with('Z'))
+    }
+
+    /// What an agent that does not answer is at, and what `status` says instead.
+    fn condition(&self) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let at = |dir: PathBuf| {
+            let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+            let call = read("syscall");
+            let (name, place) = (read("comm"), read("wchan"));
+            format!("{}: {place} ({})", name.trim(), call.trim())
+        };
+        let mut lines: Vec<String> = tasks
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|task| at(task.path()))
+            .collect();
+        let status = command(self.dir.path()).arg("status").output();
+        let status = status.expect("run plimsoll");
+        lines.push(format!("status: {}", status.status));
+        lines.push(String::from_utf8_lossy(&status.stdout).into_owned());
+        lines.push(String::from_utf8_lossy(&status.stderr).into_owned());
+        lines.join("\n")
     }
 
     /// Whether this very agent is up: without one, status reads the data directory.

@@ -231,7 +231,7 @@ const DAY: &[Work] = &[
             nginx -t -c /srv/nginx.conf; exec nginx -c /srv/nginx.conf"#,
         otherwise: "perl -MIO::Socket::INET -e '
             $s = IO::Socket::INET->new(Listen => 9, LocalPort => 8080, ReuseAddr => 1);
-            while ($c = $s->accept) { <$c>; print $c qq(HTTP/1.0 200 OK\\r\\n\\r\\nhello) }'",
+            while ($c = $s->accept) { <$c>; print $c qq(HTTP/1.0 200 OK\\r\\n\\r\\nhello); close $c }'",
         serves: true,
     },
     Work {
@@ -365,7 +365,8 @@ fn a_benign_day_raises_nothing_above_notice() {
         agent.docker(&["inspect", "-f", of, name]).trim().to_owned()
     };
     let url = format!("http://{}:8080/", address("benign-web"));
-    let visits = format!("for i in $(seq 40); do wget -q -O /dev/null {url}; sleep 0.1; done");
+    let visits =
+        format!("for i in $(seq 40); do wget -T 10 -q -O /dev/null {url}; sleep 0.1; done");
     agent.docker(&[
         "run",
         "--rm",
