@@ -89,6 +89,8 @@ fn records(agent: &Agent, from: u64) -> Vec<(u64, Record)> {
 #[derive(Debug, Default)]
 struct Told {
     alert: Option<u64>,
+    /// It is about the program that was put there, which a policy answers; others come before it.
+    dropped: bool,
     /// The container's id.
     about: String,
     tried: Option<u64>,
@@ -132,6 +134,7 @@ fn stories(records: &[(u64, Record)]) -> Stories {
             Record::Alert(a) => {
                 let told = of(&mut all, a.id.as_str());
                 told.alert.get_or_insert(*leaf);
+                told.dropped |= a.output.to_string().contains(DROPPED);
                 told.about = a
                     .instance
                     .as_ref()
@@ -201,7 +204,9 @@ fn connection(of: &Docked, port: usize) -> Option<String> {
     fields.filter(is).map(|f| f[1].to_owned()).next()
 }
 
-/// Runs a program that was not in the image, which goes on.
+/// The program that was not in the image.
+const DROPPED: &str = "/tmp/dropped";
+/// Runs it; it goes on.
 const ATTACK: &str = "cp /bin/busybox /tmp/dropped; ln -s dropped /tmp/sleep; exec /tmp/sleep 600";
 
 /// xorshift: which moment is next, and how many milliseconds after it.
@@ -234,7 +239,7 @@ fn reached(stories: &Stories, id: &str, moment: Moment) -> bool {
         .values()
         .filter(|t| t.about == id)
         .any(|told| match moment {
-            Moment::Alerted => told.alert.is_some(),
+            Moment::Alerted => told.dropped,
             Moment::Planned => told.planned.is_some(),
             Moment::Began(kind) => !told.began(kind).is_empty(),
             Moment::Ended(kind) => told.ended(kind).is_some(),
