@@ -14,6 +14,7 @@
 //!
 //! Left out: weights of cgroups, which are the service manager's.
 
+use crate::respond::place::stat;
 use rustix::process::Pid;
 use std::fs::{self, File};
 use std::io;
@@ -190,8 +191,9 @@ impl Priority {
         if !autogroup.exists() || read("/proc/sys/kernel/sched_autogroup_enabled") != "1" {
             return;
         }
-        let own = rustix::process::getsid(None).ok() == Some(rustix::process::getpid());
-        let raised = match own {
+        // not by `getsid`: 0, of a session from outside of the pid namespace, is no `Pid`
+        let own = std::process::id();
+        let raised = match stat(own).is_some_and(|s| s.session == own) {
             true => fs::write(&autogroup, self.wanted.to_string()).map_err(|e| e.to_string()),
             false => {
                 Err("it is shared with other programs (start it as a service, or by setsid)".into())

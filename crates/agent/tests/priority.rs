@@ -87,6 +87,40 @@ fn who_takes_too_much_is_ordinary_until_it_is_calm() {
     });
 }
 
+const OWN_SESSION: &str = "PLIMSOLL_TEST_RAISES_ITS_SESSION";
+
+/// As in a container that was given no session of its own.
+#[test]
+fn a_session_from_outside_of_the_pid_namespace_is_shared() {
+    if std::env::var_os(OWN_SESSION).is_some() {
+        let priority = Priority::new(-15);
+        priority.raise_session();
+        return println!("words: {:?}", priority.words());
+    }
+    let name = "a_session_from_outside_of_the_pid_namespace_is_shared";
+    let within = |more: &[&str]| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc"]).args(more);
+        unshare.arg(std::env::current_exe().unwrap());
+        unshare.args(["--exact", name, "--nocapture"]);
+        let out = unshare.env(OWN_SESSION, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let why = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.success(), said, why)
+    };
+    let (fine, said, why) = within(&[]);
+    if !fine && !rustix::process::geteuid().is_root() && !all_wanted() {
+        return eprintln!("left out: no pid namespace may be made here: {why}");
+    }
+    assert!(fine, "{said}{why}");
+    let shares = std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
+    if shares.is_ok_and(|s| s.trim() == "1") {
+        assert!(said.contains("shared with other programs"), "{said}");
+        let (fine, said, why) = within(&["setsid", "--wait"]);
+        assert!(fine && !said.contains("shared with"), "{said}{why}");
+    }
+}
+
 /// Rings in which nothing comes; looks at who is raised while they are read.
 struct Quiet<'a> {
     priority: &'a Priority,

@@ -25,7 +25,7 @@ pub mod freeze;
 pub mod kill;
 pub mod machine;
 mod net;
-mod place;
+pub(crate) mod place;
 pub mod recall;
 pub(crate) mod reload;
 pub mod sender;

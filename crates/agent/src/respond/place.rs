@@ -27,13 +27,15 @@ pub(super) struct Place {
 
 /// What `/proc/PID/stat` says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(crate) struct Stat {
     /// `R`, `S`, `Z`, …
-    pub(super) state: char,
+    pub(crate) state: char,
     /// Its parent.
-    pub(super) parent: u32,
+    pub(crate) parent: u32,
+    /// Its session; 0: one that began outside of this pid namespace.
+    pub(crate) session: u32,
     /// Start, in ticks since boot.
-    pub(super) start_ticks: u64,
+    pub(crate) start_ticks: u64,
 }
 
 impl Place {
@@ -119,7 +121,7 @@ pub(super) fn pids() -> impl Iterator<Item = u32> {
 }
 
 /// What the kernel says of a process; `None`: there is none of that number.
-pub(super) fn stat(pid: u32) -> Option<Stat> {
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text);
     // the name in the middle may hold anything, brackets too: the last one counts
@@ -127,6 +129,7 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
     Some(Stat {
         state: rest.first()?.chars().next()?,
         parent: rest.get(1)?.parse().ok()?,
+        session: rest.get(3)?.parse().ok()?,
         start_ticks: rest.get(19)?.parse().ok()?,
     })
 }
