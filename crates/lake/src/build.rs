@@ -5,24 +5,28 @@
 //! byte for byte.
 
 use crate::LakeError;
-use crate::fingerprints::{self, Containers};
+use crate::fingerprints::{self, Containers, Merging};
 use crate::journal::{Body, Journal, PIECE_LEAVES, SPAN_LEAVES};
 use crate::merge::{Sorted, merged};
 use crate::rows::{IDENTITIES, Known, Maker};
-use crate::seal::{MERGED_SPANS, Seal, SealedFile, known_name, seal_name};
-use crate::store::{Store, sha256};
+use crate::seal::{MERGED_SPANS, Seal, known_name, seal_name};
+use crate::store::{Store, Whole, sha256};
 use crate::tables::{LAYOUT_VERSION, Table};
 use crate::write::{self, Writing};
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::concat_batches;
 use datafusion::parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
+use datafusion::parquet::file::reader::ChunkReader;
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// Rows that are read at once from each of the files that become one.
 const READ_ROWS: usize = 8192;
+
+/// Bytes of short tables that are in memory at once where files become one; the rest is sorted on
+/// disk. Beside them are a few numbers for each behaviour.
+const SORT_BYTES: usize = 32 << 20;
 
 /// What one step made.
 #[derive(Clone, Debug)]
@@ -190,6 +194,12 @@ fn whole(contents: &Contents, leaves: u64) -> Option<Vec<Seal>> {
     })
 }
 
+/// Whether a step would find something to do.
+pub(crate) fn is_due(journal: &dyn Journal, contents: &Contents) -> Result<bool, LakeError> {
+    let end = journal.end().map_err(LakeError::Journal)?;
+    Ok(!contents.rest.is_empty() || next(contents, end).is_some())
+}
+
 /// Does one step; `None`: nothing is left to do.
 pub(crate) async fn step(
     store: &Store,
@@ -293,14 +303,13 @@ async fn span(store: &Store, journal: &dyn Journal, leaves: Range<u64>) -> Resul
         match table {
             Table::Behaviours => {
                 let split = fingerprints::split(&write::sorted(table, &rows)?)?;
-                put(store, &mut seal, write::file(table, &[split.rows])?).await?;
+                put(store, &mut seal, table, &split.rows).await?;
                 let short = fingerprints::shortened(&split.fingerprints)?;
-                let short = write::file(Table::Fingerprints, &[short])?;
-                put(store, &mut seal, short).await?;
+                put(store, &mut seal, Table::Fingerprints, &short).await?;
             }
             // made of the rows above
             Table::Fingerprints => {}
-            table => put(store, &mut seal, write::file(table, &[rows])?).await?,
+            table => put(store, &mut seal, table, &rows).await?,
         }
     }
     store
@@ -313,16 +322,21 @@ async fn span(store: &Store, journal: &dyn Journal, leaves: Range<u64>) -> Resul
     Ok(seal)
 }
 
+/// Rows of a table in any order.
 async fn put(
     store: &Store,
     seal: &mut Seal,
-    made: Option<(SealedFile, Vec<u8>)>,
+    table: Table,
+    rows: &RecordBatch,
 ) -> Result<(), LakeError> {
-    if let Some((file, bytes)) = made {
-        store.put(&seal.file_name(&file.table), bytes).await?;
-        seal.files.push(file);
-    }
+    let mut writing = writing(store, seal, table);
+    writing.rows(&write::sorted(table, rows)?)?;
+    seal.files.extend(writing.end().await?);
     Ok(())
+}
+
+fn writing(store: &Store, seal: &Seal, table: Table) -> Writing {
+    Writing::new(store, seal.file_name(table.name()), table)
 }
 
 /// From the files, not from the journal, which may have let go of payloads since.
@@ -346,9 +360,9 @@ async fn merge(store: &Store, parts: &[Seal]) -> Result<Seal, LakeError> {
                 for part in parts {
                     inputs.extend(read(store, part, *table).await?);
                 }
-                let mut writing = Writing::new(*table)?;
+                let mut writing = writing(store, &seal, *table);
                 merged(*table, inputs, &mut |rows| writing.rows(&rows))?;
-                put(store, &mut seal, writing.end()?).await?;
+                seal.files.extend(writing.end().await?);
             }
         }
     }
@@ -358,7 +372,9 @@ async fn merge(store: &Store, parts: &[Seal]) -> Result<Seal, LakeError> {
 
 async fn merge_behaviours(store: &Store, parts: &[Seal], seal: &mut Seal) -> Result<(), LakeError> {
     let table = Table::Behaviours;
-    let (mut short, mut long) = (Vec::new(), Vec::new());
+    let mut short = Merging::new(&store.scratch(), SORT_BYTES)?;
+    let mut long = Vec::new();
+    let all = Table::Fingerprints.stored();
     for part in parts {
         let Some(rows) = read(store, part, table).await? else {
             continue;
@@ -367,27 +383,30 @@ async fn merge_behaviours(store: &Store, parts: &[Seal], seal: &mut Seal) -> Res
         let told = told.ok_or_else(|| LakeError::Damaged {
             what: format!("{} has no fingerprints", part.name()),
         })?;
-        let all = Table::Fingerprints.stored();
-        let told = told.map(|rows| fingerprints::restored(&rows?, &all));
-        let told: Vec<RecordBatch> = told.collect::<Result<_, _>>()?;
-        short.push(concat_batches(&all, &told)?);
+        short.next_part();
+        for rows in told {
+            short.add(&fingerprints::restored(&rows?, &all)?)?;
+        }
         long.push(rows);
     }
-    let (short, maps) = fingerprints::merge(&short)?;
-    let inputs = long.into_iter().zip(&maps).map(|(rows, map)| {
+    let short = short.end()?;
+    let inputs = long.into_iter().zip(&short.maps).map(|(rows, map)| {
         let renumbered = rows.map(move |r| r.and_then(|r| fingerprints::renumber(&r, map)));
         Box::new(renumbered) as Sorted<'_>
     });
-    let mut containers = Containers::new(short.num_rows());
-    let mut writing = Writing::new(table)?;
-    merged::<LakeError>(table, inputs.collect(), &mut |rows| {
-        containers.add(&rows);
-        writing.rows(&rows)
+    let mut containers = Containers::new(short.count);
+    let mut rows = writing(store, seal, table);
+    merged::<LakeError>(table, inputs.collect(), &mut |batch| {
+        containers.add(&batch);
+        rows.rows(&batch)
     })?;
-    put(store, seal, writing.end()?).await?;
-    let short = fingerprints::recount(&short, containers.counts())?;
-    let short = fingerprints::shortened(&short)?;
-    put(store, seal, write::file(Table::Fingerprints, &[short])?).await
+    seal.files.extend(rows.end().await?);
+    let mut told = writing(store, seal, Table::Fingerprints);
+    short.each(containers.counts(), &mut |batch| {
+        told.rows(&fingerprints::shortened(&batch)?)
+    })?;
+    seal.files.extend(told.end().await?);
+    Ok(())
 }
 
 /// Rows of a file that is as its seal says; `None`: the span has none.
@@ -400,12 +419,14 @@ async fn read(
         return Ok(None);
     };
     let name = seal.file_name(&file.table);
-    let bytes = store.get(&name).await?;
-    if sha256(&bytes) != file.sha256 {
-        return Err(LakeError::Damaged { what: name });
-    }
+    Ok(Some(match store.whole(&name, &file.sha256).await? {
+        Whole::File(file) => rows_of(file, table)?,
+        Whole::Memory(bytes) => rows_of(bytes, table)?,
+    }))
+}
+
+fn rows_of(file: impl ChunkReader + 'static, table: Table) -> Result<Sorted<'static>, LakeError> {
     let options = ArrowReaderOptions::new().with_schema(table.stored());
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new_with_options(bytes::Bytes::from(bytes), options)?;
-    Ok(Some(Box::new(builder.with_batch_size(READ_ROWS).build()?)))
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?;
+    Ok(Box::new(builder.with_batch_size(READ_ROWS).build()?))
 }

@@ -13,15 +13,17 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray as _, Int32Array, RecordBatch, RecordBatchOptions, StringViewArray,
     TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
-use datafusion::arrow::compute::{
-    SortColumn, concat_batches, lexsort_to_indices, take_record_batch,
-};
+use datafusion::arrow::compute::{SortColumn, lexsort_to_indices, take_record_batch};
 use datafusion::arrow::datatypes::{SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::row::{RowConverter, SortField};
 use plimsoll_model::{Behaviour, BehaviourKind, Entry, Operation, Origin, Text};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+
+mod merge;
+
+pub(crate) use merge::Merging;
 
 /// What is added up about one behaviour.
 struct Deed {
@@ -55,69 +57,12 @@ pub(crate) fn split(rows: &RecordBatch) -> Result<Split, ArrowError> {
     })
 }
 
-/// One short table of several, and for each of them its old numbers' new ones. How many containers
-/// is not known from these alone: [`recount`].
-pub(crate) fn merge(parts: &[RecordBatch]) -> Result<(RecordBatch, Vec<Vec<u32>>), ArrowError> {
-    let all = concat_batches(&Table::Fingerprints.stored(), parts)?;
-    let (numbers, found) = number(&all, &DEEDS)?;
-    let mut deeds: Vec<Deed> = found.into_iter().map(Deed::at).collect();
-    let (times, leaves) = (times(&all, "time"), u64s(&all, "leaf"));
-    let (counts, lasts) = (u64s(&all, "count"), self::times(&all, "last"));
-    for (row, n) in numbers.iter().enumerate() {
-        let deed = &mut deeds[*n as usize];
-        deed.count = deed.count.saturating_add(counts.value(row));
-        deed.last = deed.last.max(lasts.value(row));
-        let key = |row| (times.value(row), leaves.value(row));
-        if key(row) < key(deed.first) {
-            deed.first = row;
-        }
-    }
-    let first: UInt64Array = deeds.iter().map(|d| d.first as u64).collect();
-    let firsts = take_record_batch(&all, &first)?;
-    let counts: UInt64Array = deeds.iter().map(|d| d.count).collect();
-    let last = deeds.iter().map(|d| d.last).collect();
-    let none = UInt64Array::from_value(0, deeds.len());
-    let (merged, renumbered) = numbered(&firsts, counts, last, none)?;
-    // the parts' rows stand one behind the other
-    let mut at = 0;
-    let maps = parts.iter().map(|part| {
-        let old = part
-            .column_by_name(NUMBER)
-            .expect("stored with numbers")
-            .as_primitive::<UInt32Type>();
-        let mut map = vec![u32::MAX; part.num_rows()];
-        for row in 0..part.num_rows() {
-            if let Some(slot) = map.get_mut(old.value(row) as usize) {
-                *slot = renumbered[numbers[at + row] as usize];
-            }
-        }
-        at += part.num_rows();
-        map
-    });
-    let maps = maps.collect();
-    Ok((merged, maps))
-}
-
-/// The short table with how many containers did each.
-pub(crate) fn recount(
-    fingerprints: &RecordBatch,
-    containers: &[u64],
-) -> Result<RecordBatch, ArrowError> {
-    let numbers = fingerprints
-        .column_by_name(NUMBER)
-        .expect("stored with numbers")
-        .as_primitive::<UInt32Type>();
-    let counted = numbers.values().iter().map(|n| containers[*n as usize]);
-    let counted: UInt64Array = counted.collect();
-    replaced(fingerprints, "containers", Arc::new(counted))
-}
-
 /// Counts how many containers did what, over rows that come by container.
 #[derive(Default)]
 pub(crate) struct Containers {
-    counts: Vec<u64>,
-    last_in: Vec<u64>,
-    container: u64,
+    counts: Vec<u32>,
+    last_in: Vec<u32>,
+    container: u32,
     of: Option<(Option<String>, Option<u64>)>,
 }
 
@@ -155,7 +100,7 @@ impl Containers {
         }
     }
 
-    pub(crate) fn counts(&self) -> &[u64] {
+    pub(crate) fn counts(&self) -> &[u32] {
         &self.counts
     }
 }
@@ -245,28 +190,20 @@ fn gather(rows: &RecordBatch, numbers: &[u32], firsts: Vec<usize>) -> Vec<Deed> 
     deeds
 }
 
-/// The short table in its order, and the number that each of `firsts` has in it. Numbers go by
-/// image and by how often, roughly: those of one container's rows are small and near each other.
-/// What was done once stands in the order of its time, so that all its columns differ little.
+/// The short table in its order, and the number that each of `firsts` has in it.
 fn numbered(
     firsts: &RecordBatch,
     counts: UInt64Array,
     last: Vec<i64>,
     containers: UInt64Array,
 ) -> Result<(RecordBatch, Vec<u32>), ArrowError> {
-    let often = counts.values().iter();
-    let often: Int32Array = often
-        .map(|n| -((u64::BITS - n.leading_zeros()) as i32))
+    let order = ranks(firsts, &counts)?.into_iter();
+    let order: Vec<SortColumn> = order
+        .map(|values| SortColumn {
+            values,
+            options: None,
+        })
         .collect();
-    let by = |values: ArrayRef| SortColumn {
-        values,
-        options: None,
-    };
-    let mut order = vec![sort_by(firsts, "image_digest"), by(Arc::new(often))];
-    let (first_deeds, last_deeds) = (&DEEDS[1..7], ["object", "object_origin", "behaviour"]);
-    order.extend(first_deeds.iter().map(|name| sort_by(firsts, name)));
-    order.extend(of_single(firsts, &counts)?.into_iter().map(by));
-    order.extend(last_deeds.iter().map(|name| sort_by(firsts, name)));
     let ranked = lexsort_to_indices(&order, None)?;
     let mut numbers = vec![0; firsts.num_rows()];
     for (number, row) in ranked.values().iter().enumerate() {
@@ -287,6 +224,22 @@ fn numbered(
     let columns = schema.fields().iter().map(|f| column(f.name())).collect();
     let rows = RecordBatch::try_new(schema, columns)?;
     Ok((take_record_batch(&rows, &ranked)?, numbers))
+}
+
+/// What numbers go by: image and how often, roughly, so that those of one container's rows are small
+/// and near each other. What was done once stands in the order of its time, so that all its columns
+/// differ little.
+fn ranks(firsts: &RecordBatch, counts: &UInt64Array) -> Result<Vec<ArrayRef>, ArrowError> {
+    let column = |name: &str| firsts.column_by_name(name).expect("a column").clone();
+    let often = counts.values().iter();
+    let often: Int32Array = often
+        .map(|n| -((u64::BITS - n.leading_zeros()) as i32))
+        .collect();
+    let mut order = vec![column("image_digest"), Arc::new(often)];
+    order.extend(DEEDS[1..7].iter().map(|name| column(name)));
+    order.extend(of_single(firsts, counts)?);
+    order.extend(["object", "object_origin", "behaviour"].map(column));
+    Ok(order)
 }
 
 /// Container, its start and time of what was done once; nothing of the others.
@@ -456,13 +409,6 @@ fn texts<'a>(rows: &'a RecordBatch, name: &str) -> &'a StringViewArray {
     rows.column_by_name(name)
         .expect("a column")
         .as_string_view()
-}
-
-fn sort_by(rows: &RecordBatch, name: &str) -> SortColumn {
-    SortColumn {
-        values: rows.column_by_name(name).expect("a column").clone(),
-        options: None,
-    }
 }
 
 fn with_numbers(rows: &RecordBatch, numbers: Vec<u32>) -> Result<RecordBatch, ArrowError> {

@@ -11,6 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use sha2::Digest as _;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,28 +102,93 @@ impl Store {
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
-        let to = ObjectPath::from(name);
-        let Some(dir) = &self.local else {
-            self.objects.put(&to, bytes.into()).await?;
+        if self.local.is_none() {
+            self.objects
+                .put(&ObjectPath::from(name), bytes.into())
+                .await?;
             return Ok(());
+        }
+        let mut file = self.create(name)?;
+        file.write_all(&bytes).map_err(|e| self.failed(e))?;
+        self.keep(file).await.map(drop)
+    }
+
+    /// A file to be written piece by piece; nobody sees it before it is kept.
+    pub(crate) fn create(&self, name: &str) -> Result<Unfinished, LakeError> {
+        let to = match &self.local {
+            None => To::Memory(Vec::new()),
+            Some(dir) => {
+                let path = dir.join(format!("{name}{UNFINISHED}"));
+                let made = path.parent().map_or(Ok(()), make_private);
+                let file = made.and_then(|()| File::create(path));
+                To::File(BufWriter::new(file.map_err(|e| self.failed(e))?))
+            }
         };
-        let part = format!("{name}{UNFINISHED}");
-        self.objects
-            .put(&ObjectPath::from(part.as_str()), bytes.into())
-            .await?;
-        let failed = |source| LakeError::Directory {
-            dir: dir.clone(),
+        Ok(Unfinished {
+            name: name.to_owned(),
+            to,
+            bytes: 0,
+            digest: sha2::Sha256::new(),
+        })
+    }
+
+    /// Puts a file that was written in its place; its length and its digest.
+    pub(crate) async fn keep(&self, file: Unfinished) -> Result<(u64, Hash), LakeError> {
+        let whole = (file.bytes, file.digest.finalize().into());
+        let to = ObjectPath::from(file.name.as_str());
+        match (file.to, &self.local) {
+            (To::File(written), Some(dir)) => {
+                let done = written.into_inner().map_err(|e| e.into_error());
+                let done = done.and_then(|written| written.sync_all());
+                done.map_err(|e| self.failed(e))?;
+                let part = format!("{}{UNFINISHED}", file.name);
+                self.objects.rename(&ObjectPath::from(part), &to).await?;
+                let place = dir.join(&file.name);
+                let place = place.parent().unwrap_or(dir);
+                let done = File::open(place).and_then(|f| f.sync_all());
+                done.map_err(|e| self.failed(e))?;
+            }
+            (To::Memory(bytes), _) => {
+                self.objects.put(&to, bytes.into()).await?;
+            }
+            (To::File(_), None) => unreachable!("files are made in the store's directory"),
+        }
+        Ok(whole)
+    }
+
+    /// A file to read by a reader of Parquet, if it has this digest.
+    pub(crate) async fn whole(&self, name: &str, digest: &Hash) -> Result<Whole, LakeError> {
+        let (whole, found) = match &self.local {
+            None => {
+                let bytes = self.get(name).await?;
+                let found = sha256(&bytes);
+                (Whole::Memory(bytes.into()), found)
+            }
+            Some(dir) => {
+                let read = File::open(dir.join(name)).and_then(|mut file| {
+                    let mut digest = sha2::Sha256::new();
+                    std::io::copy(&mut file, &mut digest)?;
+                    Ok((Whole::File(file), digest.finalize().into()))
+                });
+                read.map_err(|e| self.failed(e))?
+            }
+        };
+        match found == *digest {
+            true => Ok(whole),
+            false => Err(LakeError::Damaged { what: name.into() }),
+        }
+    }
+
+    /// Where what does not fit into memory may go for a while.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.local.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    fn failed(&self, source: std::io::Error) -> LakeError {
+        LakeError::Directory {
+            dir: self.local.clone().unwrap_or_default(),
             source,
-        };
-        File::open(dir.join(&part))
-            .and_then(|f| f.sync_all())
-            .map_err(failed)?;
-        self.objects.rename(&ObjectPath::from(part), &to).await?;
-        let parent = dir.join(name).parent().map(Path::to_path_buf);
-        let parent = parent.unwrap_or_else(|| dir.clone());
-        File::open(parent)
-            .and_then(|f| f.sync_all())
-            .map_err(failed)
+        }
     }
 
     /// Removes what is there; what is not there is fine.
@@ -132,6 +198,47 @@ impl Store {
             done => Ok(done?),
         }
     }
+}
+
+/// A file that is being written.
+pub(crate) struct Unfinished {
+    name: String,
+    to: To,
+    bytes: u64,
+    digest: sha2::Sha256,
+}
+
+enum To {
+    File(BufWriter<File>),
+    /// For a place that takes whole files only.
+    Memory(Vec<u8>),
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = match &mut self.to {
+            To::File(file) => file.write(bytes)?,
+            To::Memory(all) => all.write(bytes)?,
+        };
+        self.digest.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match &mut self.to {
+            To::File(file) => file.flush(),
+            To::Memory(_) => Ok(()),
+        }
+    }
+}
+
+/// A file that was found to be whole.
+pub(crate) enum Whole {
+    /// On this machine: read where it is asked for.
+    File(File),
+    /// Elsewhere.
+    Memory(bytes::Bytes),
 }
 
 /// A file of which parts are read.

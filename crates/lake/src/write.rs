@@ -2,12 +2,10 @@
 
 use crate::LakeError;
 use crate::seal::{NAMED_MAX, SealedFile};
-use crate::store::sha256;
+use crate::store::{Store, Unfinished};
 use crate::tables::{MARK, NUMBER, Table, Type};
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch, TimestampNanosecondArray};
-use datafusion::arrow::compute::{
-    SortColumn, concat_batches, lexsort_to_indices, max, min, take_record_batch,
-};
+use datafusion::arrow::compute::{SortColumn, lexsort_to_indices, max, min, take_record_batch};
 use datafusion::arrow::datatypes::TimestampNanosecondType;
 use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::ArrowWriter;
@@ -28,7 +26,10 @@ const ZSTD_LEVEL: i32 = 9;
 /// A table's file in the making, for rows that come in order.
 pub(crate) struct Writing {
     table: Table,
-    writer: ArrowWriter<Vec<u8>>,
+    store: Store,
+    name: String,
+    /// Begun with the first row.
+    writer: Option<ArrowWriter<Unfinished>>,
     rows: u64,
     from: i64,
     to: i64,
@@ -37,20 +38,25 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    pub(crate) fn new(table: Table) -> Result<Self, LakeError> {
-        let writer = ArrowWriter::try_new(Vec::new(), table.stored(), Some(properties(table)))?;
-        Ok(Self {
+    /// Under a name in a store.
+    pub(crate) fn new(store: &Store, name: String, table: Table) -> Self {
+        Self {
             table,
-            writer,
+            store: store.clone(),
+            name,
+            writer: None,
             rows: 0,
             from: i64::MAX,
             to: i64::MIN,
             containers: Names::new("container"),
             names: Names::new("container_name"),
-        })
+        }
     }
 
     pub(crate) fn rows(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
         let times: &TimestampNanosecondArray = rows
             .column_by_name("time")
             .expect("every table has a time")
@@ -60,40 +66,38 @@ impl Writing {
         self.rows += rows.num_rows() as u64;
         self.containers.add(rows);
         self.names.add(rows);
-        Ok(self.writer.write(rows)?)
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let file = self.store.create(&self.name)?;
+                let properties = properties(self.table);
+                none.insert(ArrowWriter::try_new(
+                    file,
+                    self.table.stored(),
+                    Some(properties),
+                )?)
+            }
+        };
+        Ok(writer.write(rows)?)
     }
 
-    /// The file, and what its seal says of it. `None`: no rows.
-    pub(crate) fn end(self) -> Result<Option<(SealedFile, Vec<u8>)>, LakeError> {
-        if self.rows == 0 {
+    /// The file in its place, and what its seal says of it. `None`: no rows.
+    pub(crate) async fn end(self) -> Result<Option<SealedFile>, LakeError> {
+        let Some(writer) = self.writer else {
             return Ok(None);
-        }
-        let bytes = self.writer.into_inner()?;
-        let file = SealedFile {
+        };
+        let (bytes, sha256) = self.store.keep(writer.into_inner()?).await?;
+        Ok(Some(SealedFile {
             table: self.table.name().to_owned(),
-            bytes: bytes.len() as u64,
+            bytes,
             rows: self.rows,
-            sha256: sha256(&bytes),
+            sha256,
             from: self.from,
             to: self.to,
             containers: self.containers.all(),
             names: self.names.all(),
-        };
-        Ok(Some((file, bytes)))
+        }))
     }
-}
-
-/// The file of a table's rows in any order.
-pub(crate) fn file(
-    table: Table,
-    batches: &[RecordBatch],
-) -> Result<Option<(SealedFile, Vec<u8>)>, LakeError> {
-    let rows = concat_batches(&table.stored(), batches)?;
-    let mut writing = Writing::new(table)?;
-    if rows.num_rows() > 0 {
-        writing.rows(&sorted(table, &rows)?)?;
-    }
-    writing.end()
 }
 
 /// The values of one column, if they are not too many to name.
