@@ -1,7 +1,8 @@
 //! Rows of `behaviours` for the engine: numbers become columns again, file by file.
 //!
-//! Promises: a file whose short table holds nothing that is wanted is not read any further; one
-//! short table a thread is in memory, and counted.
+//! Promises: a file whose short table holds nothing that is wanted is not read any further, and of
+//! the short table of one whose wanted rows are few only what they name; one short table a thread is
+//! in memory, and counted.
 
 use crate::scan::Files;
 use crate::tables::{DEEDS, NUMBER, Table};
@@ -22,12 +23,18 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Behaviours that are looked for by their numbers in a file; of more, every row is looked at.
 const NUMBERS_MAX: usize = 256;
+/// Behaviours that are looked for by their numbers in a short table; of more, all of it is read.
+const NAMED_MAX: usize = 8192;
+/// Rows that wait while it is not known how many behaviours they name.
+const BEGUN_ROWS_MAX: usize = 65_536;
 
 /// The two files of a span.
 #[derive(Clone, Debug)]
@@ -169,7 +176,7 @@ impl One {
         &self,
         pair: Pair,
         reserved: &Arc<MemoryReservation>,
-    ) -> Result<futures::stream::BoxStream<'static, Result<RecordBatch>>> {
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let wanted = |name: &str| self.schema.field_with_name(name).is_ok();
         let of_deeds: Vec<&str> = DEEDS.into_iter().filter(|name| wanted(name)).collect();
         let mut columns: Vec<&str> = self
@@ -179,26 +186,98 @@ impl One {
             .map(|f| f.name().as_str())
             .collect();
         columns.retain(|name| !DEEDS.contains(name));
-        let table = match of_deeds.is_empty() && self.deeds.is_none() {
-            true => None,
-            false => {
-                columns.push(NUMBER);
-                Some(Arc::new(self.table(pair.short, &of_deeds, reserved).await?))
-            }
-        };
-        if table.as_ref().is_some_and(|t| t.rows.num_rows() == 0) {
+        if of_deeds.is_empty() && self.deeds.is_none() {
+            return self.long(pair.long, &columns, None, self.rows.clone(), reserved);
+        }
+        columns.push(NUMBER);
+        if self.deeds.is_none() && self.rows.is_some() {
+            return self.rows_first(pair, &columns, &of_deeds, reserved).await;
+        }
+        let deeds = self.deeds.clone();
+        let table = self.table(pair.short, &of_deeds, deeds, reserved).await?;
+        if table.rows.num_rows() == 0 {
             return Ok(futures::stream::empty().boxed());
         }
         let mut condition = self.rows.clone();
-        if let Some(table) = table.as_ref().filter(|_| self.deeds.is_some()) {
-            condition = and(condition, table.condition()?);
+        if self.deeds.is_some() && table.rows.num_rows() <= NUMBERS_MAX {
+            let numbers = table.numbers().values().iter();
+            condition = and(
+                condition,
+                Some(among(numbers, &Table::Behaviours.stored())?),
+            );
         }
+        let table = Some(Arc::new(table));
+        self.long(pair.long, &columns, table, condition, reserved)
+    }
+
+    /// Where rows are asked for and not what was done, few may name few: of the short table no more
+    /// is read than they name. Of too many all of it is, and they go on from where they are.
+    async fn rows_first(
+        &self,
+        pair: Pair,
+        columns: &[&str],
+        of_deeds: &[&str],
+        reserved: &Arc<MemoryReservation>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let files = Files::new(Table::Behaviours, vec![vec![pair.long]]);
-        let plan = files.read(condition, Some(&columns))?;
+        let plan = files.read(self.rows.clone(), Some(columns))?;
+        let mut rest = plan.execute(0, self.context.clone())?;
+        let (mut begun, mut numbers, mut count) = (Vec::new(), BTreeSet::new(), 0);
+        while let Some(batch) = rest.try_next().await? {
+            let own = batch.column_by_name(NUMBER).expect("asked for");
+            numbers.extend(own.as_primitive::<UInt32Type>().values());
+            count += batch.num_rows();
+            begun.push(batch);
+            if count > BEGUN_ROWS_MAX || numbers.len() > NAMED_MAX {
+                numbers.clear();
+                break;
+            }
+        }
+        if count == 0 {
+            keep(&self.measured, plan.as_ref());
+            return Ok(futures::stream::empty().boxed());
+        }
+        let named = match (numbers.first(), numbers.last()) {
+            (Some(first), Some(last)) => Some(between(*first, *last, &numbers)?),
+            _ => None,
+        };
+        let table = self.table(pair.short, of_deeds, named, reserved).await?;
+        let held: usize = begun.iter().map(RecordBatch::get_array_memory_size).sum();
+        reserved.try_grow(held)?;
+        let begun = futures::stream::iter(begun.into_iter().map(Ok));
+        Ok(self.widened(
+            plan,
+            begun.chain(rest).boxed(),
+            Some(Arc::new(table)),
+            reserved,
+        ))
+    }
+
+    /// The rows of a file for which `condition` is true.
+    fn long(
+        &self,
+        file: PartitionedFile,
+        columns: &[&str],
+        table: Option<Arc<Shorts>>,
+        condition: Condition,
+        reserved: &Arc<MemoryReservation>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let files = Files::new(Table::Behaviours, vec![vec![file]]);
+        let plan = files.read(condition, Some(columns))?;
         let stream = plan.execute(0, self.context.clone())?;
+        Ok(self.widened(plan, stream, table, reserved))
+    }
+
+    fn widened(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        rows: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        table: Option<Arc<Shorts>>,
+        reserved: &Arc<MemoryReservation>,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
         let (schema, measured) = (self.schema.clone(), self.measured.clone());
         let reserved = reserved.clone();
-        let rows = stream.map(move |batch| {
+        let rows = rows.map(move |batch| {
             // kept until the file's last row
             let _ = &reserved;
             widen(&schema, table.as_deref(), &batch?)
@@ -207,17 +286,15 @@ impl One {
             keep(&measured, plan.as_ref());
             None
         });
-        Ok(rows
-            .map(Some)
-            .chain(ended)
-            .filter_map(futures::future::ready)
-            .boxed())
+        let rows = rows.map(Some).chain(ended);
+        rows.filter_map(futures::future::ready).boxed()
     }
 
     async fn table(
         &self,
         file: PartitionedFile,
         columns: &[&str],
+        condition: Condition,
         reserved: &MemoryReservation,
     ) -> Result<Shorts> {
         let all = Table::Fingerprints.stored();
@@ -225,14 +302,15 @@ impl One {
         let columns: Result<Vec<usize>, _> = columns.map(|name| all.index_of(name)).collect();
         let files = Files::new(Table::Fingerprints, vec![vec![file]]);
         let wanted = Arc::new(all.project(&columns?)?);
-        let plan = crate::short::read(files, self.deeds.clone(), wanted)?;
+        let plan = crate::short::read(files, condition, wanted)?;
         let batches: Vec<RecordBatch> =
             plan.execute(0, self.context.clone())?.try_collect().await?;
         keep(&self.measured, plan.as_ref());
         let rows = concat_batches(&plan.schema(), &batches)?;
         drop(batches);
-        let numbers = rows.column(rows.num_columns() - 1).clone();
-        let numbers = numbers.as_primitive::<UInt32Type>();
+        let numbers = rows
+            .column(rows.num_columns() - 1)
+            .as_primitive::<UInt32Type>();
         let last = numbers.values().iter().max().map_or(0, |n| *n as usize + 1);
         reserved.try_resize(rows.get_array_memory_size() + last * 4)?;
         let mut places = vec![u32::MAX; last];
@@ -261,25 +339,45 @@ struct Shorts {
 }
 
 impl Shorts {
-    /// Rows that name one of them.
-    fn condition(&self) -> Result<Condition> {
-        if self.rows.num_rows() > NUMBERS_MAX {
-            return Ok(None);
-        }
-        let schema = Table::Behaviours.stored();
-        let number: Arc<dyn PhysicalExpr> = Arc::new(Column::new(NUMBER, schema.index_of(NUMBER)?));
+    fn numbers(&self) -> &UInt32Array {
         let numbers = self.rows.column(self.rows.num_columns() - 1);
-        let numbers = numbers.as_primitive::<UInt32Type>().values().iter();
-        let listed = numbers.map(|n| {
-            Arc::new(Literal::new(ScalarValue::UInt32(Some(*n)))) as Arc<dyn PhysicalExpr>
-        });
-        Ok(Some(Arc::new(InListExpr::try_new(
-            number,
-            listed.collect(),
-            false,
-            &schema,
-        )?)))
+        numbers.as_primitive::<UInt32Type>()
     }
+}
+
+/// That the number is one of these.
+fn among<'a>(
+    numbers: impl Iterator<Item = &'a u32>,
+    schema: &SchemaRef,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let listed = numbers.map(|n| literal(*n)).collect();
+    let number = number(schema)?;
+    Ok(Arc::new(InListExpr::try_new(
+        number, listed, false, schema,
+    )?))
+}
+
+/// The same of the short table, of which statistics rule out what lies outside.
+fn between(first: u32, last: u32, numbers: &BTreeSet<u32>) -> Result<Arc<dyn PhysicalExpr>> {
+    let schema = Table::Fingerprints.stored();
+    let bound = |op, n| -> Result<Condition> {
+        Ok(Some(Arc::new(BinaryExpr::new(
+            number(&schema)?,
+            op,
+            literal(n),
+        ))))
+    };
+    let ends = and(bound(Operator::GtEq, first)?, bound(Operator::LtEq, last)?);
+    let all = and(ends, Some(among(numbers.iter(), &schema)?));
+    Ok(all.expect("of three"))
+}
+
+fn number(schema: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+    Ok(Arc::new(Column::new(NUMBER, schema.index_of(NUMBER)?)))
+}
+
+fn literal(n: u32) -> Arc<dyn PhysicalExpr> {
+    Arc::new(Literal::new(ScalarValue::UInt32(Some(n))))
 }
 
 fn and(a: Condition, b: Condition) -> Condition {

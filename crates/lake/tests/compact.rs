@@ -257,3 +257,28 @@ fn ids_that_files_leave_out_are_found_and_put_back() {
     );
     assert_eq!(count, [[all.len().to_string(), all.len().to_string()]]);
 }
+
+/// A container whose rows are few reads of what was done only what they name; one whose rows name
+/// too much reads all of it, and says no less.
+#[test]
+fn rows_of_one_container_are_the_same_however_many_they_are() {
+    let acts = (0..9_200_u64).map(|n| {
+        let leaf = n * 7 + 10;
+        let who = if n % 90 == 0 { "bbbb" } else { "aaaa" };
+        (leaf, observed(who, leaf, file(format!("/tmp/once-{n}"))))
+    });
+    let known = ["aaaa", "bbbb"].into_iter().enumerate();
+    let known = known.map(|(n, who)| (n as u64, container(who, who)));
+    let journal = Memory::new(SPAN_LEAVES, known.chain(acts));
+    let dir = tempfile::tempdir().unwrap();
+    let lake = built(dir.path(), &journal);
+    let mut read = Vec::new();
+    for (who, count) in [("aaaa", 9_097), ("bbbb", 103), ("cccc", 0)] {
+        let sql = format!("select * from behaviours where container = '{who}' order by leaf");
+        let (files, looked) = ask(&lake, &journal, &sql);
+        assert_eq!(files.len(), count, "{who}");
+        assert_eq!(files, ask(&Lake::none(), &journal, &sql).0, "{who}");
+        read.push(looked.bytes_read);
+    }
+    assert!(read[0] > read[1] && read[1] > read[2], "{read:?}");
+}
