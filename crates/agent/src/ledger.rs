@@ -16,8 +16,9 @@ use crate::latency::Latency;
 use crate::priority::Priority;
 use plimsoll_api::storage;
 use plimsoll_evidence::{
-    AppendError, Durable, Hold, HoldError, InstanceKey, Journal, JournalWriter, Leaf, QueueBounds,
-    Record as Stored, RetentionClass, RetentionPolicy, RetentionRule, Tombstone, WriterStatus,
+    After, AppendError, Durable, Hold, HoldError, InstanceKey, Journal, JournalWriter, Leaf,
+    QueueBounds, Record as Stored, RetentionClass, RetentionPolicy, RetentionRule, Tombstone,
+    WriterStatus,
 };
 use plimsoll_model::record::{SCHEMA_VERSION, payload};
 use plimsoll_model::{
@@ -208,11 +209,15 @@ impl Ledger {
         })
     }
 
-    /// Raises the journal's thread.
+    /// Raises the journal's thread, and those that it waits for.
     pub fn raise_priority(&self, priority: &Arc<Priority>) {
         let priority = priority.clone();
+        let raise = move |journal: &mut Journal| {
+            priority.raise("journal").for_good();
+            journal.on_threads(move || priority.raise("journal-sync").for_good());
+        };
         // nothing is queued yet
-        let _ = self.with(|w| w.run(move |_| priority.raise("journal").for_good()));
+        let _ = self.with(|w| w.run(raise));
     }
 
     /// The name of this journal in `origin@leaf`.
@@ -274,6 +279,7 @@ impl Ledger {
             name_evidence(&mut alert, id.as_ref());
             let record = stored(&Record::Alert(alert), at, instance.as_ref());
             journal.append_with(record, false, Box::new(drop));
+            None
         };
         let kept = self.with(|w| w.run_holding(ALERT_BYTES, false, write).is_ok()) == Some(true);
         self.settle(kept, at, about.as_ref(), Records::OURS);
@@ -330,8 +336,11 @@ impl Ledger {
             listener: self.listener.get().cloned(),
         };
         let write = move |journal: &mut Journal| match urgent {
-            true => write_findings(journal, &origin, &mut findings, &told),
-            false => append_findings(journal, &origin, &mut findings, &told, How::Quietly),
+            true => write_findings(journal, origin, findings, told),
+            false => {
+                append_findings(journal, &origin, &mut findings, &told, How::Quietly);
+                None
+            }
         };
         let kept = self.with(|w| w.run_holding(bytes, urgent, write).is_ok()) == Some(true);
         for (instance, at, records) in &about {
@@ -594,24 +603,35 @@ fn policy_text(policy: &RetentionPolicy, prune: &plimsoll_evidence::Prune) -> St
     })
 }
 
-fn write_findings(journal: &mut Journal, origin: &NodeId, findings: &mut [Finding], told: &Told) {
-    let calm = journal.health().trouble.is_none();
-    let how = if calm { How::Together } else { How::OneByOne };
-    append_findings(journal, origin, findings, told, how);
-    if journal.sync().is_err() && calm {
-        // The disk began to refuse in this commit: the leaves foretold above are void. Again,
-        // leaf by leaf; the same alert ids make the first attempt and this one the same alert.
-        append_findings(journal, origin, findings, told, How::OneByOne);
-        // what that could not keep is counted by the journal
-        let _ = journal.sync();
+/// Appends findings; what it gives looks after them when they are committed.
+fn write_findings(
+    journal: &mut Journal,
+    origin: NodeId,
+    mut findings: Vec<Finding>,
+    told: Told,
+) -> Option<After> {
+    if journal.health().trouble.is_some() {
+        append_findings(journal, &origin, &mut findings, &told, How::OneByOne);
+        return None;
     }
+    let refused = journal.refused();
+    append_findings(journal, &origin, &mut findings, &told, How::Together);
+    Some(Box::new(move |journal| {
+        if journal.refused() != refused {
+            // The disk began to refuse in this commit: the leaves foretold above are void. Again,
+            // leaf by leaf; the same alert ids make the first attempt and this one the same alert.
+            append_findings(journal, &origin, &mut findings, &told, How::OneByOne);
+            // what that could not keep is counted by the journal
+            let _ = journal.sync();
+        }
+    }))
 }
 
 /// How findings are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// The journal takes records, so the leaf that `append` foretells is the one it gets (nothing
-    /// else is pending when an urgent task begins).
+    /// The journal takes records, so the leaf that `append` foretells is the one it gets, unless the
+    /// commit fails: then all is written again.
     Together,
     /// It refuses records: each observation is made durable first.
     OneByOne,

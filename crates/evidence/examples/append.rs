@@ -3,14 +3,15 @@
 //! `cargo run --release -p plimsoll-evidence --example append [RECORDS] [PAYLOAD_BYTES] [DIR]`
 //!
 //! Every appended record is fsynced; batches are what the writer's queue makes of them.
-//! Beside it: the disk's own fdatasync, and one alert at a time.
+//! Beside it: the disk's own fdatasync, one alert at a time, and alerts as an agent hands them over.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use plimsoll_evidence::{
     Durable, Filter, InstanceKey, Journal, JournalWriter, Options, QueueBounds, Reader, Record,
-    RetentionClass, SubmitError,
+    RetentionClass, Sealing, SubmitError,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -63,17 +64,70 @@ fn main() -> Result<(), Failure> {
         "the disk's own fdatasync",
         fdatasync(&scratch.path().join("probe"))?,
     );
+    let (sealed, keys) = (scratch.path().join("sealed"), scratch.path().join("keys"));
+    let mut options = Options::new("bench");
+    options.sealing = Some(Sealing::new(keys));
+    let (journal, _) = Journal::open(&sealed, options)?;
+    percentiles(
+        "alert beside 20,000 ordinary records a second, sealed",
+        alerts_beside(journal, 20_000)?,
+    );
     Ok(())
+}
+
+/// 500 alerts, one every 20 ms, each with its observation and its drift, beside `rate` ordinary records a
+/// second.
+fn alerts_beside(journal: Journal, rate: u64) -> Result<Vec<Duration>, Failure> {
+    let writer = JournalWriter::start(journal, QueueBounds::default())?;
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let begun = Instant::now();
+            let mut given = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let due = begun.elapsed().as_micros() as u64 * rate / 1_000_000;
+                for n in given..due {
+                    // what finds no room is not what is measured here
+                    let _ = writer.submit(observation(n, 400));
+                }
+                given = due;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let mut times = Vec::new();
+        for n in 0..500 {
+            std::thread::sleep(Duration::from_millis(20));
+            let (told, durable) = mpsc::channel();
+            let begun = Instant::now();
+            let append = move |journal: &mut Journal| {
+                let drifts = Record::new(5, RetentionClass::DRIFT, vec![7; 400]).at(n, 0);
+                let alert = Record::new(1, RetentionClass::ALERT, vec![7; 600]).at(n, 0);
+                let ack = move |result: Result<Durable, _>| drop(told.send(result));
+                journal.append_with(observation(n.unsigned_abs(), 400), false, Box::new(drop));
+                journal.append_with(drifts, true, Box::new(drop));
+                journal.append_with(alert, true, Box::new(ack));
+                None
+            };
+            writer.run_holding(4096, true, append)?;
+            durable.recv()??;
+            times.push(begun.elapsed());
+        }
+        ended.store(true, Ordering::Relaxed);
+        Ok(times)
+    })
+}
+
+fn observation(n: u64, bytes: usize) -> Record {
+    Record::new(2, RetentionClass::OBSERVATION, vec![7; bytes])
+        .about(container(n))
+        .at(i64::try_from(n).unwrap_or(i64::MAX), n)
 }
 
 fn append_batched(journal: Journal, records: u64, bytes: usize) -> Result<Duration, Failure> {
     let writer = JournalWriter::start(journal, QueueBounds::default())?;
     let begun = Instant::now();
     for n in 0..records {
-        let wall_ns = i64::try_from(n)?;
-        let mut record = Record::new(2, RetentionClass::OBSERVATION, vec![7; bytes])
-            .about(container(n))
-            .at(wall_ns, n);
+        let mut record = observation(n, bytes);
         while let Err(SubmitError::Full(back)) = writer.submit(record) {
             record = *back;
             std::thread::sleep(Duration::from_micros(200));

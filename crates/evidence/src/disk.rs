@@ -60,7 +60,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// An open file, addressed by position.
-pub trait DiskFile: Send {
+pub trait DiskFile: Send + Sync {
     /// Reads at most `buf.len()` bytes at `offset`; 0 at the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes some prefix of `bytes` at `offset`; returns its length.

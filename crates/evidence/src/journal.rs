@@ -20,7 +20,7 @@ use crate::options::{Entropy, MAX_PAYLOAD_BYTES, Options};
 use crate::reader::{Reader, Tail};
 use crate::record::{Leaf, Record, RecordId};
 use crate::recover::{self, Recovery};
-use crate::seal::{SealStatus, Sealer};
+use crate::seal::{Beside, SealStatus, Sealer};
 use crate::store::{Store, WriteFault};
 
 const BATCH_RECORDS_MAX: usize = 65_536;
@@ -56,12 +56,15 @@ pub struct Journal {
     emergency: Emergency,
     batch: Batch,
     losses: LossBook,
+    /// Commits that failed since the opening.
+    refused: u64,
     trouble: Option<Trouble>,
     /// The first loss of the last commit.
     commit_failure: Option<AppendError>,
     salts: Vec<u8>,
     pub(crate) entropy: Entropy,
     pub(crate) sealer: Option<Sealer>,
+    pub(crate) beside: Option<Beside>,
     /// Why there is no sealer although one was asked for.
     pub(crate) seal_refused: Option<String>,
     batch_bytes: usize,
@@ -84,11 +87,13 @@ impl Journal {
             clock: opened.clock,
             emergency: opened.emergency,
             losses: LossBook::default(),
+            refused: 0,
             trouble: None,
             commit_failure: None,
             salts: Vec::new(),
             entropy: opened.entropy,
             sealer: None,
+            beside: None,
             seal_refused: None,
             batch_bytes: opened.batch_bytes,
             retry_ns: opened.retry_ms.saturating_mul(1_000_000),
@@ -199,6 +204,12 @@ impl Journal {
         losses.len()
     }
 
+    /// Runs `on_thread` on every thread that a commit waits for besides this one, those to come
+    /// included: gives them its priority.
+    pub fn on_threads(&mut self, on_thread: impl Fn() + Send + Sync + 'static) {
+        self.store.on_threads(Arc::new(on_thread));
+    }
+
     /// How the journal is doing.
     pub fn health(&self) -> Health {
         Health {
@@ -223,6 +234,12 @@ impl Journal {
             store.meta.clone(),
             Tail::Durable,
         )
+    }
+
+    /// How often the disk has refused a commit since the opening: while it stays the same, every leaf
+    /// that [`Self::append`] foretold is the one that its record gets.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Records accepted but not yet committed.
@@ -352,6 +369,8 @@ impl Journal {
             Ok(()) => {
                 self.leave_trouble();
                 self.acknowledge();
+                self.store.grow_tree(&self.batch);
+                self.batch.restart(self.store.durable);
                 self.tick();
             }
             Err(fault) => {
@@ -376,7 +395,6 @@ impl Journal {
                 }));
             }
         }
-        self.batch.restart(self.store.durable);
         if self.losses.settle() {
             self.emergency.store_loss((0, 0, 0));
         }
@@ -415,6 +433,7 @@ impl Journal {
         let kept = self.emergency.kept().map_err(fault)?;
         for batch in self.batches_of(&kept) {
             self.store.commit(&batch, self.clock.boot_ns())?;
+            self.store.grow_tree(&batch);
         }
         // Where emptying fails the records are recognised as taken over by their leaf.
         let emptied = self.emergency.empty();
@@ -444,6 +463,7 @@ impl Journal {
     }
 
     fn enter_trouble(&mut self, fault: &WriteFault) {
+        self.refused += 1;
         let now = self.clock.boot_ns();
         let since_boot_ns = self.trouble.as_ref().map_or(now, |t| t.since_boot_ns);
         self.trouble = Some(Trouble {
@@ -541,6 +561,7 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.commit();
         self.seal_last();
+        self.end_sealing();
     }
 }
 

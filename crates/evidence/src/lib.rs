@@ -24,7 +24,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `journal`, `writer` | accepting records, and the thread that commits them in groups |
-//! | `batch`, `store`, `emergency` | a commit; the files that it grows; where alerts go when the disk refuses |
+//! | `batch`, `store`, `together`, `emergency` | a commit; the files that it grows; their sync at once; where alerts go when the disk refuses |
 //! | `record`, `format`, `frames`, `meta`, `paths` | what a record is, and how it lies on disk |
 //! | `recover` | opening after any end |
 //! | `reader`, `filter`, `index` | reading, live or copied |
@@ -83,6 +83,7 @@ mod store;
 mod thin;
 mod tiles;
 mod tlog;
+mod together;
 mod tombstone;
 mod verify;
 mod writer;
@@ -108,4 +109,4 @@ pub use retain::{Prune, PruneReason, Pruned, RetentionPolicy, RetentionRule};
 pub use seal::{EPOCH_KEY_KIND, SealStatus, exported_key, key_name};
 pub use tombstone::Tombstone;
 pub use verify::{Fault, Problem, VerifyOptions, VerifyReport, verify, verify_on};
-pub use writer::{JournalWriter, QueueBounds, SubmitError, WriterStatus};
+pub use writer::{After, JournalWriter, QueueBounds, SubmitError, WriterStatus};

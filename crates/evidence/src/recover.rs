@@ -1003,7 +1003,7 @@ impl<'a> Recover<'a> {
         })?;
         Ok(Some((
             Grow {
-                file,
+                file: file.into(),
                 path,
                 first,
                 len,

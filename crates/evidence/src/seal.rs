@@ -5,10 +5,13 @@
 //! - One follows every urgent record (at most ten a second) and otherwise every few seconds.
 //! - A key's successor is in the log before the key is erased; a crash in between is finished at
 //!   the next opening. Only one key can ever sign for an epoch that is over: none.
+//! - Tiles and checkpoints are written beside the journal where it has a thread of its own
+//!   ([`Journal::seal_beside`]): no record waits for them.
 //! - Failing to seal never stops the journal; [`SealStatus`] says since when and why.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use zeroize::Zeroizing;
 
@@ -22,6 +25,7 @@ use crate::options::Sealing;
 use crate::paths::TORN_MARK;
 use crate::record::{Record, RetentionClass};
 use crate::thin;
+use crate::tiles::{TileFiles, Tiles, Tree};
 use crate::tlog::{self, TlogPaths};
 
 /// Kind of the records that hold certificates of epoch keys; their payload is the signed note.
@@ -50,8 +54,8 @@ pub(crate) struct Sealer {
     key_wall_ns: i64,
     key_boot_ns: u64,
     options: Sealing,
-    /// Checkpoints of this opening and epoch; made with the first one.
-    history: Option<(Box<dyn DiskFile>, u64)>,
+    /// `None`: a checkpoint or tiles are being written beside.
+    notes: Option<Notes>,
     last: Option<Checkpoint>,
     /// `None`: no checkpoint since the opening.
     last_boot_ns: Option<u64>,
@@ -64,6 +68,98 @@ pub(crate) struct Sealer {
     /// When sealing is tried again after it failed, boot clock.
     retry_boot_ns: u64,
 }
+
+/// Whole tiles that are written beside in one go, where no checkpoint is due before.
+const TILES_AT_ONCE: usize = 64;
+/// So many may wait for what is being written beside; then the journal waits too.
+const TILES_BEHIND_MAX: usize = 512;
+
+/// Where checkpoints are kept.
+struct Notes {
+    disk: Arc<dyn Disk>,
+    paths: TlogPaths,
+    /// Checkpoints of this opening and epoch; made with the first one.
+    history: Option<(Box<dyn DiskFile>, u64)>,
+}
+
+/// What is to be written, and what it is written with.
+struct Work {
+    notes: Notes,
+    tile_files: TileFiles,
+    whole: Tiles,
+    seal: Option<Seal>,
+}
+
+/// A checkpoint on its way, and the edge of the tree under it.
+struct Seal {
+    checkpoint: Checkpoint,
+    note: String,
+    edge: Tiles,
+    /// It is for an urgent record.
+    urgent: bool,
+}
+
+/// What became of [`Work`].
+struct Done {
+    notes: Notes,
+    tile_files: TileFiles,
+    unwritten: Tiles,
+    seal: Option<Sealed>,
+}
+
+struct Sealed {
+    checkpoint: Checkpoint,
+    urgent: bool,
+    tile_trouble: Option<String>,
+    kept: Result<(), Failure>,
+}
+
+impl Work {
+    fn run(mut self) -> Done {
+        self.tile_files.write_whole(&mut self.whole);
+        let seal = self.seal.map(|seal| {
+            let edge = self.tile_files.write_edge(&seal.edge);
+            Sealed {
+                // tiles can be made anew; a checkpoint stands without them
+                tile_trouble: edge.err().map(|e| format!("cannot write tiles: {e}")),
+                kept: self.notes.keep(seal.checkpoint.size, seal.note.as_bytes()),
+                checkpoint: seal.checkpoint,
+                urgent: seal.urgent,
+            }
+        });
+        Done {
+            notes: self.notes,
+            tile_files: self.tile_files,
+            unwritten: self.whole,
+            seal,
+        }
+    }
+}
+
+/// A thread that writes what a journal does not wait for.
+pub(crate) struct Beside {
+    work: SyncSender<Work>,
+    done: Receiver<Done>,
+}
+
+impl Beside {
+    fn start() -> std::io::Result<Self> {
+        let (work, todo) = sync_channel::<Work>(1);
+        let (told, done) = sync_channel(1);
+        std::thread::Builder::new()
+            .name("journal-seal".to_owned())
+            .spawn(move || {
+                while let Ok(work) = todo.recv() {
+                    if told.send(work.run()).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { work, done })
+    }
+}
+
+const LOST_BESIDE: &str = "the thread that writes checkpoints has ended: restart the agent";
 
 type Failure = String;
 
@@ -186,6 +282,11 @@ impl Journal {
         let root = if begun { &certificate } else { root };
         keys.export(&root.key)
             .map_err(failed("write the public key into", &options.key_dir))?;
+        let notes = Notes {
+            disk: disk.clone(),
+            paths: paths.clone(),
+            history: None,
+        };
         let sealer = Sealer {
             disk,
             paths,
@@ -195,7 +296,7 @@ impl Journal {
             key_boot_ns: self.clock.boot_ns(),
             key,
             options,
-            history: None,
+            notes: Some(notes),
             last,
             last_boot_ns: None,
             urgent: false,
@@ -273,27 +374,140 @@ impl Journal {
             .map_err(|e| e.to_string())
     }
 
+    /// From now on tiles and checkpoints are written by a thread of their own; without one, after the
+    /// commit that they are due with.
+    pub(crate) fn seal_beside(&mut self) {
+        self.beside = Beside::start().ok();
+    }
+
     /// What is due by now: a checkpoint, a new key. Called after every commit, and by a writer
     /// that has nothing else to do; cheap when nothing is due.
     pub fn tick(&mut self) {
-        if self.health_is_bad() {
+        let mut sealer = self.sealer.take();
+        if let Some(sealer) = &mut sealer {
+            self.look_beside(sealer);
+        }
+        if !self.health_is_bad() {
+            self.seal_what_is_due(sealer.as_mut());
+        }
+        // what is done meanwhile, in rotating a key, finds no sealer
+        if sealer.is_some() {
+            self.sealer = sealer;
+        }
+    }
+
+    fn seal_what_is_due(&mut self, sealer: Option<&mut Sealer>) {
+        let (Some(sealer), Some(tree)) = (sealer, &mut self.store.tree) else {
+            // its tiles serve whoever reads, even when nobody signs
+            return self.store.tree.iter_mut().for_each(Tree::write_whole);
+        };
+        let waiting = tree.waiting();
+        let now = self.clock.boot_ns();
+        let may = now >= sealer.retry_boot_ns;
+        if may && sealer.key_is_old(now, self.clock.wall_ns()) {
+            let done = self.finish_beside(sealer);
+            let done = done.and_then(|()| self.rotate(sealer));
+            return sealer.settle(done, now);
+        }
+        let due = may && sealer.is_due(now, self.store.durable);
+        if self.beside.is_none() {
+            tree.write_whole();
+            if due {
+                let done = self.checkpoint_by(sealer).map(drop);
+                sealer.settle(done, now);
+            }
             return;
         }
-        let Some(mut sealer) = self.sealer.take() else {
-            return;
-        };
-        let now = self.clock.boot_ns();
-        if now >= sealer.retry_boot_ns {
-            let done = if sealer.key_is_old(now, self.clock.wall_ns()) {
-                self.rotate(&mut sealer)
-            } else if sealer.is_due(now, self.store.durable) {
-                self.checkpoint_by(&mut sealer).map(drop)
-            } else {
-                Ok(())
-            };
+        if waiting >= TILES_BEHIND_MAX {
+            let done = self.finish_beside(sealer);
             sealer.settle(done, now);
         }
-        self.sealer = Some(sealer);
+        if (due || waiting >= TILES_AT_ONCE)
+            && let Some(work) = self.lend(sealer, due)
+            && let Some(beside) = &self.beside
+            && beside.work.send(work).is_err()
+        {
+            self.lose_beside(sealer);
+        }
+    }
+
+    /// What is to be written now, with a checkpoint of all that is durable if it is `due`; `None` while
+    /// earlier work is under way.
+    fn lend(&mut self, sealer: &mut Sealer, due: bool) -> Option<Work> {
+        let tree = self.store.tree.as_mut()?;
+        let notes = sealer.notes.take()?;
+        let Some((tile_files, whole)) = tree.lend() else {
+            sealer.notes = Some(notes);
+            return None;
+        };
+        let seal = due.then(|| {
+            let checkpoint = Checkpoint {
+                origin: sealer.name.clone(),
+                size: tree.size(),
+                root: tree.root(),
+                wall_ns: Some(self.clock.wall_ns()),
+            };
+            Seal {
+                note: note::sign(&sealer.name, &sealer.key.secret, &checkpoint.text()),
+                checkpoint,
+                edge: tree.edge(),
+                urgent: std::mem::take(&mut sealer.urgent),
+            }
+        });
+        Some(Work {
+            notes,
+            tile_files,
+            whole,
+            seal,
+        })
+    }
+
+    fn take_back(&mut self, sealer: &mut Sealer, done: Done) -> Result<(), Failure> {
+        if let Some(tree) = &mut self.store.tree {
+            tree.take_back(done.tile_files, done.unwritten);
+        }
+        sealer.notes = Some(done.notes);
+        let Some(sealed) = done.seal else {
+            return Ok(());
+        };
+        sealer.tile_trouble = sealed.tile_trouble;
+        if sealed.kept.is_ok() {
+            sealer.last = Some(sealed.checkpoint);
+            sealer.last_boot_ns = Some(self.clock.boot_ns());
+        } else {
+            sealer.urgent |= sealed.urgent;
+        }
+        sealed.kept
+    }
+
+    /// Takes back what has been written beside by now.
+    fn look_beside(&mut self, sealer: &mut Sealer) {
+        if sealer.notes.is_none()
+            && let Some(beside) = &self.beside
+            && let Ok(done) = beside.done.try_recv()
+        {
+            let kept = self.take_back(sealer, done);
+            sealer.settle(kept, self.clock.boot_ns());
+        }
+    }
+
+    /// Waits for what is being written beside.
+    fn finish_beside(&mut self, sealer: &mut Sealer) -> Result<(), Failure> {
+        if sealer.notes.is_some() {
+            return Ok(());
+        }
+        match self.beside.as_ref().map(|beside| beside.done.recv()) {
+            Some(Ok(done)) => self.take_back(sealer, done),
+            _ => {
+                self.lose_beside(sealer);
+                Err(LOST_BESIDE.to_owned())
+            }
+        }
+    }
+
+    fn lose_beside(&mut self, sealer: &mut Sealer) {
+        self.beside = None;
+        sealer.trouble = Some(LOST_BESIDE.to_owned());
     }
 
     /// Makes everything accepted so far durable, and seals it.
@@ -307,14 +521,25 @@ impl Journal {
                 .clone()
                 .unwrap_or_else(|| "this journal has no keys".to_owned())
         })?;
-        let made = match &sealer.last {
+        let made = self.finish_beside(&mut sealer);
+        let made = made.and_then(|()| match &sealer.last {
             Some(last) if last.size == self.store.durable => Ok(last.clone()),
             _ => self.checkpoint_by(&mut sealer),
-        };
+        });
         let now = self.clock.boot_ns();
         sealer.settle(made.as_ref().map(drop).map_err(Clone::clone), now);
         self.sealer = Some(sealer);
         made
+    }
+
+    /// Ends with nothing being written beside.
+    pub(crate) fn end_sealing(&mut self) {
+        if let Some(mut sealer) = self.sealer.take() {
+            // a failure is found at the next opening
+            let ended = self.finish_beside(&mut sealer);
+            drop(ended);
+            self.sealer = Some(sealer);
+        }
     }
 
     /// The public key that leads to every key of this journal.
@@ -347,26 +572,12 @@ impl Journal {
     }
 
     fn checkpoint_by(&mut self, sealer: &mut Sealer) -> Result<Checkpoint, Failure> {
-        let tree = self.store.tree.as_mut().ok_or("there is no tree")?;
-        tree.write_whole();
-        if let Err(e) = tree.write_edge() {
-            // tiles can be made anew; a checkpoint stands without them
-            sealer.tile_trouble = Some(format!("cannot write tiles: {e}"));
-        } else {
-            sealer.tile_trouble = None;
-        }
-        let checkpoint = Checkpoint {
-            origin: sealer.name.clone(),
-            size: tree.size(),
-            root: tree.root(),
-            wall_ns: Some(self.clock.wall_ns()),
-        };
-        let note = note::sign(&sealer.name, &sealer.key.secret, &checkpoint.text());
-        sealer.keep(checkpoint.size, note.as_bytes())?;
-        sealer.last = Some(checkpoint.clone());
-        sealer.last_boot_ns = Some(self.clock.boot_ns());
-        sealer.urgent = false;
-        Ok(checkpoint)
+        let work = self.lend(sealer, true).ok_or("there is no tree")?;
+        self.take_back(sealer, work.run())?;
+        sealer
+            .last
+            .clone()
+            .ok_or_else(|| "there is no tree".to_owned())
     }
 
     /// Makes the next key, lets the present one vouch for it, and erases the present one.
@@ -393,7 +604,7 @@ impl Journal {
         let over = std::mem::replace(&mut sealer.key, next);
         sealer.key_wall_ns = wall_ns;
         sealer.key_boot_ns = self.clock.boot_ns();
-        sealer.history = None;
+        sealer.begin_history();
         sealer
             .keys
             .erase(over.epoch)
@@ -434,11 +645,20 @@ impl Sealer {
             Err(why) => {
                 self.trouble = Some(why);
                 self.retry_boot_ns = now + 1_000_000_000;
-                self.history = None;
+                self.begin_history();
             }
         }
     }
 
+    /// The next checkpoint opens its file anew.
+    fn begin_history(&mut self) {
+        if let Some(notes) = &mut self.notes {
+            notes.history = None;
+        }
+    }
+}
+
+impl Notes {
     /// Appends a checkpoint to the history, durably, and shows it as the latest.
     fn keep(&mut self, size: u64, note: &[u8]) -> Result<(), Failure> {
         let path = self.paths.notes(size);

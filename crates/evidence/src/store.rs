@@ -1,6 +1,6 @@
 //! Writes batches to leaf segments and payload files, all or nothing.
 //!
-//! A batch is durable when `commit` returns `Ok`; after an `Err` the files are cut back
+//! A batch is durable when `commit` returns `Ok` (its files are synced at the same time); after an `Err` the files are cut back
 //! to where they were. Where even that fails the stale bytes lie beyond every position
 //! the journal knows of, and the next batch overwrites them.
 
@@ -17,19 +17,20 @@ use crate::meta::Meta;
 use crate::paths::Paths;
 use crate::record::RetentionClass;
 use crate::tiles::Tree;
+use crate::together::{OnThread, Together};
 
 const CLASSES: usize = RetentionClass::MAX as usize + 1;
 
 /// A file that grows; `len` is what is known durable.
 pub(crate) struct Grow {
-    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) path: PathBuf,
     pub(crate) first: u64,
     pub(crate) len: u64,
 }
 
 /// An open file and its length.
-type Measured = (Box<dyn DiskFile>, u64);
+type Measured = (Arc<dyn DiskFile>, u64);
 
 /// What failed while a batch was written.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ pub(crate) struct Store {
     /// Names were made that no directory sync has covered.
     new_names: bool,
     frames: Vec<u8>,
+    together: Together,
     /// The hash tree over all leaves below `durable`, in a journal that is sealed.
     pub(crate) tree: Option<Tree>,
 }
@@ -84,6 +86,7 @@ impl Store {
             subtree: 0,
             new_names: false,
             frames: Vec::new(),
+            together: Together::default(),
             tree: None,
         }
     }
@@ -161,18 +164,17 @@ impl Store {
         }
     }
 
-    /// Payloads before leaves: a leaf on disk then rarely lacks its payload. Recovery
-    /// does not rely on it.
+    /// All files at once: recovery does not rely on payloads being there before their leaves.
     fn sync(&mut self, batch: &Batch) -> Result<(), WriteFault> {
         let touched = |slot: &usize| !batch.payloads[*slot].is_empty();
         let payloads = (0..CLASSES)
             .filter(touched)
             .filter_map(|slot| self.payloads[slot].as_ref());
-        for file in payloads.chain(self.segment.as_ref()) {
-            file.file
-                .sync_data()
-                .map_err(WriteFault::new("sync", &file.path))?;
-        }
+        let grown: Vec<&Grow> = payloads.chain(self.segment.as_ref()).collect();
+        let files: Vec<_> = grown.iter().map(|grow| grow.file.clone()).collect();
+        self.together
+            .sync(&files)
+            .map_err(|(at, source)| WriteFault::new("sync", &grown[at].path)(source))?;
         if self.new_names {
             for dir in [&self.paths.payloads, &self.paths.leaves] {
                 self.disk
@@ -201,12 +203,20 @@ impl Store {
         }
         self.durable = batch.next();
         self.write_head(boot_ns);
+    }
+
+    /// Lets the hash tree grow by a batch that is durable. Nobody waits for it: after who does was told.
+    pub(crate) fn grow_tree(&mut self, batch: &Batch) {
         if let Some(tree) = &mut self.tree {
             for entry in &batch.entries {
                 tree.push(merkle::leaf_hash(&entry.leaf));
             }
-            tree.write_whole();
         }
+    }
+
+    /// Runs `on_thread` on every thread that a commit waits for, those to come included.
+    pub(crate) fn on_threads(&mut self, on_thread: OnThread) {
+        self.together.on_threads(on_thread);
     }
 
     /// Tells readers and the next opening how far all is durable. Written after the
@@ -287,7 +297,7 @@ impl Store {
             Err(e) => return Err(WriteFault::new("open", path)(e)),
         };
         let len = file.len().map_err(WriteFault::new("measure", path))?;
-        Ok((len > FILE_HEADER_BYTES as u64).then_some((file, len)))
+        Ok((len > FILE_HEADER_BYTES as u64).then_some((file.into(), len)))
     }
 
     /// Makes a file with only a header; one that has more is never overwritten.
@@ -295,7 +305,7 @@ impl Store {
         &mut self,
         path: PathBuf,
         header: &FileHeader,
-    ) -> Result<(Box<dyn DiskFile>, PathBuf), WriteFault> {
+    ) -> Result<(Arc<dyn DiskFile>, PathBuf), WriteFault> {
         let file = self
             .disk
             .open(&path, OpenMode::Create)
@@ -312,7 +322,7 @@ impl Store {
             drop(removed);
             return Err(WriteFault::new("write", &path)(source));
         }
-        Ok((file, path))
+        Ok((file.into(), path))
     }
 }
 

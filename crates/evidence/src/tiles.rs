@@ -54,13 +54,22 @@ fn partial_path(dir: &Path, level: u32, number: u64, width: usize) -> PathBuf {
 
 /// The right edge of a growing tree.
 pub(crate) struct Tree {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
     size: u64,
     /// At each level the hashes of the tile that is not yet whole.
     levels: Vec<Vec<Hash>>,
     /// Whole tiles not yet written.
-    waiting: BTreeMap<(u32, u64), Vec<u8>>,
+    waiting: Tiles,
+    /// `None`: somebody else is writing.
+    files: Option<TileFiles>,
+}
+
+/// Hashes of tiles by level and number.
+pub(crate) type Tiles = BTreeMap<(u32, u64), Vec<u8>>;
+
+/// Where tiles are written.
+pub(crate) struct TileFiles {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
     made_dirs: HashMap<PathBuf, ()>,
     /// Partial tiles of the last checkpoint.
     partial: Vec<PathBuf>,
@@ -69,13 +78,15 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
         Self {
-            disk,
-            dir: dir.to_path_buf(),
             size: 0,
             levels: Vec::new(),
-            waiting: BTreeMap::new(),
-            made_dirs: HashMap::new(),
-            partial: Vec::new(),
+            waiting: Tiles::new(),
+            files: Some(TileFiles {
+                disk,
+                dir: dir.to_path_buf(),
+                made_dirs: HashMap::new(),
+                partial: Vec::new(),
+            }),
         }
     }
 
@@ -140,41 +151,86 @@ impl Tree {
 
     /// Writes what is whole; what the disk refuses waits.
     pub(crate) fn write_whole(&mut self) {
-        while let Some((&(level, number), bytes)) = self.waiting.first_key_value() {
-            let path = tile_path(&self.dir, level, number);
-            if self.write(&path, &bytes.clone()).is_err() {
-                return;
-            }
-            self.waiting.pop_first();
+        if let Some(files) = &mut self.files {
+            files.write_whole(&mut self.waiting);
         }
+    }
+
+    /// Whole tiles that wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Lets somebody else write what waits, until [`Self::take_back`]; `None`: somebody does already.
+    pub(crate) fn lend(&mut self) -> Option<(TileFiles, Tiles)> {
+        let files = self.files.take()?;
+        Some((files, std::mem::take(&mut self.waiting)))
+    }
+
+    /// Takes back what was lent, with what could not be written.
+    pub(crate) fn take_back(&mut self, files: TileFiles, unwritten: Tiles) {
+        self.files = Some(files);
+        for (place, bytes) in unwritten {
+            if self.waiting.len() < WAITING_MAX {
+                self.waiting.insert(place, bytes);
+            }
+        }
+    }
+
+    /// The tiles at the right edge, which are not whole.
+    pub(crate) fn edge(&self) -> Tiles {
+        let levels = self.levels.iter().enumerate();
+        let edge = levels.filter(|(_, tile)| !tile.is_empty());
+        edge.map(|(level, tile)| {
+            let number = (self.size >> (8 * level)) / TILE_HASHES as u64;
+            ((level as u32, number), tile.concat())
+        })
+        .collect()
     }
 
     /// Writes the edge anew and removes what earlier ones have left beside it.
     pub(crate) fn adopt_edge(&mut self) {
-        for level in 0..self.levels.len() {
-            let number = (self.size >> (8 * level)) / TILE_HASHES as u64;
-            let dir = disk::with_suffix(&tile_path(&self.dir, level as u32, number), ".p");
+        let edge = self.edge();
+        let (size, levels) = (self.size, self.levels.len());
+        if let Some(files) = &mut self.files {
+            let places =
+                (0..levels).map(|level| (level as u32, (size >> (8 * level)) / TILE_HASHES as u64));
+            files.adopt(places);
+            // A full disk: the next checkpoint writes it.
+            let written = files.write_edge(&edge);
+            drop(written);
+        }
+    }
+}
+
+impl TileFiles {
+    /// Writes `tiles` and takes them out, until the disk refuses one.
+    pub(crate) fn write_whole(&mut self, tiles: &mut Tiles) {
+        while let Some(tile) = tiles.first_entry() {
+            let (level, number) = *tile.key();
+            let path = tile_path(&self.dir, level, number);
+            if self.write(&path, tile.get()).is_err() {
+                return;
+            }
+            tile.remove();
+        }
+    }
+
+    fn adopt(&mut self, places: impl Iterator<Item = (u32, u64)>) {
+        for (level, number) in places {
+            let dir = disk::with_suffix(&tile_path(&self.dir, level, number), ".p");
             let items = self.disk.list(&dir).unwrap_or_default();
             self.partial
                 .extend(items.into_iter().map(|item| dir.join(item.name)));
         }
-        // A full disk: the next checkpoint writes it.
-        let written = self.write_edge();
-        drop(written);
     }
 
-    /// Writes the partial tiles of the present size, and removes those of the last time.
-    pub(crate) fn write_edge(&mut self) -> io::Result<()> {
+    /// Writes the partial tiles of a size, and removes those of the last time.
+    pub(crate) fn write_edge(&mut self, edge: &Tiles) -> io::Result<()> {
         let old = std::mem::take(&mut self.partial);
-        for level in 0..self.levels.len() {
-            let tile = &self.levels[level];
-            if tile.is_empty() {
-                continue;
-            }
-            let number = (self.size >> (8 * level)) / TILE_HASHES as u64;
-            let path = partial_path(&self.dir, level as u32, number, tile.len());
-            let bytes = tile.concat();
-            self.write(&path, &bytes)?;
+        for (&(level, number), bytes) in edge {
+            let path = partial_path(&self.dir, level, number, bytes.len() / 32);
+            self.write(&path, bytes)?;
             self.partial.push(path);
         }
         for path in old.iter().filter(|path| !self.partial.contains(path)) {

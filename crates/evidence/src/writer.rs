@@ -3,6 +3,10 @@
 //! Records keep the order in which they were submitted. Ordinary ones wait for a group
 //! commit; an urgent one is committed at once, with whatever is queued before it. Part
 //! of the queue is kept for urgent records, so that bulk cannot push them out.
+//!
+//! An urgent record that comes while a commit is being prepared joins it; one that comes while
+//! it is being written waits for it, so a commit without urgent ones is bounded ([`SLICE_BYTES`]),
+//! and then goes with all that is before it in one commit.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,8 +20,14 @@ use crate::loss::Loss;
 use crate::options::MAX_PAYLOAD_BYTES;
 use crate::record::Record;
 
-/// Records taken from the queue at a time: bounds how long an urgent one waits.
+/// Items taken from the queue at a time.
 const ROUND_RECORDS: usize = 4096;
+/// Items of one commit that nobody waits for: bounds how long an urgent one that comes meanwhile does.
+const SLICE_RECORDS: usize = 1024;
+/// The same in bytes that wait in the queue.
+const SLICE_BYTES: usize = 1 << 20;
+/// Rounds that may join a commit before it is written.
+const JOINS_MAX: usize = 8;
 
 /// Bounds of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +80,11 @@ pub struct WriterStatus {
     pub refused: u64,
 }
 
-type Task = Box<dyn FnOnce(&mut Journal) + Send>;
+/// What is done with the journal; what it gives is done after the commit.
+type Task = Box<dyn FnOnce(&mut Journal) -> Option<After> + Send>;
+
+/// What is done once the records of a task are durable, or are known not to be.
+pub type After = Box<dyn FnOnce(&mut Journal) + Send>;
 
 enum Item {
     Append(Record),
@@ -79,8 +93,10 @@ enum Item {
         task: Task,
         /// What it holds, towards the bound.
         bytes: usize,
-        /// It begins with nothing pending and is committed at once.
+        /// It is committed at once.
         urgent: bool,
+        /// It begins with nothing pending.
+        alone: bool,
     },
 }
 
@@ -112,6 +128,12 @@ struct Queue {
     sleeping: Sleep,
 }
 
+impl Queue {
+    fn has_a_slice(&self) -> bool {
+        self.items.len() >= SLICE_RECORDS || self.bytes >= SLICE_BYTES
+    }
+}
+
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Sleep {
     #[default]
@@ -140,17 +162,18 @@ pub struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Moves `journal` to a thread of its own.
+    /// Moves `journal` to a thread of its own, with one beside it for tiles and checkpoints.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(journal: Journal, bounds: QueueBounds) -> std::io::Result<Self> {
+    pub fn start(mut journal: Journal, bounds: QueueBounds) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
             health: Mutex::new(journal.health()),
             bounds,
         });
+        journal.seal_beside();
         let theirs = shared.clone();
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -184,12 +207,16 @@ impl JournalWriter {
     /// # Errors
     /// When the queue is full or the writer has stopped.
     pub fn run(&self, task: impl FnOnce(&mut Journal) + Send + 'static) -> Result<(), AppendError> {
-        self.run_holding(0, true, task)
+        let task = |journal: &mut Journal| {
+            task(journal);
+            None
+        };
+        self.run_task(0, true, true, task)
     }
 
-    /// The same for a task that holds records of about `bytes`, which count towards the queue's
-    /// bound. One that is not `urgent` waits for the next group commit like ordinary records do, and
-    /// may begin while others are pending.
+    /// The same for a task that appends records of about `bytes`, which count towards the queue's
+    /// bound. It may begin while others are pending, and is committed with them: at once where it is
+    /// `urgent`, else with the next group like ordinary records. What it gives is done after that.
     ///
     /// # Errors
     /// When the queue is full or the writer has stopped.
@@ -197,7 +224,17 @@ impl JournalWriter {
         &self,
         bytes: usize,
         urgent: bool,
-        task: impl FnOnce(&mut Journal) + Send + 'static,
+        task: impl FnOnce(&mut Journal) -> Option<After> + Send + 'static,
+    ) -> Result<(), AppendError> {
+        self.run_task(bytes, urgent, false, task)
+    }
+
+    fn run_task(
+        &self,
+        bytes: usize,
+        urgent: bool,
+        alone: bool,
+        task: impl FnOnce(&mut Journal) -> Option<After> + Send + 'static,
     ) -> Result<(), AppendError> {
         let spare = 100_usize.saturating_sub(self.shared.bounds.urgent_percent);
         let percent = if urgent { 100 } else { spare };
@@ -205,6 +242,7 @@ impl JournalWriter {
             task: Box::new(task),
             bytes,
             urgent,
+            alone,
         };
         self.push(percent, bytes, item)
             .map_err(|refusal| match refusal {
@@ -268,9 +306,10 @@ impl JournalWriter {
         // The closure runs only when there is room, so a refused record is still here.
         let pushed = self.push(percent, bytes, || {
             let nothing = || Item::Task {
-                task: Box::new(|_| {}),
+                task: Box::new(|_| None),
                 bytes: 0,
                 urgent: false,
+                alone: false,
             };
             record.take().map_or_else(nothing, item)
         });
@@ -304,7 +343,7 @@ impl JournalWriter {
         queue.bytes = bytes;
         queue.urgent += usize::from(urgent);
         queue.items.push_back(item);
-        let enough = queue.items.len() >= ROUND_RECORDS;
+        let enough = queue.has_a_slice();
         let wake = match queue.sleeping {
             Sleep::Awake => false,
             Sleep::UntilAnything => true,
@@ -341,29 +380,50 @@ fn share(whole: usize, percent: usize) -> usize {
 }
 
 fn write_until_closed(shared: &Shared, mut journal: Journal) -> Journal {
-    let mut round = Vec::new();
+    let (mut round, mut after) = (Vec::new(), Vec::new());
     while wait_for_round(shared, &mut round, &journal) {
-        for item in round.drain(..) {
-            match item {
-                Item::Append(record) => {
-                    // Its size was checked, and the journal counts what else goes wrong.
-                    let accepted = journal.append(record);
-                    drop(accepted);
-                }
-                Item::Urgent(record, ack) => journal.append_with(record, true, ack),
-                Item::Task { task, urgent, .. } => {
-                    if urgent {
-                        journal.commit();
-                    }
-                    task(&mut journal);
-                }
+        append(&mut round, &mut after, &mut journal);
+        for _ in 0..JOINS_MAX {
+            if !join_round(shared, &mut round) {
+                break;
             }
+            append(&mut round, &mut after, &mut journal);
         }
         journal.commit();
+        after.drain(..).for_each(|after| after(&mut journal));
         journal.tick();
         *lock(&shared.health) = journal.health();
     }
     journal
+}
+
+fn append(round: &mut Vec<Item>, after: &mut Vec<After>, journal: &mut Journal) {
+    for item in round.drain(..) {
+        match item {
+            Item::Append(record) => {
+                // Its size was checked, and the journal counts what else goes wrong.
+                let accepted = journal.append(record);
+                drop(accepted);
+            }
+            Item::Urgent(record, ack) => journal.append_with(record, true, ack),
+            Item::Task { task, alone, .. } => {
+                if alone {
+                    journal.commit();
+                }
+                after.extend(task(journal));
+            }
+        }
+    }
+}
+
+/// Takes what is before urgent ones that have come since the round was taken, and them; `false`: there
+/// are none.
+fn join_round(shared: &Shared, round: &mut Vec<Item>) -> bool {
+    let mut queue = lock(&shared.queue);
+    if queue.urgent > 0 {
+        take_round(&mut queue, round);
+    }
+    !round.is_empty()
 }
 
 /// Waits until there is something to write and either it is urgent, there is a round of
@@ -385,7 +445,7 @@ fn wait_for_round(shared: &Shared, round: &mut Vec<Item>, journal: &Journal) -> 
         }
     }
     let deadline = Instant::now() + Duration::from_millis(shared.bounds.group_commit_ms);
-    while queue.urgent == 0 && queue.items.len() < ROUND_RECORDS && !queue.closed {
+    while queue.urgent == 0 && !queue.has_a_slice() && !queue.closed {
         let Some(left) = deadline.checked_duration_since(Instant::now()) else {
             break;
         };
@@ -402,8 +462,23 @@ fn wait_for_round(shared: &Shared, round: &mut Vec<Item>, journal: &Journal) -> 
 }
 
 fn take_round(queue: &mut Queue, round: &mut Vec<Item>) {
-    let count = queue.items.len().min(ROUND_RECORDS);
+    let count = match queue.urgent {
+        0 => slice(queue.items.iter().map(Item::bytes)),
+        // in as few commits as can be
+        _ => queue.items.len().min(ROUND_RECORDS),
+    };
     round.extend(queue.items.drain(..count));
     queue.bytes -= round.iter().map(Item::bytes).sum::<usize>();
     queue.urgent -= round.iter().filter(|item| item.is_urgent()).count();
+}
+
+/// How many items, of so many bytes each, one commit takes: at least the first.
+fn slice(items: impl Iterator<Item = usize>) -> usize {
+    let mut left = SLICE_BYTES;
+    let fits = |bytes: &usize| {
+        let fits = left > 0;
+        left = left.saturating_sub(*bytes);
+        fits
+    };
+    items.take(SLICE_RECORDS).take_while(fits).count()
 }

@@ -3,13 +3,14 @@
 mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use common::{Bench, EIO, alert, key, observation, vanish};
 use plimsoll_evidence::{
-    AppendError, Durable, Journal, JournalWriter, Leaf, LossReason, MAX_PAYLOAD_BYTES, Payload,
-    Place, QueueBounds, Record, RetainError, RetentionClass, RetentionPolicy, RetentionRule,
-    SubmitError,
+    After, AppendError, Durable, Journal, JournalWriter, Leaf, LossReason, MAX_PAYLOAD_BYTES,
+    Payload, Place, QueueBounds, Record, RetainError, RetentionClass, RetentionPolicy,
+    RetentionRule, SubmitError,
 };
 use proptest::prelude::*;
 
@@ -492,6 +493,126 @@ fn writer_keeps_order_and_tells_every_alert() {
     assert_eq!(writer.close().unwrap().close().unwrap(), Leaf(200));
 }
 
+/// A writer that waits, so that what a test hands over is queued; it goes on when the sender is dropped.
+fn waiting_writer(bench: &Bench) -> (JournalWriter, Sender<()>) {
+    let writer = JournalWriter::start(bench.open().0, QueueBounds::default()).unwrap();
+    let (block, blocked) = channel::<()>();
+    let (begun, begins) = channel();
+    writer
+        .run(move |_| {
+            begun.send(()).unwrap();
+            assert!(blocked.recv().is_err(), "waits until the test lets go");
+        })
+        .unwrap();
+    begins.recv().unwrap();
+    (writer, block)
+}
+
+#[test]
+fn an_alert_that_comes_while_a_large_group_is_written_waits_for_one_slice_of_it() {
+    let bench = Bench {
+        subtree_leaves: 65_536,
+        ..Bench::new()
+    };
+    let (writer, block) = waiting_writer(&bench);
+    for n in 0..4000 {
+        writer.submit(observation(n)).unwrap();
+    }
+    let before = bench.disk.syncs_of("leaves");
+    let (begun, let_go) = bench.disk.hold_sync("leaves");
+    drop(block);
+    begun.recv().unwrap();
+    assert!(
+        writer.status().queued >= 2900,
+        "a slice is bounded: {}",
+        writer.status().queued
+    );
+    let (told, acks) = channel();
+    let ack = move |result: Result<Durable, AppendError>| told.send(result).unwrap();
+    writer.submit_durable(alert(4000), Box::new(ack)).unwrap();
+    drop(let_go);
+    let durable = acks.recv().unwrap().unwrap();
+    assert_eq!(durable.leaf, Leaf(4000), "nothing overtakes");
+    assert_eq!(
+        bench.disk.syncs_of("leaves") - before,
+        2,
+        "the slice under way, and one commit of all the rest"
+    );
+}
+
+#[test]
+fn alerts_that_wait_become_durable_together_and_what_is_after_comes_after() {
+    let bench = Bench {
+        subtree_leaves: 1024,
+        ..Bench::new()
+    };
+    let (writer, block) = waiting_writer(&bench);
+    let before = bench.disk.syncs_of("leaves");
+    let (told, after) = channel();
+    for n in 0..30 {
+        writer.submit(observation(2 * n)).unwrap();
+        let told = told.clone();
+        let append = move |journal: &mut Journal| {
+            let durable = Arc::new(Mutex::new(false));
+            let noted = durable.clone();
+            let ack = move |result: Result<Durable, AppendError>| {
+                *noted.lock().unwrap() = result.unwrap().leaf == Leaf(2 * n + 1);
+            };
+            journal.append_with(alert(2 * n + 1), true, Box::new(ack));
+            let after: After = Box::new(move |_| told.send(*durable.lock().unwrap()).unwrap());
+            Some(after)
+        };
+        writer.run_holding(100, true, append).unwrap();
+    }
+    drop((block, told));
+    assert_eq!(after.iter().collect::<Vec<_>>(), [true; 30]);
+    assert_eq!(bench.disk.syncs_of("leaves") - before, 1);
+}
+
+#[test]
+fn the_files_of_a_commit_are_synced_at_the_same_time() {
+    let bench = Bench::new();
+    let (writer, block) = waiting_writer(&bench);
+    let before = bench.disk.syncs_of("leaves");
+    let (told, acks) = channel();
+    let ack = move |result: Result<Durable, AppendError>| told.send(result).unwrap();
+    writer.submit(observation(0)).unwrap();
+    writer.submit_durable(alert(1), Box::new(ack)).unwrap();
+    let (begun, let_go) = bench.disk.hold_sync("payloads");
+    drop(block);
+    begun.recv().unwrap();
+    // the leaves' sync does not wait for that of the payloads, yet nobody is told before both
+    while bench.disk.syncs_of("leaves") == before {
+        std::thread::yield_now();
+    }
+    assert!(acks.try_recv().is_err());
+    drop(let_go);
+    assert_eq!(acks.recv().unwrap().unwrap().leaf, Leaf(1));
+}
+
+#[test]
+fn a_disk_that_refuses_one_file_of_a_commit_has_refused_the_commit() {
+    let bench = Bench::new();
+    let (mut journal, _) = bench.open();
+    for file in ["payloads", "leaves"] {
+        let refused = journal.refused();
+        bench.disk.fail_sync(Some(file));
+        journal.append(observation(0)).unwrap();
+        assert!(
+            journal.append_durable(alert(1)).is_ok(),
+            "in the emergency segment"
+        );
+        assert_eq!(journal.refused(), refused + 1, "{file}");
+        bench.disk.fail_sync(None);
+        bench.clock.advance_ms(300);
+        journal.sync().unwrap();
+    }
+    assert_eq!(
+        journal.drain_losses().iter().map(|l| l.count).sum::<u64>(),
+        2
+    );
+}
+
 #[test]
 fn what_tasks_hold_counts_towards_the_bound_and_quiet_ones_leave_room_for_urgent_ones() {
     let bench = Bench::new();
@@ -513,7 +634,10 @@ fn what_tasks_hold_counts_towards_the_bound_and_quiet_ones_leave_room_for_urgent
     let (told, ran) = std::sync::mpsc::channel();
     let task = |name: &'static str| {
         let told = told.clone();
-        move |_: &mut plimsoll_evidence::Journal| told.send(name).unwrap()
+        move |_: &mut plimsoll_evidence::Journal| {
+            told.send(name).unwrap();
+            None
+        }
     };
     writer.run_holding(700, false, task("quiet")).unwrap();
     let full = writer.run_holding(200, false, task("too much"));

@@ -4,8 +4,11 @@ mod common;
 
 use common::{Bench, DIR, KEYS, alert, observation, vanish};
 use plimsoll_evidence::merkle::{includes, is_consistent, leaf_hash};
-use plimsoll_evidence::{Checkpoint, Journal, KeyChain, Leaf, Reader, Sealing};
+use plimsoll_evidence::{
+    Checkpoint, Durable, Journal, JournalWriter, KeyChain, Leaf, QueueBounds, Reader, Sealing,
+};
 use std::path::Path;
+use std::sync::mpsc::channel;
 
 fn sealed(bench: &Bench) -> Journal {
     reopened(bench).0
@@ -420,4 +423,91 @@ fn a_crash_while_checkpoints_are_made_fewer_loses_none_that_stays() {
     let disk = std::sync::Arc::new(bench.disk.clone());
     let report = plimsoll_evidence::verify_on(disk, DIR, &options).unwrap();
     assert!(report.is_whole(), "{:#?}", report.problems);
+}
+
+#[test]
+fn no_alert_waits_for_a_checkpoint_or_for_tiles() {
+    let bench = bench(65_536);
+    let writer = JournalWriter::start(sealed(&bench), QueueBounds::default()).unwrap();
+    let durable = |n: u64| {
+        let (told, acks) = channel();
+        let ack = move |result: Result<Durable, _>| told.send(result).unwrap();
+        writer.submit_durable(alert(n), Box::new(ack)).unwrap();
+        acks.recv().unwrap().unwrap().leaf
+    };
+    let (begun, let_go) = bench.disk.hold_sync("history");
+    bench.clock.advance_ms(5_000);
+    assert_eq!(durable(0), Leaf(1));
+    begun.recv().unwrap();
+    // the disk is busy with the checkpoint: alerts go on
+    for n in 1..20 {
+        bench.clock.advance_ms(200);
+        assert_eq!(durable(n), Leaf(n + 1));
+    }
+    let sealed = writer.status().health.seal.unwrap();
+    assert_eq!((sealed.size, sealed.trouble), (1, None));
+    drop(let_go);
+    let journal = writer.close().unwrap();
+    journal.close().unwrap();
+    let reader = bench.reader();
+    let sizes: Vec<u64> = checkpoints(&reader).iter().map(|c| c.size).collect();
+    assert_eq!(sizes.first(), Some(&1));
+    assert!(sizes.contains(&2), "the one that was held: {sizes:?}");
+    assert_eq!(sizes.last(), Some(&21));
+    assert!(sizes.is_sorted());
+}
+
+#[test]
+fn tiles_written_beside_are_those_of_a_journal_that_writes_them_itself() {
+    let tiles = |bench: &Bench| {
+        let paths = bench.disk.paths().into_iter();
+        let tiles = paths.filter(|path| path.starts_with("/j/tlog/tile"));
+        tiles
+            .map(|path| (bench.disk.bytes(&path), path))
+            .collect::<Vec<_>>()
+    };
+    let (own, beside) = (bench(65_536), bench(65_536));
+    let records = 70_000;
+    let mut journal = sealed(&own);
+    grow(&mut journal, 0, records);
+    journal.close().unwrap();
+    let bounds = QueueBounds {
+        records: 100_000,
+        ..QueueBounds::default()
+    };
+    let writer = JournalWriter::start(sealed(&beside), bounds).unwrap();
+    for n in 0..records {
+        writer.submit(observation(n)).unwrap();
+    }
+    writer.close().unwrap().close().unwrap();
+    assert!(tiles(&own).len() > 270);
+    assert!(
+        tiles(&own) == tiles(&beside),
+        "the same tiles and the same edge"
+    );
+}
+
+#[test]
+fn a_checkpoint_that_fails_beside_is_said_and_made_again() {
+    let bench = bench(65_536);
+    let writer = JournalWriter::start(sealed(&bench), QueueBounds::default()).unwrap();
+    bench.disk.fail_sync(Some("history"));
+    bench.clock.advance_ms(5_000);
+    let until = |what: &str, done: &dyn Fn(plimsoll_evidence::SealStatus) -> bool| {
+        let begun = std::time::Instant::now();
+        for n in 0.. {
+            writer.submit(observation(n)).unwrap();
+            if done(writer.status().health.seal.unwrap()) {
+                return;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "{what} did not happen");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    until("trouble", &|seal| seal.trouble.is_some());
+    bench.disk.fail_sync(None);
+    bench.clock.advance_ms(5_000);
+    until("a checkpoint", &|seal| {
+        seal.trouble.is_none() && seal.size > 1
+    });
 }

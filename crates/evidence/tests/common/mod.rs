@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use plimsoll_evidence::{
@@ -58,6 +59,16 @@ struct State {
     fail_write: Option<String>,
     short_writes: bool,
     syncs: u64,
+    /// Files synced, in order.
+    synced: Vec<PathBuf>,
+    held_sync: Option<HeldSync>,
+}
+
+/// The next sync of a file whose path contains `of`: says that it has begun, and waits.
+struct HeldSync {
+    of: String,
+    begun: Sender<()>,
+    go: Receiver<()>,
 }
 
 /// The faulty disk; clones share it.
@@ -104,6 +115,22 @@ impl SimDisk {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// How often files whose path contains `part` were synced.
+    pub(crate) fn syncs_of(&self, part: &str) -> usize {
+        let state = self.state();
+        let hit = |path: &&PathBuf| path.to_string_lossy().contains(part);
+        state.synced.iter().filter(hit).count()
+    }
+
+    /// Holds the next sync of a file whose path contains `of`: the first end tells that it has begun, it
+    /// goes on when the second is dropped.
+    pub(crate) fn hold_sync(&self, of: &str) -> (Receiver<()>, Sender<()>) {
+        let ((begun, begins), (let_go, go)) = (channel(), channel());
+        let of = of.to_owned();
+        self.state().held_sync = Some(HeldSync { of, begun, go });
+        (begins, let_go)
     }
 
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
@@ -390,8 +417,17 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let held = {
+            let held = &mut self.disk.state().held_sync;
+            held.take_if(|held| self.path.to_string_lossy().contains(&held.of))
+        };
+        if let Some(held) = held {
+            held.begun.send(()).unwrap();
+            assert!(held.go.recv().is_err(), "waits until the test lets go");
+        }
         let mut state = self.disk.state();
         state.syncs += 1;
+        state.synced.push(self.path.clone());
         self.hits(state.fail_sync.as_ref())?;
         let mut node = self.node.lock().unwrap();
         node.durable = node.live.clone();
