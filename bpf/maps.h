@@ -163,6 +163,9 @@ struct scratch {
 	__u32 levels;
 	__u32 path_flags;
 	__u32 mounts;
+	__u32 nested; /* of the container whose paths are walked: see remember_root() */
+	__u64 root_dentry;
+	__u32 root_mnt;
 	__u32 pad2;
 	__u64 level[LEVELS]; /* hash of each component, leaf first */
 	__u64 path_hash; /* chain from root to leaf */

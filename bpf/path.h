@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Paths from kernel objects: walked from the leaf up over mounts to the top of the mount
- * namespace, so that neither chroot nor symbolic links nor the memory of the program can fake
- * them. Names that change during the walk give a wrong path, never a wrong memory access.
+ * Paths from kernel objects: walked from the leaf up over mounts to the root that the container was
+ * started with, which is nearly always the top of its mount namespace: so neither a chroot inside nor
+ * symbolic links nor the memory of the program can fake them. Names that change during the walk give a
+ * wrong path, never a wrong memory access.
  */
 #ifndef PLIMSOLL_PATH_H
 #define PLIMSOLL_PATH_H
@@ -10,7 +11,8 @@
 #include "siphash.h"
 #include "task.h"
 
-enum path_flags { PATH_CUT = 1, PATH_DETACHED = 2, PATH_ROOT_MOUNT = 4 };
+/* PATH_INSIDE: the walk came to the root of a nested container */
+enum path_flags { PATH_CUT = 1, PATH_DETACHED = 2, PATH_ROOT_MOUNT = 4, PATH_INSIDE = 8 };
 
 static __always_inline struct mount *real_mount(struct vfsmount *mnt)
 {
@@ -54,9 +56,35 @@ static __always_inline void read_step(struct mount *mnt, struct dentry *dentry, 
 	step->name = BPF_CORE_READ(dentry, d_name.name);
 }
 
+/* Where the walks of this container end; through the slot, whose values the verifier does not follow. */
+static __always_inline void set_root(struct scratch *s)
+{
+	__u64 root = s->e.cgroup;
+	struct container *c = bpf_map_lookup_elem(&containers, &root);
+
+	s->nested = 0;
+	if (!c || !(c->flags & CONTAINER_NESTED))
+		return;
+	s->nested = 1;
+	s->root_mnt = c->root_mnt;
+	s->root_dentry = c->root_dentry;
+}
+
+/*
+ * A root that is a mount's own is known by the mount alone: numbers of inodes are not unique everywhere
+ * (subvolumes). Ids of mounts are used again only when the mount that had one is gone.
+ */
+static __always_inline bool is_root(struct scratch *s, struct mount *mnt, struct dentry *dentry, struct dentry *mnt_root)
+{
+	if (!s->nested || (__u64)dentry != (s->root_dentry ? s->root_dentry : (__u64)mnt_root))
+		return false;
+	return BPF_CORE_READ(mnt, mnt_id) == s->root_mnt;
+}
+
 /*
  * Builds the path in s->path, s->path_at, s->path_len; hashes of its components in s->level (leaf
- * first) and their chain in s->path_hash. A global function: the verifier checks it once.
+ * first) and their chain in s->path_hash. Of the container in s->e.cgroup, so after begin(). A global
+ * function: the verifier checks it once.
  * Returns the length, 0 when there is no path.
  */
 __noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
@@ -78,11 +106,16 @@ __noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
 	s->levels = 0;
 	s->mounts = 0;
 	s->path_flags = PATH_CUT;
+	set_root(s);
 	for (int i = 0; i < LEVELS + 16; i++) {
 		struct step step;
 		__u32 len, at, n;
 
 		read_step(mnt, dentry, &step);
+		if (is_root(s, mnt, dentry, step.mnt_root)) {
+			s->path_flags = PATH_INSIDE;
+			break;
+		}
 		if (dentry == step.mnt_root) {
 			struct mount *up = BPF_CORE_READ(mnt, mnt_parent);
 			if (up == mnt) {
@@ -119,7 +152,7 @@ __noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
 	}
 	mounts = s->mounts;
 	/* one mount above the first is the container's root on the hidden initial mount */
-	if (mounts <= 1)
+	if (s->nested ? (s->path_flags & PATH_INSIDE) && !mounts : mounts <= 1)
 		s->path_flags |= PATH_ROOT_MOUNT;
 	if (s->levels == 0 && !(s->path_flags & PATH_CUT)) {
 		s->path_at = PATH_MAX - 1;
@@ -127,6 +160,32 @@ __noinline int build_path(__u32 slot, __u64 mnt_addr, __u64 dentry_addr)
 	}
 	s->path_len = PATH_MAX - s->path_at;
 	return s->path_len;
+}
+
+/*
+ * The root that a runtime gives a container's first program is what paths of the container start from.
+ * It is not the top of the mount namespace where the runtime itself runs in a chroot, or makes one
+ * instead of pivoting. After begin(), only for what the runtime executes first: a chroot inside must not
+ * hide where a file lies. Hooks that run before the root is changed are corrected by the program itself.
+ */
+static __always_inline void remember_root(struct scratch *s, __u32 slot, struct container *c)
+{
+	struct task_struct *task = current_task();
+	struct vfsmount *mnt = BPF_CORE_READ(task, fs, root.mnt);
+	struct dentry *dentry = BPF_CORE_READ(task, fs, root.dentry);
+
+	c->flags &= ~CONTAINER_NESTED;
+	if (!build_path(slot, (__u64)mnt, (__u64)dentry) || (!s->levels && s->mounts <= 1))
+		return;
+	c->root_mnt = BPF_CORE_READ(real_mount(mnt), mnt_id);
+	c->root_dentry = dentry == BPF_CORE_READ(mnt, mnt_root) ? 0 : (__u64)dentry;
+	c->flags |= CONTAINER_NESTED;
+}
+
+/* A process that the runtime put into the container before its first program, about to execute. */
+static __always_inline bool starts_container(struct process *p, struct container *c, __u32 mntns)
+{
+	return (p->flags & PROCESS_SETUP) && p->entry == ENTRY_INIT && (!c->mntns || c->mntns == mntns);
 }
 
 /* The chain of level hashes from the root to the leaf; a cut path has none. */

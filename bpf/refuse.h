@@ -117,6 +117,8 @@ int e_bprm_check(unsigned long long *ctx)
 	file = BPF_CORE_READ(bprm, file);
 	inode = BPF_CORE_READ(file, f_inode);
 	begin(s, WIRE_EXEC, &s->actor);
+	if (p && starts_container(p, c, own_mntns()))
+		remember_root(s, s->slot, c);
 	locate(s, c, file, inode);
 	if (!(s->e.flags & WIRE_DELETED) && allowed_value(s->path_hash, ALLOWED_PROGRAM, s->e.origin, 0, e->set))
 		return 0;

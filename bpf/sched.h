@@ -282,6 +282,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	next.exe_ctime = ctime_of(inode);
 
 	begin(s, WIRE_EXEC, &next);
+	if (starts_container(known, c, mntns))
+		remember_root(s, SLOT_EXEC, c);
 	/* by calls: what global functions are given must be numbers, and a plain load gives pointers */
 	build_path(SLOT_EXEC, (__u64)BPF_CORE_READ(file, f_path.mnt), (__u64)BPF_CORE_READ(file, f_path.dentry));
 	hash_path(SLOT_EXEC);

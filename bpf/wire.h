@@ -203,7 +203,11 @@ struct exec_facts {
 };
 
 /* A watched container, by its root cgroup. */
-enum container_flags { CONTAINER_PROVISIONAL = 1, CONTAINER_STARTED = 2 };
+enum container_flags {
+	CONTAINER_PROVISIONAL = 1,
+	CONTAINER_STARTED = 2,
+	CONTAINER_NESTED = 4, /* its root is not the one of its mount namespace */
+};
 
 struct container {
 	__u32 set; /* dictionary set of its image */
@@ -211,7 +215,8 @@ struct container {
 	__u32 dense_len;
 	__u32 flags;
 	__u32 mntns; /* inode number of its first program's mount namespace */
-	__u32 pad0;
+	__u32 root_mnt; /* of a nested one: id of the mount that its root is on */
+	__u64 root_dentry; /* and its root there; 0: the mount's own */
 	__u64 created_ns; /* boot clock */
 	__u64 quota_epoch;
 	__u32 quota_used;

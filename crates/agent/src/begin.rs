@@ -190,6 +190,7 @@ pub fn prime_kernel(
             script: p.script.clone(),
             entry: p.entry,
             uid: p.uid,
+            root_mount: p.root.as_ref().map(|root| root.mount),
         })
         .collect();
     // containers first: a process is watched as one of its container's

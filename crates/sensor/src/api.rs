@@ -274,6 +274,8 @@ pub struct SeedProcess {
     pub entry: Entry,
     /// Real uid.
     pub uid: u32,
+    /// Id of the mount that is its container's root, where that is not the top of the mount namespace.
+    pub root_mount: Option<u32>,
 }
 
 /// A path or a subtree of paths.

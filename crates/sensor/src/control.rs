@@ -242,6 +242,11 @@ impl Control {
             copy_into(&mut c, &old);
             if c.flags & 2 == 0 {
                 c.flags |= 2;
+                // CONTAINER_NESTED, and the root is the mount's own
+                if let Some(mount) = p.root_mount {
+                    c.flags |= 4;
+                    (c.root_mnt, c.root_dentry) = (mount, 0);
+                }
                 c.mntns = std::fs::metadata(format!("/proc/{}/ns/mnt", p.key.tgid))
                     .map_or(0, |m| m.ino() as u32);
                 let _ = self

@@ -78,9 +78,15 @@ impl Box {
             "echo $$ > {}/cgroup.procs && exec \"$@\"",
             self.cgroup.display()
         );
+        let starts = ["sh", "-c", &script, "sh"];
+        self.start(&[&starts[..], argv].concat())
+    }
+
+    /// Runs a program that puts itself into the cgroup, in a mount namespace of its own.
+    fn start(&mut self, argv: &[&str]) -> Vec<Event> {
         #[allow(clippy::zombie_processes)] // try_wait() below reaps it
         let mut child = Command::new("unshare")
-            .args(["--mount", "sh", "-c", &script, "sh"])
+            .arg("--mount")
             .args(argv)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -810,6 +816,98 @@ fn what_happens_outside_the_container_is_not_reported() {
         })
         .expect("poll");
     assert_eq!(strangers, Vec::new(), "{}", mount.display());
+}
+
+/// How a runtime in a chroot (`HOST`) makes the root of a container, and then executes its program.
+const MAKE_ROOT: [(&str, &str); 3] = [
+    // by pivoting: the container's root comes to lie where the runtime's is
+    (
+        "pivot",
+        "mount --bind HOST HOST; mount --bind HOST/root HOST/root",
+    ),
+    // by a chroot to a directory, and to one that is a mount's root
+    ("chroot", "true"),
+    ("chroot", "mount --bind HOST/root HOST/root"),
+];
+
+/// What stands in for a runtime: it joins the cgroup, makes the root, and executes.
+const RUNTIME: &str = r#"
+    my ($how, $host, $cgroup, @program) = @ARGV;
+    open(P, '>', "$cgroup/cgroup.procs") or die; print P $$; close P;
+    chroot($host) && chdir('/root') or die;
+    if ($how eq 'pivot') {
+        my $here = '.';
+        syscall(155, $here, $here) == 0 && syscall(166, $here, 2) == 0 or die "pivot_root: $!";
+    } else {
+        chroot('.') or die;
+    }
+    chdir('/') && exec @program;
+"#;
+
+/// A directory that a container could be started in: busybox as `/bin/sh`, and once more in `/jail`, where
+/// nothing is what it seems. `volume` is mounted, with another one.
+fn nested_root(host: &Path) {
+    let root = host.join("root");
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"];
+    let busybox = busybox.iter().find(|p| Path::new(p).exists());
+    let busybox = busybox.expect("busybox is there (package busybox-static)");
+    for place in ["", "jail", "volume"] {
+        let bin = root.join(place).join("bin");
+        std::fs::create_dir_all(root.join(place).join("etc")).unwrap();
+        std::fs::create_dir_all(&bin).unwrap();
+        for name in ["sh", "busybox"] {
+            std::fs::copy(busybox, bin.join(name)).unwrap();
+        }
+        std::fs::write(root.join(place).join("etc/shadow"), "x").unwrap();
+    }
+}
+
+#[test]
+fn paths_start_from_the_root_that_a_container_was_started_with() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let host = tempfile_dir();
+    nested_root(&host);
+    for (how, mounts) in MAKE_ROOT {
+        let mut b = Box::new("nested");
+        let host = host.to_str().unwrap();
+        let runtime = b.cgroup.display().to_string();
+        let volume = "mount --bind HOST/root/volume HOST/root/volume";
+        let prepare = format!("{mounts}; {volume}; exec perl -e \"$@\"").replace("HOST", host);
+        // a chroot inside must not hide where a file lies: into a directory, a volume, and out of there
+        let acts = "busybox cat /etc/shadow; cd /etc; echo x > new; \
+                    busybox chroot /jail /bin/sh -c 'read x < /etc/shadow'; \
+                    busybox chroot /volume /bin/sh -c 'read x < /etc/shadow'";
+        let program = ["/bin/sh", "-c", &format!("PATH=/bin; {acts}")];
+        let start = ["sh", "-c", &prepare, "sh", RUNTIME, how, host, &runtime];
+        let events = b.start(&[&start[..], &program].concat());
+        let what = format!("{how}, {mounts}");
+        let execs: Vec<(String, Origin)> = (events.iter())
+            .filter_map(|e| match &e.kind {
+                EventKind::Exec(x) => Some((x.exe.to_string(), x.origin)),
+                _ => None,
+            })
+            .collect();
+        let ran = |exe: &str, origin| execs.contains(&(exe.to_owned(), origin));
+        assert!(ran("/bin/sh", Origin::Image), "{what}: {execs:?}");
+        assert!(ran("/jail/bin/sh", Origin::Image), "{what}: {execs:?}");
+        assert!(ran("/volume/bin/sh", Origin::Volume), "{what}: {execs:?}");
+        let kinds: Vec<EventKind> = events.iter().map(|e| e.kind.clone()).collect();
+        for path in ["/etc/shadow", "/jail/etc/shadow", "/volume/etc/shadow"] {
+            assert!(
+                file(&kinds, FileOp::Read, path),
+                "{what}: {path}: {kinds:?}"
+            );
+        }
+        assert!(
+            file(&kinds, FileOp::Create, "/etc/new"),
+            "{what}: {kinds:?}"
+        );
+        std::fs::remove_file(Path::new(host).join("root/etc/new")).expect("it was made");
+    }
+    std::fs::remove_dir_all(host).expect("clean up");
 }
 
 fn tempfile_dir() -> PathBuf {

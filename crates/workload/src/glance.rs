@@ -98,13 +98,8 @@ impl Place {
 
     /// Whether the program is still the one of the exec, as far as its path tells.
     fn runs(&self, exec: &Exec) -> bool {
-        let Ok(link) = rustix::fs::readlinkat(&self.0, "exe", Vec::new()) else {
-            return false;
-        };
-        let link = link.as_bytes();
-        let path = link.strip_suffix(b" (deleted)").unwrap_or(link);
         // what has no path, or a long one, is told by its arguments alone
-        exec.exe.is_empty() || !exec.exe.as_bytes().starts_with(b"/") || path == exec.exe.as_bytes()
+        !exec.exe.as_bytes().starts_with(b"/") || crate::root::runs(&self.0, exec.exe.as_bytes())
     }
 
     fn login_uid(&self) -> Option<u32> {

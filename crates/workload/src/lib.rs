@@ -11,6 +11,7 @@
 //! | [`lineage`] | which process is this, and who started it |
 //! | [`containers`] | which instances live, and which have gone |
 //! | [`scan`] | what was already running when the agent started |
+//! | `root` | where the root of a container lies that is not the top of its mount namespace |
 //! | [`glance`] | what a process that just executed shows in `/proc` and no hook tells |
 //! | [`redact`] | which arguments are secrets, to be masked before anybody judges or stores them |
 //! | [`attribute`] | joins them: [`Attributor`] |
@@ -37,6 +38,7 @@ pub mod lineage;
 mod patient;
 pub mod pod;
 pub mod redact;
+mod root;
 pub mod scan;
 
 pub use api::{ApiNews, Confirmer, ConfirmerConfig, Question};
@@ -48,4 +50,5 @@ pub use facts::{Evidence, Facts, NoEvidence, Verdict};
 pub use glance::{EnvWanted, Place};
 pub use lineage::{Lineage, LineageConfig};
 pub use redact::{RedactionRuleError, Redactor};
+pub use root::{NestedRoot, runs_program};
 pub use scan::{FoundContainer, Scan, Seed, scan_proc};

@@ -8,6 +8,7 @@
 use crate::cgroup::{CgroupIdentity, Layout};
 use crate::facts::Verdict;
 use crate::patient;
+use crate::root::{NestedRoot, nested_root};
 use plimsoll_model::Container;
 use plimsoll_model::{BootNs, ContainerId, Entry, ProcessKey, Text};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +22,7 @@ pub const MAX_PROCESSES: usize = 131_072;
 /// Bytes of arguments read of one process.
 const MAX_CMDLINE_BYTES: u64 = 4096;
 /// Bytes read of the small text files of a process.
-const MAX_STATUS_BYTES: u64 = 16 << 10;
+pub(crate) const MAX_STATUS_BYTES: u64 = 16 << 10;
 /// Depth of pid namespaces looked at (the kernel allows 32).
 const MAX_NAMESPACES: usize = 33;
 /// Clock ticks a second in everything `/proc` shows (`USER_HZ`, the same on all architectures we run on).
@@ -40,8 +41,10 @@ pub struct Seed {
     pub gid: u32,
     /// `comm`.
     pub comm: Text,
-    /// Path of the executable as seen from its root.
+    /// Path of the executable as seen from its container's root.
     pub exe: Text,
+    /// That root, where it is not the top of the mount namespace.
+    pub root: Option<NestedRoot>,
     /// The script, when the program is its interpreter (told from exe and argv); else empty.
     pub script: Text,
     /// Arguments, at most 4 KiB.
@@ -193,7 +196,11 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
     let (ppid, start) = parse_stat(&read_bounded(&dir.join("stat"), MAX_STATUS_BYTES)?)?;
     let status = read_bounded(&dir.join("status"), MAX_STATUS_BYTES)?;
     let status = String::from_utf8_lossy(&status);
-    let exe = link_text(&dir.join("exe"));
+    let mut exe = link_text(&dir.join("exe"));
+    let root = nested_root(proc_root, pid, ppid);
+    if let Some(root) = &root {
+        exe = root.inside(&exe);
+    }
     // of its memory, which it can make slow: a process whose arguments are not had is still one
     let argv = patient::read(dir.join("cmdline"), MAX_CMDLINE_BYTES).unwrap_or_default();
     let argv = split_argv(&argv);
@@ -209,6 +216,7 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
         comm: comm.into(),
         script: script_of(&exe, &argv),
         exe,
+        root,
         argv,
         cgroup_path: layout.path_in(&cgroup).unwrap_or("/").to_owned(),
         second_path: layout.path_in_second(&cgroup).map(str::to_owned),

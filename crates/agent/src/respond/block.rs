@@ -196,7 +196,7 @@ fn acting_file(kernel: &dyn Kernel, target: &Target, path: &Text) -> Option<Prog
     // its program may be another one by now, and its number another process's
     let same = target.program.as_ref() == Some(path)
         && kernel.container_of(process.tgid) == Some(target.container.cgroup_id)
-        && exe(process.tgid).as_deref() == Some(path.as_bytes());
+        && runs(process.tgid, path);
     same.then_some(found)
 }
 
@@ -236,21 +236,15 @@ fn processes_of(kernel: &dyn Kernel, blocks: &[Block]) -> impl Iterator<Item = u
     super::place::pids().filter_map(move |pid| {
         let root = kernel.container_of(pid)?;
         let is = |b: &Block| match &b.what {
-            Blocked::Path(path) => exe(pid).as_deref() == Some(path.as_bytes()),
+            Blocked::Path(path) => runs(pid, path),
             Blocked::File(file) => kernel.program_of(pid) == Some(*file),
         };
         blocks.iter().any(is).then_some(root)
     })
 }
 
-fn exe(pid: u32) -> Option<Vec<u8>> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let mut path = link.into_os_string().into_vec();
-    if let Some(whole) = path.strip_suffix(b" (deleted)") {
-        path.truncate(whole.len());
-    }
-    Some(path)
+fn runs(pid: u32, path: &Text) -> bool {
+    plimsoll_workload::runs_program(Path::new("/proc"), pid, path.as_bytes())
 }
 
 fn names(blocks: &[Block]) -> String {

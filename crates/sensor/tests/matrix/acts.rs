@@ -496,6 +496,7 @@ pub(crate) fn act(name: &str) -> bool {
                 })
             );
         }
+        "nested" => nested(),
         "cost-exec" => cost_exec(),
         "cost-nothing" => {}
         "cost-fork-exec" => println!("{}", fork_exec()),
@@ -542,6 +543,24 @@ fn per_op(op: &mut dyn FnMut()) -> f64 {
     let start = std::time::Instant::now();
     (0..N).for_each(|_| op());
     start.elapsed().as_nanos() as f64 / f64::from(N)
+}
+
+/// Names the cgroup that a program puts itself into.
+pub(crate) const CGROUP: &str = "MATRIX_CGROUP";
+
+/// Starts a container as a runtime does that only changes the root.
+fn nested() {
+    use std::os::unix::process::CommandExt as _;
+    let cgroup = std::env::var(CGROUP).expect("the cgroup");
+    let procs = format!("{cgroup}/cgroup.procs");
+    std::fs::write(procs, std::process::id().to_string()).expect("join");
+    std::os::unix::fs::chroot(format!("{DIR}/root")).expect("chroot");
+    std::env::set_current_dir("/").expect("its root");
+    let inside = "/bin/other true; :";
+    let failed = std::process::Command::new("/bin/sh")
+        .args(["-c", inside])
+        .exec();
+    panic!("the container's program: {failed}");
 }
 
 /// A port that no set knows, of these acts alone.

@@ -100,6 +100,7 @@ pub(crate) fn all() -> usize {
             failed += usize::from(!cell.holds(case));
         }
         failed += usize::from(!cell.opens());
+        failed += usize::from(!cell.nests());
     }
     failed
 }
@@ -203,6 +204,47 @@ impl Cell {
         ok
     }
 
+    /// Where a runtime only changes the root, paths start from there, from the first program's on.
+    fn nests(&mut self) -> bool {
+        stage();
+        let bin = Path::new(acts::DIR).join("root/bin");
+        std::fs::create_dir_all(&bin).expect("a directory");
+        for name in ["sh", "other"] {
+            std::fs::copy("/bin/busybox", bin.join(name)).expect("busybox is there");
+        }
+        let known = ORIGINS.map(|origin| AllowedEntry::Program {
+            path: "/bin/sh".into(),
+            origin,
+            ask: false,
+        });
+        let control = self.sensor.control();
+        control.load_allowed(SET, &known).expect("load a set");
+        control.enforce_until(u64::MAX).expect("allow to prevent");
+        let own = std::env::current_exe().expect("own path");
+        let events = self.start(how(), |cgroup| {
+            let mut command = Command::new("unshare");
+            command.arg("-m").arg(&own).args(["act", "nested"]);
+            command.env(acts::CGROUP, cgroup);
+            command
+        });
+        let of = |path: &str| {
+            let mut all = (events.iter())
+                .filter(|e| matches!(&e.kind, EventKind::Exec(x) if x.exe == path.into()));
+            all.next().map(|e| e.enforced.is_some())
+        };
+        let (sh, other) = (of("/bin/sh"), of("/bin/other"));
+        let ok = (sh, other) == (Some(false), Some(true));
+        println!(
+            "MATRIX {} | nested: known prevented {sh:?}, other prevented {other:?}",
+            if ok { "ok" } else { "FAILED" }
+        );
+        if !ok {
+            let kinds: Vec<String> = events.iter().map(|e| format!("{:?}", e.kind)).collect();
+            println!("MATRIX   events: {kinds:?}");
+        }
+        ok
+    }
+
     /// One act in a new container held like this; its events, and whether it went through.
     fn run(&mut self, act: &str, how: Option<Enforce>) -> (Vec<Event>, bool) {
         stage();
@@ -274,6 +316,17 @@ impl Cell {
     }
 
     fn contain(&mut self, how: Option<Enforce>, act: &str, own: &Path) -> Vec<Event> {
+        self.start(how, |cgroup| {
+            let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.display());
+            let mut command = Command::new("unshare");
+            command.args(["-m", "sh", "-c", &script, "sh"]).arg(own);
+            command.args(["act", act]);
+            command
+        })
+    }
+
+    /// What a program that puts itself into a new container's cgroup was seen doing.
+    fn start(&mut self, how: Option<Enforce>, by: impl Fn(&Path) -> Command) -> Vec<Event> {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let cgroup = self
@@ -290,12 +343,8 @@ impl Cell {
         };
         control.watch(&watch).expect("watch");
         control.enforce(id, how).expect("enforce");
-        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.display());
         #[allow(clippy::zombie_processes)] // try_wait() below reaps it
-        let mut child = Command::new("unshare")
-            .args(["-m", "sh", "-c", &script, "sh"])
-            .arg(own)
-            .args(["act", act])
+        let mut child = by(&cgroup)
             .stdin(Stdio::null())
             .spawn()
             .expect("unshare is there");
@@ -303,7 +352,7 @@ impl Cell {
         let mut ended: Option<Instant> = None;
         let end = Instant::now() + Duration::from_secs(60);
         while ended.is_none_or(|t| t.elapsed() < Duration::from_millis(60)) {
-            assert!(Instant::now() < end, "{act} does not end");
+            assert!(Instant::now() < end, "{} does not end", cgroup.display());
             let mut keep = |s| {
                 if let Signal::Event(e) = s {
                     events.push(e);
