@@ -748,3 +748,189 @@ fn gap_of_loss(loss: &plimsoll_evidence::Loss) -> Stored {
     };
     stored(&Record::Gap(gap), to, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClocks;
+    use crate::testing::{event, file_read};
+    use plimsoll_evidence::{DirItem, Disk, DiskFile, Filter, OpenMode, Options, Reader, RealDisk};
+    use plimsoll_model::{AlertId, Priority as Grade};
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+
+    /// The machine's disk, which refuses the next sync of leaves once it is told to.
+    #[derive(Clone, Default)]
+    struct Refusing {
+        disk: RealDisk,
+        next: Arc<AtomicBool>,
+    }
+
+    struct RefusingFile {
+        file: Box<dyn DiskFile>,
+        next: Option<Arc<AtomicBool>>,
+    }
+
+    impl Disk for Refusing {
+        fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+            let leaves = path.parent().is_some_and(|dir| dir.ends_with("leaves"));
+            Ok(Box::new(RefusingFile {
+                file: self.disk.open(path, mode)?,
+                next: leaves.then(|| self.next.clone()),
+            }))
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<DirItem>> {
+            self.disk.list(dir)
+        }
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            self.disk.create_dir(dir)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.disk.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.disk.remove(path)
+        }
+        fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+            self.disk.remove_dir(dir)
+        }
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            self.disk.sync_dir(dir)
+        }
+        fn lock(&self, path: &Path, note: &str) -> io::Result<Option<Box<dyn Send>>> {
+            self.disk.lock(path, note)
+        }
+    }
+
+    impl DiskFile for RefusingFile {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.file.read_at(buf, offset)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+            self.file.write_at(bytes, offset)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.file.set_len(len)
+        }
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            match &self.next {
+                Some(next) if next.swap(false, Ordering::SeqCst) => {
+                    Err(io::Error::from_raw_os_error(5))
+                }
+                _ => self.file.sync_data(),
+            }
+        }
+        fn allocate(&self, len: u64) -> io::Result<()> {
+            self.file.allocate(len)
+        }
+    }
+
+    fn finding(n: u64) -> Finding {
+        let at = Stamp {
+            boot: BootNs(n),
+            ..Stamp::default()
+        };
+        let name = format!("A-{n}");
+        Finding {
+            observation: Observation {
+                event: event(7, file_read("/etc/shadow")),
+                at,
+                instance: None,
+                lineage: Vec::new().into(),
+                lineage_cut: false,
+                redacted: Vec::new(),
+                unknown_because: String::new(),
+                count: 1,
+            },
+            drifts: Vec::new(),
+            alerts: vec![Alert {
+                id: AlertId::parse(&name).unwrap(),
+                at,
+                rule: "r".to_owned(),
+                priority: Grade::Warning,
+                output: "read".into(),
+                source: AlertSource::Rule("r".to_owned()),
+                instance: None,
+                tags: Vec::new(),
+                fields: Vec::new(),
+                evidence: Vec::new(),
+                count: 1,
+                last: at,
+                handed_boot: BootNs(0),
+                prevented: false,
+            }],
+            shown_by: Arc::default(),
+        }
+    }
+
+    /// Findings that share a commit, with what was pending before them, on a disk that `refuses` it: each
+    /// alert names its own observation.
+    fn every_alert_names_its_observation(refuses: bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("journal");
+        let disk = Refusing::default();
+        let mut options = Options::new("node-1");
+        options.disk = Arc::new(disk.clone());
+        let (journal, _) = Journal::open(&at, options).unwrap();
+        let ledger = Ledger::start(
+            journal,
+            Duration::from_secs(60),
+            Arc::default(),
+            Arc::new(SystemClocks),
+        )
+        .unwrap();
+        let (block, blocked) = mpsc::channel::<()>();
+        ledger
+            .with(|w| w.run(move |_| assert!(blocked.recv().is_err())))
+            .unwrap()
+            .unwrap();
+        assert!(ledger.keep(vec![Finding {
+            alerts: Vec::new(),
+            ..finding(1)
+        }]));
+        assert!(ledger.raise(vec![finding(2), finding(3)]));
+        assert!(ledger.raise(vec![finding(4)]));
+        disk.next.store(refuses, Ordering::SeqCst);
+        drop(block);
+        // refused or not, it ends; what it gives is told by the records
+        let closed = ledger.close();
+        assert!(closed.is_ok(), "{closed:?}");
+        assert!(!disk.next.load(Ordering::SeqCst));
+        let reader = Reader::open(&at).unwrap();
+        let decode = |entry: &plimsoll_evidence::Entry| {
+            Record::decode(entry.header.kind, entry.payload.bytes().unwrap()).unwrap()
+        };
+        // of an alert that was written twice the later record counts
+        let mut alerts = BTreeMap::new();
+        for entry in reader.scan(Filter::default()).unwrap() {
+            if let Record::Alert(alert) = decode(&entry.unwrap()) {
+                alerts.insert(alert.id.to_string(), alert);
+            }
+        }
+        assert_eq!(alerts.keys().collect::<Vec<_>>(), ["A-2", "A-3", "A-4"]);
+        for alert in alerts.values() {
+            let leaf = Leaf(alert.evidence[0].leaf);
+            let shown = decode(&reader.get(leaf).unwrap().unwrap());
+            assert!(
+                matches!(&shown, Record::Observation(o) if o.at.boot == alert.at.boot),
+                "{} names {shown:?}",
+                alert.id
+            );
+        }
+    }
+
+    #[test]
+    fn alerts_that_share_a_commit_name_their_own_observations() {
+        every_alert_names_its_observation(false);
+    }
+
+    #[test]
+    fn alerts_whose_commit_is_refused_are_written_again_and_name_what_is_there() {
+        every_alert_names_its_observation(true);
+    }
+}
