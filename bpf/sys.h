@@ -421,8 +421,10 @@ static __always_inline int use_file(struct scratch *s, struct file *file, struct
 	s->e.num[0] = op;
 	s->e.num[1] = flags;
 	put_path(s, 0);
-	if (kind == WIRE_FILE)
+	if (kind == WIRE_FILE) {
+		s->e.num[3] = BPF_CORE_READ(inode, i_mode) & 07777;
 		put_raw(slot);
+	}
 	if (told == WATCHED) {
 		emit_watched(s, slot);
 		return 0;

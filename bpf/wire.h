@@ -18,7 +18,7 @@ enum wire_kind {
 	WIRE_EXEC = 1, /* num: euid, egid, caps, tty, dev, ino, mode, argv bytes; str: exe, script, argv, cwd, struct exec_facts, environment */
 	WIRE_EXIT = 2, /* num: wait status */
 	WIRE_FORK = 3, /* num: child tgid, child start */
-	WIRE_FILE = 4, /* num: op, flags, result; str: path, target, base, target base, path as the caller wrote it */
+	WIRE_FILE = 4, /* num: op, flags, result, mode of the file that was opened; str: path, target, base, target base, path as the caller wrote it */
 	WIRE_LIBRARY = 5, /* str: path */
 	WIRE_SOCKET = 6, /* num: family, type, protocol */
 	WIRE_CONNECT = 7, /* num: proto, family, result, lport, rport, -; str: local, remote */

@@ -68,6 +68,7 @@ impl Acts {
         let file = |op, path: String, target: String| {
             EventKind::File(FileEvent {
                 raw: None,
+                mode: None,
                 op,
                 path: path.into(),
                 target: target.into(),

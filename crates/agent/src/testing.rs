@@ -31,6 +31,7 @@ pub(crate) fn event(cgroup_id: u64, kind: EventKind) -> Event {
 pub(crate) fn file_read(path: &str) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op: FileOp::Read,
         path: path.into(),
         target: "".into(),

@@ -272,6 +272,7 @@ fn one_act_is_judged_under_each_name_that_it_may_have() {
     let made = |flags| {
         EventKind::File(FileEvent {
             raw: None,
+            mode: None,
             op: FileOp::Create,
             path: "/etc/x".into(),
             target: "".into(),
@@ -311,6 +312,46 @@ fn one_act_is_judged_under_each_name_that_it_may_have() {
             "Talks to a port: 172.17.0.2:50000->10.1.2.3:4444",
         ]
     );
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_file_that_is_made_to_be_executed_is_told_from_others() {
+    const RULE: &str = r#"
+- rule: Program made
+  desc: d
+  condition: evt.type = openat and evt.is_open_exec = true
+  output: "%fd.name %evt.arg.mode"
+  priority: NOTICE
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(dir.path(), RULE);
+    let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
+    let at = nginx_starts(&rig);
+    let opened = |path: &str, op, mode| match read(path) {
+        EventKind::File(f) => EventKind::File(FileEvent { op, mode, ..f }),
+        other => other,
+    };
+    for kind in [
+        opened("/srv/program", FileOp::Create, Some(0o711)),
+        opened("/srv/unnamed", FileOp::Write, Some(0o100)),
+        // others: data, a mode that was not told, files that were there
+        opened("/srv/data", FileOp::Create, Some(0o644)),
+        opened("/srv/unknown", FileOp::Create, None),
+        opened("/srv/old", FileOp::Write, None),
+        read("/usr/bin/program"),
+    ] {
+        rig.deliver(event(at, 7, 11, 10, kind));
+    }
+    rig.settle();
+    let records = records(&config);
+    let outputs: Vec<String> = (of_rules(&records).iter())
+        .map(|a| a.output.to_string())
+        .collect();
+    assert_eq!(outputs.len(), 2, "{outputs:?}");
+    assert!(outputs[0].starts_with("/srv/program "), "{outputs:?}");
+    assert!(outputs[0].contains("S_IXOTH"), "{outputs:?}");
+    assert!(outputs[1].starts_with("/srv/unnamed "), "{outputs:?}");
     rig.agent.stop("test");
 }
 

@@ -258,6 +258,7 @@ fn events_of_every_kind() {
         EventKind::Fork { child: key },
         EventKind::File(FileEvent {
             raw: None,
+            mode: None,
             op: FileOp::Rename,
             path: "/tmp/a\n".into(),
             target: "/tmp/b".into(),

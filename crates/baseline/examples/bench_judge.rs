@@ -44,6 +44,7 @@ fn opened(c: &Container, second: u64, path: &str) -> Observation {
             actor: Actor(1),
             ..Event::new(EventKind::File(FileEvent {
                 raw: None,
+                mode: None,
                 op: FileOp::Read,
                 path: path.into(),
                 target: Text::default(),

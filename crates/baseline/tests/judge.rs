@@ -432,6 +432,7 @@ fn traces_removed_by_a_shell_alert_and_by_logrotate_do_not() {
     assert_eq!(class_of(&sh, unlink("/root/.bash_history")), removed);
     let hide = EventKind::File(plimsoll_model::event::FileEvent {
         raw: None,
+        mode: None,
         op: FileOp::Symlink,
         path: "/dev/null".into(),
         target: "/root/.bash_history".into(),

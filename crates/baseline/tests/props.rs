@@ -117,6 +117,7 @@ fn kind() -> impl Strategy<Value = EventKind> {
         |(op, path, target, origin, flags, result)| {
             EventKind::File(FileEvent {
                 raw: None,
+                mode: None,
                 op,
                 path,
                 target,

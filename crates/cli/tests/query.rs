@@ -44,6 +44,7 @@ fn objects(data: &Path, args: &[&str]) -> Vec<Value> {
 fn read(path: &[u8]) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op: FileOp::Read,
         path: path.into(),
         target: Text::default(),

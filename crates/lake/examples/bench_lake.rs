@@ -101,6 +101,7 @@ impl Generated {
                 actor: Actor(n),
                 ..Event::new(EventKind::File(FileEvent {
                     raw: None,
+                    mode: None,
                     op: if leaf.is_multiple_of(9) {
                         FileOp::Write
                     } else {

@@ -709,6 +709,10 @@ pub struct FileEvent {
     /// change meanwhile; empty where it wrote `path`. `None`: not read.
     #[n(6)]
     pub raw: Option<Text>,
+    /// Permissions of the file that an open made: what the program asked for, less its umask. `None`: it
+    /// made none, or that was not told.
+    #[n(7)]
+    pub mode: Option<u32>,
 }
 
 /// Two ends and a transport.

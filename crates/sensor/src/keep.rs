@@ -734,6 +734,7 @@ mod tests {
             flags: 0,
             result: 0,
             raw: None,
+            mode: None,
         });
         Event {
             boot: BootNs(boot),

@@ -584,6 +584,9 @@ pub(crate) fn script_of(exe: &Text, argv: &[Text], cwd: &[u8]) -> Option<Text> {
     None
 }
 
+/// `__O_TMPFILE`: a file that has no name yet.
+const O_TMPFILE: u32 = 0o20_000_000;
+
 fn file(raw: &Raw<'_>, flags: u8) -> Result<FileEvent, DecodeError> {
     let op = file_op(raw.num(0))?;
     let by_argument = flags & flag::ARGUMENT != 0;
@@ -599,8 +602,11 @@ fn file(raw: &Raw<'_>, flags: u8) -> Result<FileEvent, DecodeError> {
         false => raw.strings[4],
     };
     let as_written = raw_path == path.as_bytes();
+    let flags = raw.num(1) as u32;
+    let made = op == FileOp::Create || (op == FileOp::Write && flags & O_TMPFILE != 0);
     Ok(FileEvent {
         op,
+        mode: (made && !by_argument).then(|| raw.num(3) as u32 & 0o7777),
         raw: (!raw_path.is_empty()).then(|| {
             if as_written {
                 Text::default()
@@ -611,7 +617,7 @@ fn file(raw: &Raw<'_>, flags: u8) -> Result<FileEvent, DecodeError> {
         path,
         target: absolute(raw.strings[3], raw.strings[1]),
         origin: origin(raw.bytes[offset::ORIGIN])?,
-        flags: raw.num(1) as u32,
+        flags,
         result: raw.num(2) as i32,
     })
 }

@@ -391,7 +391,7 @@ fn files_are_seen_by_operation_and_a_repeat_stays_in_the_kernel() {
     let d = tempfile_dir();
     let p = |n: &str| d.join(n).to_string_lossy().into_owned();
     let code = format!(
-        "chdir '{0}'; open(F,'>','made'); close F; open(F,'<','made') for 1..50; open(F,'>>','made'); rename('made','moved'); \
+        "chdir '{0}'; umask 022; sysopen(X,'program',0101,0777); open(F,'>','made'); close F; open(F,'<','made') for 1..50; open(F,'>>','made'); rename('made','moved'); \
          link('moved','hard'); symlink('moved','soft'); chmod(0755,'moved'); mkdir('dir'); rmdir('dir'); unlink('hard'); chown(0,0,'moved');",
         d.display()
     );
@@ -411,6 +411,17 @@ fn files_are_seen_by_operation_and_a_repeat_stays_in_the_kernel() {
         assert!(file(&events, op, &p(name)), "{op:?} {name} in {events:?}");
     }
     assert!(events.iter().any(|k| matches!(k, EventKind::File(f) if f.op == FileOp::Symlink && f.target == p("soft").as_str().into())));
+    let mode = |name: &str| {
+        let mut files = events.iter().filter_map(|k| match k {
+            EventKind::File(f) if f.path == p(name).as_str().into() => Some((f.op, f.mode)),
+            _ => None,
+        });
+        let made = files.next().expect("it was made");
+        assert!(files.all(|(_, mode)| mode.is_none()), "it is made once");
+        made
+    };
+    assert_eq!(mode("program"), (FileOp::Create, Some(0o755)));
+    assert_eq!(mode("made"), (FileOp::Create, Some(0o644)));
     let reads = events.iter().filter(|k| matches!(k, EventKind::File(f) if f.op == FileOp::Read && f.path == p("made").as_str().into())).count();
     assert_eq!(reads, 1, "fifty reads of one file are one behaviour");
     std::fs::remove_dir_all(d).expect("clean up");

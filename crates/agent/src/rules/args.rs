@@ -262,7 +262,10 @@ fn of_file(file: &FileEvent) -> Vec<(&'static str, Vec<u8>)> {
                 Origin::Image => flags.push_str("|FD_LOWER_LAYER"),
                 _ => {}
             }
-            vec![("name", path()), ("flags", flags.into())]
+            let mut list = vec![("name", path()), ("flags", flags.into())];
+            let mode = file.mode.map(|mode| ("mode", words::mode(mode).into()));
+            list.extend(mode);
+            list
         }
         FileOp::Unlink | FileOp::Rmdir => vec![("path", path()), ("name", path())],
         FileOp::Mkdir => vec![("path", path())],

@@ -41,6 +41,7 @@ const OBSERVED: &[&str] = &[
     "evt.abspath",
     "evt.is_open_read",
     "evt.is_open_write",
+    "evt.is_open_exec",
     "evt.is_open_create",
     "proc.exe",
     "proc.pexe",
@@ -245,10 +246,6 @@ const WHY: &[(&str, &str)] = &[
     (
         "evt.buflen",
         "data that is read and written is not collected",
-    ),
-    (
-        "evt.is_open_exec",
-        "the mode of a created file is not collected",
     ),
     (
         "proc.aenv",

@@ -93,6 +93,8 @@ impl Again<'_> {
             | F::EvtIsWait
             | F::EvtIsSyslog
             | F::EvtIsOpenCreate
+            // a file is made once, and another mode is another change time
+            | F::EvtIsOpenExec
             | F::EvtAbspath => true,
             // of the result, only whether it was an error is in the key
             F::EvtFailed => true,
@@ -274,6 +276,10 @@ impl EventView for Entries<'_> {
                 Some((op @ (FileOp::Write | FileOp::Create), ..)) if opens(op) => Value::Unknown,
                 Some((op, ..)) => Value::Bool(opens(op)),
                 None => Value::Bool(false),
+            },
+            F::EvtIsOpenExec => match self.file() {
+                Some((op @ (FileOp::Write | FileOp::Create), ..)) if opens(op) => Value::Unknown,
+                _ => Value::Bool(false),
             },
             F::EvtIsOpenWrite => match self.file() {
                 Some((op, ..)) => {

@@ -230,6 +230,11 @@ impl<'a> View<'a> {
             }
             F::EvtIsOpenRead => Value::Bool(self.is_open().is_some_and(reads)),
             F::EvtIsOpenWrite => Value::Bool(self.is_open().is_some_and(writes)),
+            F::EvtIsOpenExec => match self.is_open().and(self.file()) {
+                Some(file) if file.op == FileOp::Create && file.mode.is_none() => Value::Unknown,
+                Some(file) => Value::Bool(file.mode.is_some_and(|mode| mode & 0o111 != 0)),
+                None => Value::Bool(false),
+            },
             F::EvtIsOpenCreate => {
                 Value::Bool(self.is_open().is_some_and(|(op, _)| op == FileOp::Create))
             }

@@ -404,6 +404,7 @@ pub(crate) fn exec(exe: &str) -> EventKind {
 pub(crate) fn read(path: &str) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op: FileOp::Read,
         path: path.into(),
         target: "".into(),

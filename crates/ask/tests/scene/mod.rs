@@ -285,6 +285,7 @@ pub fn exec(p: &Ancestor, origin: Origin) -> EventKind {
 pub fn file(op: FileOp, path: &str, flags: u32) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op,
         path: path.into(),
         target: Text::default(),

@@ -141,6 +141,7 @@ pub fn run_args(exe: &str, args: &[&str]) -> EventKind {
 pub fn file(op: FileOp, path: &str, origin: Origin) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op,
         path: path.into(),
         target: Text::default(),
@@ -161,6 +162,7 @@ pub fn write(path: &str) -> EventKind {
 pub fn rename(path: &str, target: &str) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op: FileOp::Rename,
         path: path.into(),
         target: target.into(),

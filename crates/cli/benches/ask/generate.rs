@@ -323,6 +323,7 @@ fn kind(n: u64, life: &Life) -> EventKind {
     let file = |op, path: String| {
         EventKind::File(FileEvent {
             raw: None,
+            mode: None,
             op,
             path: path.into(),
             target: Text::default(),

@@ -109,6 +109,7 @@ pub fn kinds() -> Vec<EventKind> {
     let file = |op, result| {
         EventKind::File(FileEvent {
             raw: None,
+            mode: None,
             op,
             path: "/etc/shadow".into(),
             target: "/tmp/b".into(),

@@ -187,6 +187,7 @@ pub fn observed(id: &str, leaf: u64, kind: EventKind) -> Record {
 pub fn file(path: impl Into<Text>) -> EventKind {
     EventKind::File(FileEvent {
         raw: None,
+        mode: None,
         op: FileOp::Read,
         path: path.into(),
         target: Text::default(),
