@@ -73,6 +73,10 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Reserves space for the first `len` bytes.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// These bytes are about to be read: a disk may fetch them meanwhile.
+    fn expect(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
@@ -183,6 +187,12 @@ impl Disk for RealDisk {
 struct RealFile(File);
 
 impl DiskFile for RealFile {
+    fn expect(&self, offset: u64, len: u64) {
+        // a kernel that does not want to know reads all the same
+        let len = std::num::NonZeroU64::new(len);
+        let _ = rustix::fs::fadvise(&self.0, offset, len, rustix::fs::Advice::WillNeed);
+    }
+
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
     }

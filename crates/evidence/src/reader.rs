@@ -17,10 +17,10 @@ use crate::emergency::{self, Kept};
 use crate::error::{OpenError, ReadError};
 use crate::filter::Filter;
 use crate::format::{
-    self, FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, LeafBytes, PRUNED_MAGIC, SALT_BYTES,
-    Salt,
+    self, FILE_HEADER_BYTES, FRAME_BYTES, FileHeader, Frame, FrameSeed, LeafBytes, PRUNED_MAGIC,
+    SALT_BYTES, Salt,
 };
-use crate::frames::{payload_frame_bytes, read_frames};
+use crate::frames::{frame_at, payload_frame_bytes, read_frames};
 use crate::index::{self, BLOCK_LEAVES, Index};
 use crate::merkle::{self, Hash};
 use crate::meta::{Meta, read_head, read_meta};
@@ -34,6 +34,13 @@ const READ_AHEAD_BYTES: usize = 128 << 10;
 const SCRUB_DAMAGE_MAX: usize = 1000;
 /// Picked leaves that are this near to each other come with one read.
 const NEAR_LEAVES: u64 = 32;
+/// Picked leaves that are fetched together: what lies all over a disk is waited for once, not one by
+/// one.
+const TOGETHER_LEAVES: usize = 256;
+/// What a disk is asked for at least.
+const PAGE_BYTES: u64 = 4096;
+/// Of fewer nothing is said beforehand.
+const FEW_LEAVES: usize = 8;
 
 /// How far a reader looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -610,16 +617,25 @@ impl Picker {
     /// Hands over those of `wanted` that match, in order. `wanted` must rise; what lies behind the
     /// end is left out. Damage is an item; reading goes on behind it.
     pub fn pick(&mut self, wanted: &[u64], filter: &Filter, each: &mut dyn FnMut(Picked)) {
-        self.pick_frames(wanted, filter, &mut |payloads, found| {
-            each(found.map(|(leaf, frame)| payloads.entry(leaf, &frame)));
-        });
+        let mut rest = &wanted[..wanted.partition_point(|leaf| *leaf < self.end)];
+        let mut found = Vec::new();
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(together(rest));
+            rest = later;
+            self.leaves.expect(some);
+            self.pick_frames(some, filter, &mut |item| found.push(item));
+            self.payloads.expect(&found);
+            for item in found.drain(..) {
+                each(item.map(|(leaf, frame)| self.payloads.entry(leaf, &frame)));
+            }
+        }
     }
 
     /// Those of `wanted`, which must rise, that match by what their leaves say; contents are not
     /// read.
     pub fn matching(&mut self, wanted: &[u64], filter: &Filter) -> Vec<u64> {
         let mut matching = Vec::new();
-        self.pick_frames(wanted, filter, &mut |_, found| {
+        self.pick_frames(wanted, filter, &mut |found| {
             matching.extend(found.ok().map(|(leaf, _)| leaf));
         });
         matching
@@ -628,13 +644,13 @@ impl Picker {
     /// The leaf's own hash; `None`: it cannot be read.
     pub fn leaf_hash(&mut self, leaf: u64) -> Option<Hash> {
         let mut hash = None;
-        self.pick_frames(&[leaf], &Filter::default(), &mut |_, found| {
+        self.pick_frames(&[leaf], &Filter::default(), &mut |found| {
             hash = found.ok().map(|(_, frame)| merkle::leaf_hash(&frame.leaf));
         });
         hash
     }
 
-    fn pick_frames(&mut self, wanted: &[u64], filter: &Filter, each: EachFrame<'_>) {
+    fn pick_frames(&mut self, wanted: &[u64], filter: &Filter, each: &mut dyn FnMut(Found)) {
         let mut rest = &wanted[..wanted.partition_point(|leaf| *leaf < self.end)];
         let mut ready = VecDeque::new();
         while let Some(first) = rest.first().copied() {
@@ -646,25 +662,58 @@ impl Picker {
             rest = later;
             let read = first..now[now.len() - 1] + 1;
             if let Err(error) = self.leaves.read(&read, filter, &mut ready) {
-                each(&mut self.payloads, Err(error));
+                each(Err(error));
             }
             for item in ready.drain(..) {
                 let listed = |leaf| now.binary_search(leaf).is_ok();
                 match item {
-                    Ok((leaf, frame)) if listed(&leaf) => {
-                        each(&mut self.payloads, Ok((leaf, frame)));
-                    }
+                    Ok((leaf, frame)) if listed(&leaf) => each(Ok((leaf, frame))),
                     Err(ReadError::DamagedLeaf { leaf, .. })
                         if !listed(&leaf) || self.leaves.rules_out(leaf, filter) => {}
                     Ok(_) => {}
-                    Err(error) => each(&mut self.payloads, Err(error)),
+                    Err(error) => each(Err(error)),
                 }
             }
         }
     }
 }
 
-type EachFrame<'a> = &'a mut dyn FnMut(&mut PayloadSource, Result<(u64, Frame), ReadError>);
+/// How many of these leaves are fetched at once: no stretch of near ones is cut within a block, which
+/// would tell a hole in it twice.
+fn together(leaves: &[u64]) -> usize {
+    let Some(more) = leaves.get(TOGETHER_LEAVES - 1..) else {
+        return leaves.len();
+    };
+    let near = more.windows(2).take_while(|pair| {
+        pair[1].saturating_sub(pair[0]) <= NEAR_LEAVES
+            && pair[0] / BLOCK_LEAVES == pair[1] / BLOCK_LEAVES
+    });
+    TOGETHER_LEAVES + near.count()
+}
+
+/// What was said last to be read: what lies in it needs no word of its own.
+#[derive(Default)]
+struct Ahead {
+    file: u64,
+    said: Range<u64>,
+}
+
+impl Ahead {
+    fn expect(&mut self, file: &dyn DiskFile, number: u64, at: u64, len: u64) {
+        let end = at.saturating_add(len);
+        if self.file == number && self.said.start <= at && end <= self.said.end {
+            return;
+        }
+        self.file = number;
+        // whole pages are what a disk gives
+        self.said = at / PAGE_BYTES * PAGE_BYTES
+            ..end.saturating_add(PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+        file.expect(self.said.start, self.said.end - self.said.start);
+    }
+}
+
+/// A leaf and its frame, or why it cannot be read.
+type Found = Result<(u64, Frame), ReadError>;
 
 /// One leaf that was picked, or why it cannot be read.
 pub type Picked = Result<Entry, ReadError>;
@@ -742,6 +791,33 @@ impl LeafSource {
     fn reach(&self, first: u64) -> u64 {
         let subtree = self.meta.subtree_of(first);
         subtree.saturating_add(u64::from(self.meta.subtree_leaves))
+    }
+
+    /// Says which frames are about to be read.
+    fn expect(&self, leaves: &[u64]) {
+        if leaves.len() < FEW_LEAVES {
+            return;
+        }
+        let mut open: Option<(u64, Box<dyn DiskFile>)> = None;
+        let mut ahead = Ahead::default();
+        for leaf in leaves {
+            let Some(first) = self.segment_of(*leaf).0 else {
+                continue;
+            };
+            if open.as_ref().is_none_or(|(own, _)| *own != first) {
+                // who reads it says what is wrong with it
+                let file = self.disk.open(&self.paths.segment(first), OpenMode::Read);
+                open = file.ok().map(|file| (first, file));
+            }
+            if let Some((_, file)) = &open {
+                ahead.expect(
+                    file.as_ref(),
+                    first,
+                    frame_at(first, *leaf),
+                    FRAME_BYTES as u64,
+                );
+            }
+        }
     }
 
     fn path_of(&self, leaf: u64) -> std::path::PathBuf {
@@ -888,17 +964,39 @@ impl PayloadSource {
         }
     }
 
-    fn payload(&mut self, leaf: u64, frame: &Frame, class: RetentionClass) -> Payload {
+    /// Says which contents are about to be read.
+    fn expect(&mut self, found: &[Found]) {
+        if found.len() < FEW_LEAVES {
+            return;
+        }
+        let mut ahead: HashMap<RetentionClass, Ahead> = HashMap::new();
+        for (leaf, frame) in found.iter().flatten() {
+            let header = format::header_of(&frame.leaf);
+            let (Some(header), Some(len)) = (header, payload_frame_bytes(frame)) else {
+                continue;
+            };
+            let own = self.meta.subtree_of(*leaf);
+            if let OpenPayload::File { file, .. } = self.open(*leaf, header.class) {
+                let of_class = ahead.entry(header.class).or_default();
+                of_class.expect(file.as_ref(), own, frame.payload_at, len as u64);
+            }
+        }
+    }
+
+    fn open(&mut self, leaf: u64, class: RetentionClass) -> &mut OpenPayload {
         let key = (self.meta.subtree_of(leaf), class);
         if self.files.len() >= OPEN_PAYLOADS_MAX && !self.files.contains_key(&key) {
             self.files.clear();
         }
         let (disk, paths, meta) = (&self.disk, &self.paths, &self.meta);
-        let open = self
-            .files
+        self.files
             .entry(key)
-            .or_insert_with(|| open_payload(&**disk, paths, meta, key));
-        match open {
+            .or_insert_with(|| open_payload(&**disk, paths, meta, key))
+    }
+
+    fn payload(&mut self, leaf: u64, frame: &Frame, class: RetentionClass) -> Payload {
+        let seed = self.meta.seed();
+        match self.open(leaf, class) {
             OpenPayload::Pruned(tombstone, held) => match held.get(&leaf) {
                 Some((salt, bytes))
                     if format::payload_hash(salt, bytes) == format::hash_of(&frame.leaf) =>
@@ -913,7 +1011,7 @@ impl PayloadSource {
                 },
             },
             OpenPayload::Missing(why) => Payload::Lost { why: why.clone() },
-            OpenPayload::File { .. } => open.read(meta, leaf, frame),
+            open @ OpenPayload::File { .. } => open.read(seed, leaf, frame),
         }
     }
 }
@@ -947,7 +1045,7 @@ fn open_payload(
 }
 
 impl OpenPayload {
-    fn read(&mut self, meta: &Meta, leaf: u64, frame: &Frame) -> Payload {
+    fn read(&mut self, seed: FrameSeed, leaf: u64, frame: &Frame) -> Payload {
         let Self::File {
             file,
             ahead,
@@ -989,7 +1087,7 @@ impl OpenPayload {
         *expected_at = end;
         let from = usize::try_from(at - *ahead_at).unwrap_or(usize::MAX);
         let bytes = ahead.get(from..from.saturating_add(len));
-        match bytes.and_then(|bytes| format::decode_payload(meta.seed(), leaf, bytes)) {
+        match bytes.and_then(|bytes| format::decode_payload(seed, leaf, bytes)) {
             Some((salt, bytes))
                 if format::payload_hash(&salt, bytes) == format::hash_of(&frame.leaf) =>
             {

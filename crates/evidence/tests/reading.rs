@@ -10,12 +10,16 @@ use plimsoll_evidence::{
 };
 
 fn hundred() -> (Bench, Journal) {
+    filled(100)
+}
+
+fn filled(count: u64) -> (Bench, Journal) {
     let bench = Bench {
         subtree_leaves: 32,
         ..Bench::new()
     };
     let (mut journal, _) = bench.open();
-    for n in 0..100 {
+    for n in 0..count {
         journal
             .append(if n % 10 == 0 {
                 alert(n)
@@ -330,4 +334,30 @@ fn a_head_that_claims_more_than_the_files_hold_is_not_believed() {
     }
     bench.disk.put(&head, honest);
     assert_eq!(bench.reader().end().unwrap(), Leaf(100));
+}
+
+/// However many are fetched together, each that is asked for comes once and in order, as a scan has it.
+#[test]
+fn picked_leaves_are_those_of_a_scan_however_many_and_however_far_apart() {
+    let (bench, journal) = filled(700);
+    drop(journal);
+    let reader = bench.reader();
+    let scan = reader.scan(Filter::default()).unwrap();
+    let all: Vec<Entry> = scan.map(Result::unwrap).collect();
+    let mut picker = reader.picker().unwrap();
+    for wanted in [
+        (0..700).collect::<Vec<u64>>(),
+        (0..700).step_by(3).collect(),
+        (5..700).step_by(40).collect(),
+        (0..300).chain([500, 600, 699]).collect(),
+        vec![7],
+        vec![],
+    ] {
+        let mut picked = Vec::new();
+        picker.pick(&wanted, &Filter::default(), &mut |p| {
+            picked.push(p.unwrap())
+        });
+        let expected: Vec<&Entry> = wanted.iter().map(|leaf| &all[*leaf as usize]).collect();
+        assert_eq!(picked.iter().collect::<Vec<_>>(), expected);
+    }
 }
