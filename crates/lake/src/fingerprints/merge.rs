@@ -63,8 +63,15 @@ pub(crate) struct Merging {
     deeds: Coding,
     occurred: Coding,
     sorter: Sorter,
-    /// Of each part, one more than its highest number.
-    parts: Vec<usize>,
+    parts: Vec<Numbers>,
+}
+
+/// What numbers a part has.
+#[derive(Default)]
+struct Numbers {
+    rows: usize,
+    /// One more than the highest.
+    end: usize,
 }
 
 /// One short table, in its order.
@@ -93,7 +100,7 @@ impl Merging {
 
     /// What comes is of the next part.
     pub(crate) fn next_part(&mut self) {
-        self.parts.push(0);
+        self.parts.push(Numbers::default());
     }
 
     /// Whole rows of the part.
@@ -111,8 +118,9 @@ impl Merging {
                 part: part as u32,
                 number: numbers.value(row),
             };
-            let highest = &mut self.parts[part];
-            *highest = (*highest).max(counted.number as usize + 1);
+            let numbers = &mut self.parts[part];
+            numbers.rows += 1;
+            numbers.end = numbers.end.max(counted.number as usize + 1);
             value.clear();
             value.extend_from_slice(occurred.row(row).data());
             value.extend_from_slice(&counted.encode());
@@ -123,7 +131,14 @@ impl Merging {
 
     /// Each once, with its number.
     pub(crate) fn end(self) -> Result<Merged, LakeError> {
-        let mut maps: Vec<Vec<u32>> = self.parts.iter().map(|n| vec![u32::MAX; *n]).collect();
+        // rows are numbered from 0 on: what a file says must not decide how much memory this takes
+        if self.parts.iter().any(|part| part.end > part.rows) {
+            return Err(LakeError::Damaged {
+                what: "a behaviour's number lies outside of its table".to_owned(),
+            });
+        }
+        let map = |part: &Numbers| vec![u32::MAX; part.end];
+        let mut maps: Vec<Vec<u32>> = self.parts.iter().map(map).collect();
         let ranks = Coding::of_ranks()?;
         let beside = Coding::named(&BESIDE)?;
         let mut sorter = Sorter::new(&self.dir, self.most);
@@ -446,6 +461,18 @@ mod tests {
             let told = concat_batches(&Table::Fingerprints.stored(), &told).unwrap();
             assert_eq!(told, whole.fingerprints);
         }
+    }
+
+    #[test]
+    fn a_number_that_its_table_has_not_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = split(&acts(0..100)).unwrap().fingerprints;
+        let mut merging = Merging::new(dir.path(), usize::MAX).unwrap();
+        merging.next_part();
+        // as if the rows before these were not there
+        merging.add(&told.slice(1, told.num_rows() - 1)).unwrap();
+        let refused = merging.end().err();
+        assert!(matches!(refused, Some(LakeError::Damaged { .. })));
     }
 
     #[test]
