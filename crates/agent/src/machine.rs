@@ -37,6 +37,22 @@ pub fn kernel() -> String {
     read("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
+/// Whether this process is in the pid namespace that the kernel's numbers of processes are of: elsewhere
+/// `/proc` has others for the same processes. `root` is where `/proc` is; `None`: that cannot be told.
+pub fn has_the_kernels_pids(root: &Path) -> Option<bool> {
+    // PROC_PID_INIT_INO (include/linux/proc_ns.h)
+    const INITIAL: &str = "pid:[4026531836]";
+    let own = fs::read_link(root.join("proc/self/ns/pid")).ok()?;
+    Some(own == Path::new(INITIAL))
+}
+
+/// What there is without them, what that costs, and what to do.
+pub const OTHER_PIDS: [&str; 3] = [
+    "a pid namespace of its own",
+    "processes that it stops, captures or finds running are told wrongly or not at all",
+    "start it in the host's (`docker run --pid=host`, `hostPID: true`)",
+];
+
 /// Resident memory of this process, bytes; without the kernel's maps that it reads through (rings,
 /// recorder), which are the kernel side's memory wherever they are mapped.
 pub fn resident_bytes() -> Option<u64> {
@@ -107,6 +123,19 @@ mod tests {
         assert!(free_bytes(Path::new("/")).is_some());
         assert!(!kernel().is_empty());
         assert!(!node_id().as_str().is_empty());
+    }
+
+    #[test]
+    fn a_pid_namespace_of_its_own_is_told_from_the_kernels() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(has_the_kernels_pids(root.path()), None);
+        let dir = root.path().join("proc/self/ns");
+        fs::create_dir_all(&dir).unwrap();
+        for (namespace, is) in [("pid:[4026531836]", true), ("pid:[4026532281]", false)] {
+            let _ = fs::remove_file(dir.join("pid"));
+            std::os::unix::fs::symlink(namespace, dir.join("pid")).unwrap();
+            assert_eq!(has_the_kernels_pids(root.path()), Some(is), "{namespace}");
+        }
     }
 
     #[test]

@@ -191,7 +191,8 @@ impl Priority {
         if !autogroup.exists() || read("/proc/sys/kernel/sched_autogroup_enabled") != "1" {
             return;
         }
-        // not by `getsid`: 0, of a session from outside of the pid namespace, is no `Pid`
+        // not by `getsid`: 0, where no session was begun since process 1 or it was begun outside of the
+        // pid namespace, is no `Pid`
         let own = std::process::id();
         let raised = match stat(own).is_some_and(|s| s.session == own) {
             true => fs::write(&autogroup, self.wanted.to_string()).map_err(|e| e.to_string()),

@@ -8,6 +8,7 @@ use crate::enforce::{InForce, PolicyFileError};
 use crate::files;
 use crate::kernel::{Kernel, KernelError, KernelSide};
 use crate::leftover;
+use crate::machine;
 use crate::output;
 use crate::respond::act::{self, KernelWord, Machine};
 use crate::respond::{Beginning, Survey, block, capture, reload, sender};
@@ -154,6 +155,10 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
         };
         let agent = Agent::start(config, opened, around)?;
         agent.shared().priority.raise_session();
+        if machine::has_the_kernels_pids(Path::new("/")) == Some(false) {
+            let [found, cost, advice] = machine::OTHER_PIDS;
+            eprintln!("plimsoll: it is in {found}: {cost}; {advice}");
+        }
         started(&agent);
         let read = agent.read(reader, &stop);
         let why = match &read {

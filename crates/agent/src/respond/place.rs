@@ -32,7 +32,7 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     /// Its parent.
     pub(crate) parent: u32,
-    /// Its session; 0: one that began outside of this pid namespace.
+    /// Its session; 0: none was begun since process 1, or outside of this pid namespace.
     pub(crate) session: u32,
     /// Start, in ticks since boot.
     pub(crate) start_ticks: u64,

@@ -12,6 +12,7 @@ use crate::source::Source;
 use crate::table::wrap;
 use plimsoll_agent::answers::{doctor_row, enforcement_row};
 use plimsoll_agent::config::Config;
+use plimsoll_agent::machine;
 use plimsoll_agent::priority::{Priority, weighing_cgroup};
 use plimsoll_agent::run::sensor_config;
 use plimsoll_api::describe::words;
@@ -29,6 +30,7 @@ pub(crate) fn doctor(global: &Global, out: &mut Out) -> Result<Verdict, Failure>
     let mut source = Source::find(global)?;
     let mut rows = kernel(Path::new("/"));
     rows.extend(permissions());
+    rows.push(process_numbers(Path::new("/")));
     rows.push(priority(Path::new("/"), &Priority::new(source.config.nice)));
     let layout = Layout::detect(Path::new("/proc"));
     rows.push(cgroup(&layout));
@@ -187,6 +189,19 @@ fn permissions() -> Vec<DoctorRow> {
             "run `sudo plimsoll doctor`",
         ),
     }]
+}
+
+/// Whether `/proc` numbers processes as the kernel side does.
+fn process_numbers(root: &Path) -> DoctorRow {
+    let row = |state, found: &str| row("permission", "process numbers", state, found);
+    match machine::has_the_kernels_pids(root) {
+        Some(true) => row(Fine, "those of the kernel"),
+        Some(false) => {
+            let [found, cost, advice] = machine::OTHER_PIDS;
+            costs(row(Degraded, found), cost, advice)
+        }
+        None => row(Unknown, "/proc/self/ns/pid cannot be read"),
+    }
 }
 
 /// Whether the threads between an act and its alert may go before others, and whose weight counts.
