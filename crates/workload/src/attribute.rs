@@ -13,7 +13,7 @@ use plimsoll_model::{
     BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap, GapScope,
     Instance, Line, Observation, ProcessKey, Stage,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Bounds and waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +99,15 @@ const RETRY_NS: u64 = 50_000_000;
 const TOO_LATE: &str = "the runtime did not tell it in time";
 /// How long a cgroup that no pattern fits may stay undecided.
 const UNDECIDED_NS: u64 = 5_000_000_000;
+/// How often live containers are looked for whose end may have been lost. One that is missed twice, and
+/// of which nothing came meanwhile, has gone.
+const LOOK_FOR_ENDS_NS: u64 = 5_000_000_000;
 /// Undecided cgroups at a time; beyond, the oldest counts as no container's.
 const MAX_UNDECIDED: usize = 512;
+
+fn in_second(cgroup_id: u64) -> usize {
+    usize::from(cgroup_id & IN_SECOND_HIERARCHY != 0)
+}
 
 /// A cgroup of which it is not known yet whether it is a container's.
 #[derive(Debug)]
@@ -126,8 +133,21 @@ pub struct Attributor<E> {
     containers: Containers,
     pods: Pods,
     undecided: HashMap<u64, Undecided>,
+    ends: Ends,
     counters: Counters,
     redactor: Redactor,
+}
+
+/// The search for containers whose end was not told: where too much happened at once, the kernel's word
+/// that a cgroup was removed can be lost like any other.
+#[derive(Debug, Default)]
+struct Ends {
+    looked: BootNs,
+    /// Cgroups have been found where their paths say, in this hierarchy and in the second one: only then a
+    /// missing one says anything.
+    found: [bool; 2],
+    /// Root cgroups that were not there at the last look, and of which nothing came since.
+    missed: HashSet<u64>,
 }
 
 impl<E: Evidence> Attributor<E> {
@@ -138,6 +158,7 @@ impl<E: Evidence> Attributor<E> {
             containers: Containers::new(config.containers.clone()),
             pods: Pods::default(),
             undecided: HashMap::new(),
+            ends: Ends::default(),
             counters: Counters::default(),
             config,
             evidence,
@@ -216,6 +237,9 @@ impl<E: Evidence> Attributor<E> {
     fn settle(&mut self, mut life: Life, now: BootNs, out: &mut Vec<Out>) {
         self.resolve(&mut life, now);
         let cgroup_id = life.container.cgroup_id;
+        if !self.ends.found[in_second(cgroup_id)] {
+            self.is_missing(&life.identity.root, cgroup_id);
+        }
         let instance = life.container.instance.clone();
         out.push(Out::Container(life.container.clone()));
         out.push(Out::Watch {
@@ -489,6 +513,34 @@ impl<E: Evidence> Attributor<E> {
         }
     }
 
+    fn look_for_ends(&mut self, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+        if now.0.saturating_sub(self.ends.looked.0) < LOOK_FOR_ENDS_NS {
+            return;
+        }
+        self.ends.looked = now;
+        let lives = self.containers.lives();
+        let places: Vec<(String, u64)> = lives
+            .map(|l| (l.identity.root.clone(), l.container.cgroup_id))
+            .collect();
+        let before = std::mem::take(&mut self.ends.missed);
+        for (path, id) in places {
+            if !self.is_missing(&path, id) {
+                continue;
+            }
+            match before.contains(&id) {
+                true => self.cgroup_removed(id, anchor.stamp(now), out),
+                false => drop(self.ends.missed.insert(id)),
+            }
+        }
+    }
+
+    fn is_missing(&mut self, path: &str, id: u64) -> bool {
+        let found = &mut self.ends.found[in_second(id)];
+        let there = self.evidence.is_there(path, id);
+        *found |= there == Some(true);
+        *found && there == Some(false)
+    }
+
     fn cgroup_removed(&mut self, id: u64, at: plimsoll_model::Stamp, out: &mut Vec<Out>) {
         if self.undecided.contains_key(&id) {
             self.not_a_container(id, out);
@@ -523,6 +575,9 @@ impl<E: Evidence> Attributor<E> {
         out: &mut Vec<Out>,
     ) {
         let cgroup = event.cgroup_id;
+        if !self.ends.missed.is_empty() {
+            self.ends.missed.remove(&cgroup);
+        }
         if !self.undecided.contains_key(&cgroup) && self.containers.instance_of(cgroup).is_none() {
             self.meet(&event, anchor, now, out);
         }
@@ -757,6 +812,7 @@ impl<E: Evidence> Attributor<E> {
                 self.release(&instance, &mut out);
             }
         }
+        self.look_for_ends(anchor, now, &mut out);
         self.containers.expire(now);
         self.tell_pods(out)
     }

@@ -12,6 +12,7 @@
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{ContainerId, Runtime};
 use std::fs;
+use std::io;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -153,14 +154,23 @@ impl Layout {
 
     /// Kernfs id of a cgroup, given its path in the identifying hierarchy.
     pub fn id_of(&self, path: &str) -> Option<u64> {
-        fs::symlink_metadata(self.dir(path)?).ok().map(|m| m.ino())
+        self.look_for(path)?.ok()
+    }
+
+    /// The same with why there is none; `None`: the path names no cgroup.
+    pub(crate) fn look_for(&self, path: &str) -> Option<io::Result<u64>> {
+        Some(fs::symlink_metadata(self.dir(path)?).map(|m| m.ino()))
     }
 
     /// Marked id of a cgroup, given its path in the second hierarchy.
     pub fn id_in_second(&self, path: &str) -> Option<u64> {
+        self.look_for_in_second(path)?.ok()
+    }
+
+    /// The same with why there is none; `None`: there is no second hierarchy, or the path names no cgroup.
+    pub(crate) fn look_for_in_second(&self, path: &str) -> Option<io::Result<u64>> {
         let dir = dir_in(self.second.as_ref()?, path)?;
-        let id = fs::symlink_metadata(dir).ok()?.ino();
-        Some(id | IN_SECOND_HIERARCHY)
+        Some(fs::symlink_metadata(dir).map(|m| m.ino() | IN_SECOND_HIERARCHY))
     }
 
     /// A process's path in the identifying hierarchy, from the text of its `/proc/PID/cgroup`.

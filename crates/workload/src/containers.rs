@@ -181,6 +181,10 @@ impl Containers {
         self.live.get_mut(instance)
     }
 
+    pub(crate) fn lives(&self) -> impl Iterator<Item = &Life> {
+        self.live.values()
+    }
+
     pub(crate) fn lives_mut(&mut self) -> impl Iterator<Item = &mut Life> {
         self.live.values_mut()
     }

@@ -727,6 +727,18 @@ impl Evidence for Disk {
             at = &at[..at.rfind('/').filter(|i| *i > 0)?];
         }
     }
+
+    fn is_there(&mut self, path: &str, cgroup_id: u64) -> Option<bool> {
+        let found = match cgroup_id & IN_SECOND_HIERARCHY {
+            0 => self.layout.look_for(path),
+            _ => self.layout.look_for_in_second(path),
+        };
+        match found? {
+            Ok(id) => Some(id == cgroup_id),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some(false),
+            Err(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -80,6 +80,8 @@ pub trait Evidence {
     fn process(&mut self, tgid: u32) -> Option<Seed>;
     /// Path of the cgroup with this id; `tgid` is a process that is or was in it (or below).
     fn cgroup_path(&mut self, cgroup_id: u64, tgid: u32) -> Option<String>;
+    /// Whether the cgroup with this id is at this path; `None`: that cannot be told.
+    fn is_there(&mut self, path: &str, cgroup_id: u64) -> Option<bool>;
 }
 
 /// Knows nothing: for replay, where identity comes from the journal, and for tests.
@@ -97,6 +99,9 @@ impl Evidence for NoEvidence {
         None
     }
     fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
+        None
+    }
+    fn is_there(&mut self, _: &str, _: u64) -> Option<bool> {
         None
     }
 }

@@ -29,7 +29,10 @@ const ANCHOR: ClockAnchor = ClockAnchor {
 
 /// What is on disk, to be changed while the test goes on.
 #[derive(Clone, Default)]
-struct Paper(Rc<RefCell<HashMap<String, Facts>>>);
+struct Paper(Rc<RefCell<HashMap<String, Facts>>>, Cgroups);
+
+/// Ids of the cgroups that are there; `None`: that cannot be told.
+type Cgroups = Rc<RefCell<Option<Vec<u64>>>>;
 
 impl Paper {
     fn write(&self, id: &str, facts: Facts) {
@@ -50,6 +53,10 @@ impl Evidence for Paper {
     }
     fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
         None
+    }
+    fn is_there(&mut self, _: &str, cgroup_id: u64) -> Option<bool> {
+        let there = self.1.borrow();
+        there.as_ref().map(|ids| ids.contains(&cgroup_id))
     }
 }
 
@@ -348,6 +355,58 @@ fn an_answer_after_the_end_still_completes_the_tombstone() {
         (c.state, &c.image.config_digest),
         (ContainerState::Gone, &digest("sha256:0011"))
     );
+}
+
+#[test]
+fn a_container_whose_end_was_lost_has_gone_once_nothing_of_it_comes() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut desk = Desk::new(AttributorConfig::default());
+    let (one, other) = ("a".repeat(64), "b".repeat(64));
+    for id in [&one, &other] {
+        desk.paper.write(id, whole("web"));
+    }
+    let gone = |outs: &[Out]| -> Vec<String> {
+        let all = outs.iter().filter_map(container);
+        let gone = all.filter(|c| c.state == ContainerState::Gone);
+        gone.map(|c| c.id().as_str().to_owned()).collect()
+    };
+    let there = desk.paper.1.clone();
+    // nothing is found where paths say: that says nothing
+    *there.borrow_mut() = Some(vec![]);
+    desk.take(1, made(1, 7, &docker(&one)));
+    desk.take(2, ran(2, 7, true));
+    for at in [10, 20, 30] {
+        assert!(gone(&desk.tick(at * SECOND)).is_empty());
+    }
+    *there.borrow_mut() = Some(vec![7, 8]);
+    desk.take(40 * SECOND, made(40 * SECOND, 8, &docker(&other)));
+    desk.take(40 * SECOND, ran(40 * SECOND, 8, true));
+    assert!(gone(&desk.tick(41 * SECOND)).is_empty());
+    // its last acts are still being read
+    *there.borrow_mut() = Some(vec![8]);
+    assert!(gone(&desk.tick(50 * SECOND)).is_empty(), "missed once");
+    let late = desk.take(51 * SECOND, did(42 * SECOND, 7));
+    assert_eq!(observations(&late).len(), 1);
+    assert!(
+        gone(&desk.tick(60 * SECOND)).is_empty(),
+        "missed once since"
+    );
+    assert!(gone(&desk.tick(61 * SECOND)).is_empty(), "too soon");
+    let ended = desk.tick(66 * SECOND);
+    assert_eq!(gone(&ended), [one]);
+    assert!(
+        ended
+            .iter()
+            .any(|o| matches!(o, Out::Unwatch { cgroup_id: 7 }))
+    );
+    // what cannot be told ends nothing
+    *there.borrow_mut() = None;
+    for at in [80, 90, 100] {
+        assert!(gone(&desk.tick(at * SECOND)).is_empty());
+    }
+    // told in time, as nearly always
+    let told = desk.take(101 * SECOND, removed(101 * SECOND, 8));
+    assert_eq!(gone(&told), [other]);
 }
 
 #[test]

@@ -617,6 +617,9 @@ impl plimsoll_workload::Evidence for Paper {
     fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
         None
     }
+    fn is_there(&mut self, _: &str, _: u64) -> Option<bool> {
+        None
+    }
 }
 
 /// A Docker container's cgroup is made.

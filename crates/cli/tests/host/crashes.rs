@@ -352,14 +352,17 @@ fn crash(agent: &mut Agent, hit: &Docked, id: &str, moment: Moment, delay: Durat
     );
 }
 
-/// What the journal says once every plan about them has ended.
+/// What the journal says once there is a plan about each (an agent looks at alerts from before its start
+/// after a moment) and all have ended.
 fn told_to_the_end(agent: &Agent, attacked: &[(String, &str, Docked)]) -> Stories {
     let mine = |t: &Told| attacked.iter().any(|(id, _, _)| *id == t.about);
     let mut all = Stories::new();
     agent.wait_until("every plan has ended", || {
         all = stories(&records(agent, 0));
         all.retain(|_, told| mine(told) && told.planned.is_some());
-        all.values().all(|told| told.end.is_some())
+        let planned = |id: &String| all.values().any(|told| told.about == *id);
+        let all_planned = attacked.iter().all(|(id, _, _)| planned(id));
+        all_planned && all.values().all(|told| told.end.is_some())
     });
     all
 }
