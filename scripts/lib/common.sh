@@ -20,6 +20,9 @@ die() {
 # Agents of tests and benches leave nothing behind in the kernel (plimsoll run --pins).
 export PLIMSOLL_PINS=${PLIMSOLL_PINS:-off}
 
+# in_time SECONDS: whether so much comes to its end before PLIMSOLL_TEST_UNTIL (seconds since 1970), where that is set.
+in_time() { [[ -z ${PLIMSOLL_TEST_UNTIL:-} ]] || (($(date +%s) + $1 < PLIMSOLL_TEST_UNTIL)); }
+
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [[ $(id -u) -eq 0 ]]; }
 
