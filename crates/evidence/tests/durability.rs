@@ -494,8 +494,8 @@ fn writer_keeps_order_and_tells_every_alert() {
 }
 
 /// A writer that waits, so that what a test hands over is queued; it goes on when the sender is dropped.
-fn waiting_writer(bench: &Bench) -> (JournalWriter, Sender<()>) {
-    let writer = JournalWriter::start(bench.open().0, QueueBounds::default()).unwrap();
+fn waiting_writer(bench: &Bench, bounds: QueueBounds) -> (JournalWriter, Sender<()>) {
+    let writer = JournalWriter::start(bench.open().0, bounds).unwrap();
     let (block, blocked) = channel::<()>();
     let (begun, begins) = channel();
     writer
@@ -514,7 +514,7 @@ fn an_alert_that_comes_while_a_large_group_is_written_waits_for_one_slice_of_it(
         subtree_leaves: 65_536,
         ..Bench::new()
     };
-    let (writer, block) = waiting_writer(&bench);
+    let (writer, block) = waiting_writer(&bench, QueueBounds::default());
     for n in 0..4000 {
         writer.submit(observation(n)).unwrap();
     }
@@ -546,7 +546,7 @@ fn alerts_that_wait_become_durable_together_and_what_is_after_comes_after() {
         subtree_leaves: 1024,
         ..Bench::new()
     };
-    let (writer, block) = waiting_writer(&bench);
+    let (writer, block) = waiting_writer(&bench, QueueBounds::default());
     let before = bench.disk.syncs_of("leaves");
     let (told, after) = channel();
     for n in 0..30 {
@@ -572,7 +572,7 @@ fn alerts_that_wait_become_durable_together_and_what_is_after_comes_after() {
 #[test]
 fn the_files_of_a_commit_are_synced_at_the_same_time() {
     let bench = Bench::new();
-    let (writer, block) = waiting_writer(&bench);
+    let (writer, block) = waiting_writer(&bench, QueueBounds::default());
     let before = bench.disk.syncs_of("leaves");
     let (told, acks) = channel();
     let ack = move |result: Result<Durable, AppendError>| told.send(result).unwrap();
@@ -621,16 +621,7 @@ fn what_tasks_hold_counts_towards_the_bound_and_quiet_ones_leave_room_for_urgent
         urgent_percent: 20,
         ..QueueBounds::default()
     };
-    let writer = JournalWriter::start(bench.open().0, bounds).unwrap();
-    let (block, blocked) = std::sync::mpsc::channel::<()>();
-    let (begun, begins) = std::sync::mpsc::channel();
-    writer
-        .run(move |_| {
-            begun.send(()).unwrap();
-            assert!(blocked.recv().is_err(), "waits until the test lets go");
-        })
-        .unwrap();
-    begins.recv().unwrap();
+    let (writer, block) = waiting_writer(&bench, bounds);
     let (told, ran) = std::sync::mpsc::channel();
     let task = |name: &'static str| {
         let told = told.clone();
@@ -661,16 +652,7 @@ fn full_queue_gives_the_record_back_and_keeps_room_for_alerts() {
         urgent_percent: 20,
         ..QueueBounds::default()
     };
-    let writer = JournalWriter::start(bench.open().0, bounds).unwrap();
-    let (block, blocked) = std::sync::mpsc::channel::<()>();
-    let (begun, begins) = std::sync::mpsc::channel();
-    writer
-        .run(move |_| {
-            begun.send(()).unwrap();
-            assert!(blocked.recv().is_err(), "waits until the test lets go");
-        })
-        .unwrap();
-    begins.recv().unwrap();
+    let (writer, block) = waiting_writer(&bench, bounds);
     for n in 0..8 {
         writer.submit(observation(n)).unwrap();
     }
