@@ -197,6 +197,9 @@ static __always_inline bool floods(struct container *c, __u64 now)
 	return is_crowded(&bulk_ring);
 }
 
+/* What alert_class is for the beginning and end of a container: no quota, as it is no act of its. */
+#define OF_THE_NODE 2
+
 /*
  * Sends the record; alert-class ones through their own ring, and through the bulk ring when the
  * quota is used up or that ring is full. A global function: checked once. Returns 0 when sent.
@@ -229,7 +232,7 @@ __noinline int submit(__u32 slot, int alert_class)
 	if (len > sizeof(s->e) + WIRE_DATA_MAX)
 		return -1;
 	s->e.len = len;
-	if (alert_class && within_quota(c, s->e.boot_ns)) {
+	if (alert_class && (alert_class == OF_THE_NODE || within_quota(c, s->e.boot_ns))) {
 		s->e.ring = 1;
 		s->e.seq = ++cpu->seq[1];
 		if (!bpf_ringbuf_output(&alert_ring, s, len, wake)) {
@@ -250,7 +253,7 @@ __noinline int submit(__u32 slot, int alert_class)
 		return 0;
 	}
 	cpu->seq[0]--;
-	lose(c, alert_class ? STAGE_ALERT_RING : STAGE_BULK_RING);
+	lose(alert_class == OF_THE_NODE ? NULL : c, alert_class ? STAGE_ALERT_RING : STAGE_BULK_RING);
 	return -1;
 }
 

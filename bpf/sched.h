@@ -376,7 +376,7 @@ int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 		s->e.slen[0] = n - 1;
 		s->used = n - 1;
 	}
-	submit(SLOT_CGROUP, 1);
+	submit(SLOT_CGROUP, root ? 1 : OF_THE_NODE);
 	return 0;
 }
 
@@ -401,7 +401,7 @@ int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgrp, const char *path)
 	begin(s, WIRE_CGROUP_RMDIR, NULL);
 	s->e.cgroup = root;
 	s->e.num[0] = id;
-	submit(SLOT_CGROUP, 1);
+	submit(SLOT_CGROUP, root == id ? OF_THE_NODE : 1);
 	bpf_map_delete_elem(&cgroups, &id);
 	return 0;
 }

@@ -7,7 +7,8 @@
 //!   (fork, exec, exit) of their container that happened before them, so that their lineage is whole.
 //! - Within a lane events leave in the order of the boot clock, except that alert-class events
 //!   overtake ordinary ones when more than [`BACKLOG`] of those wait.
-//! - Events and bytes are bounded; what does not fit is handed back to be counted and forgotten.
+//! - Events and bytes are bounded; what does not fit is handed back to be counted and forgotten. Only
+//!   the end of a container always fits: there is one of each, and it is no act of the container.
 //!
 //! Left out: what a refusal means (the reader's business) and losses, which are no events.
 
@@ -189,10 +190,15 @@ fn lane_of(event: &Event) -> u64 {
         // a new cgroup must be known before anything that happens in it
         EventKind::CgroupMkdir { .. } => NODE,
         // and its end must not overtake what happened in it
-        EventKind::CgroupRmdir { id } => id,
+        EventKind::CgroupRmdir { id } if event.cgroup_id == 0 => id,
         EventKind::CgroupAttach { to, .. } if event.cgroup_id == 0 => to,
         _ => event.cgroup_id,
     }
+}
+
+/// Whether the event is the end of a container, not of a cgroup in it.
+fn is_end(event: &Event) -> bool {
+    matches!(event.kind, EventKind::CgroupRmdir { id } if id == event.cgroup_id)
 }
 
 /// Puts an event where the boot clock has it: of two rings the later event may be read first, and then an
@@ -246,10 +252,10 @@ impl Inbox {
             Class::Tree | Class::Alert => self.bounds.bytes,
         };
         let own = lane.queue(class).len();
-        if *held >= bound
+        let full = *held >= bound
             || (id != NODE && own >= share(bound))
-            || state_ref.fill.bytes + bytes > bytes_bound
-        {
+            || state_ref.fill.bytes + bytes > bytes_bound;
+        if full && !is_end(&event) {
             state_ref.fill.refused += 1;
             return Err(event);
         }
@@ -551,6 +557,25 @@ mod tests {
         inbox.take_made(&mut batch);
         assert_eq!(batch.len(), 50);
         assert_eq!(drain(&inbox), [1]);
+    }
+
+    #[test]
+    fn the_end_of_a_container_fits_where_nothing_else_does() {
+        let inbox = Inbox::new(Bounds {
+            tree_events: 4,
+            ..Bounds::default()
+        });
+        let offer = |cgroup, id, boot| {
+            let mut e = event(cgroup, EventKind::CgroupRmdir { id });
+            e.boot = BootNs(boot);
+            inbox.offer(e).is_ok()
+        };
+        for n in 1..=2 {
+            assert!(offer(9, 100, n), "the container's share");
+        }
+        assert!(!offer(9, 100, 3), "a cgroup in it");
+        assert!(offer(9, 9, 4), "the container itself");
+        assert_eq!(drain(&inbox), [1, 2, 4]);
     }
 
     #[test]

@@ -256,6 +256,61 @@ fn a_flood_leaves_room_in_the_ring_for_a_quiet_neighbour() {
     assert_eq!((seen[1], lost[1]), (100, 0), "the neighbour's own");
 }
 
+/// A container that did more than there is room for, and its end, before anybody reads.
+#[test]
+fn the_end_of_a_container_is_no_act_of_its_and_is_told_whatever_it_did() {
+    if !wanted() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut b = Box::with("end", |c| {
+        c.bulk_ring_bytes = 64 << 10;
+        c.alert_ring_bytes = 64 << 10;
+        c.alert_quota_per_second = 1;
+    });
+    let dir = std::env::temp_dir().join(format!("plimsoll-end-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("make a directory");
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec perl -e 'for (1..2000) {{ open F, \">{}/$_\" or die }}'",
+        b.cgroup.display(),
+        dir.display()
+    );
+    let ran = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .status();
+    assert!(ran.is_ok_and(|s| s.success()));
+    std::fs::remove_dir_all(&dir).expect("remove our own files");
+    std::fs::remove_dir(&b.cgroup).expect("it is empty");
+    // ends that find no room are nobody's loss but the node's
+    let many: Vec<Cgroup> = (0..400).map(|n| Cgroup::new(&format!("end-{n}"))).collect();
+    let ids: Vec<u64> = many.iter().map(|c| c.id).chain([b.id]).collect();
+    drop(many);
+
+    let (mut ended, mut done, mut of_the_node) = (false, 0, 0);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !ended || done < 2000 || of_the_node == 0 {
+        assert!(
+            Instant::now() < end,
+            "ended: {ended}, told or lost {done}, lost by the node {of_the_node}"
+        );
+        b.sensor
+            .poll(Duration::from_millis(50), &mut |s| match s {
+                Signal::Event(e) => match e.kind {
+                    EventKind::CgroupRmdir { id } => ended |= id == b.id,
+                    _ if e.cgroup_id == b.id => done += 1,
+                    _ => {}
+                },
+                Signal::Loss(l) if l.cgroup_id == b.id => done += l.count,
+                Signal::Loss(l) => {
+                    assert!(!ids.contains(&l.cgroup_id), "{l:?}");
+                    of_the_node += l.count;
+                }
+                Signal::Stream(_) => {}
+            })
+            .expect("poll");
+    }
+}
+
 #[test]
 fn an_open_tells_the_path_as_it_was_written_and_as_it_was_resolved() {
     if !wanted() {
