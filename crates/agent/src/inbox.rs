@@ -43,10 +43,10 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            bulk_events: 65_536,
+            bulk_events: 131_072,
             tree_events: 16_384,
             alert_events: 8192,
-            bytes: 24 << 20,
+            bytes: 48 << 20,
         }
     }
 }

@@ -518,7 +518,7 @@ fn queues(file: &Section<'_>, default: inbox::Bounds) -> Result<inbox::Bounds, F
         "queues",
         &["bulk_events", "tree_events", "alert_events", "bytes"],
     )?;
-    let events = |key, default: usize| s.number(key, 256..=65_536, default as u64);
+    let events = |key, default: usize| s.number(key, 256..=262_144, default as u64);
     Ok(inbox::Bounds {
         bulk_events: events("bulk_events", default.bulk_events)? as usize,
         tree_events: events("tree_events", default.tree_events)? as usize,
