@@ -281,6 +281,11 @@ impl Agent {
             shared.ledger.record_gap(gap);
         }
         let was_away = past.until.is_some();
+        let watched_until = match (&inherited, past.until) {
+            (Some(before), _) => before.idle_since.unwrap_or(started.boot),
+            (None, Some(until)) if past.same_boot => until.boot,
+            (None, _) => BootNs(0),
+        };
         if let Some(since) = inherited.as_ref().and_then(|i| i.prevented_until) {
             shared.enforcement.resume_after(since);
         }
@@ -311,6 +316,7 @@ impl Agent {
             (&rules, rules_problem),
         );
         pipeline.set_rules(Arc::new(rules));
+        pipeline.watched_until(watched_until);
         // before the first alert can be durable, and before it learns of the first container
         let responder = Responder::begin(
             around.response,

@@ -129,10 +129,10 @@ pub trait Kernel: Send + Sync {
     fn enforce_until(&self, _boot_ns: u64) -> Result<(), KernelError> {
         Ok(())
     }
-    /// A process found in `/proc`, as the kernel side knows it: where it was followed from its birth, its
-    /// start is known exactly.
-    fn exact(&self, process: ProcessKey) -> ProcessKey {
-        process
+    /// A process found in `/proc`, with its exact start, where the kernel side has followed it for an
+    /// agent before.
+    fn followed(&self, _process: ProcessKey) -> Option<ProcessKey> {
+        None
     }
     /// Events read so far, by this agent and those before it that left the kernel side running.
     fn events_read(&self) -> u64 {
@@ -212,8 +212,8 @@ impl EventSource for plimsoll_sensor::Sensor {
 }
 
 impl Kernel for plimsoll_sensor::Control {
-    fn exact(&self, process: ProcessKey) -> ProcessKey {
-        plimsoll_sensor::Control::exact(self, process)
+    fn followed(&self, process: ProcessKey) -> Option<ProcessKey> {
+        plimsoll_sensor::Control::followed(self, process)
     }
     fn events_read(&self) -> u64 {
         plimsoll_sensor::Control::events_read(self)

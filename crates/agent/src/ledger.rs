@@ -296,9 +296,14 @@ impl Ledger {
     /// Hands over findings, to become durable together and at once.
     pub fn raise(&self, mut findings: Vec<Finding>) -> bool {
         let now = self.clocks.boot();
-        for alert in findings.iter_mut().flat_map(|f| &mut f.alerts) {
-            alert.handed_boot = now;
-            self.latency.handed(now.0.saturating_sub(alert.at.boot.0));
+        for finding in &mut findings {
+            let act = act_of(&finding.observation);
+            for alert in &mut finding.alerts {
+                alert.handed_boot = now;
+                if let Some(act) = act {
+                    self.latency.handed(now.0.saturating_sub(act.0));
+                }
+            }
         }
         self.hand_over(findings, true)
     }
@@ -669,6 +674,7 @@ fn append_findings(
     let calm = journal.health().trouble.is_none();
     for finding in findings {
         let at = finding.observation.at;
+        let act = act_of(&finding.observation);
         // of all its records the same, and a hash each time
         let about = finding.observation.instance.as_ref().map(instance_key);
         let kept_as = |kind: RecordKind, payload| with_payload(kind as u16, payload, at, about);
@@ -691,7 +697,7 @@ fn append_findings(
         for alert in &mut finding.alerts {
             name_evidence(alert, id.as_ref());
             let record = kept_as(RecordKind::Alert, payload(alert));
-            journal.append_with(record, true, durable_after(at.boot, told, alert));
+            journal.append_with(record, true, durable_after(act, told, alert));
         }
     }
 }
@@ -702,12 +708,22 @@ struct Told {
     listener: Option<Arc<Listener>>,
 }
 
-fn durable_after(act: BootNs, told: &Told, alert: &Alert) -> plimsoll_evidence::Ack {
+/// When an act was done that was seen; nobody saw the start of what was found running.
+fn act_of(observation: &Observation) -> Option<BootNs> {
+    match observation.found_since() {
+        None => Some(observation.at.boot),
+        Some(_) => None,
+    }
+}
+
+fn durable_after(act: Option<BootNs>, told: &Told, alert: &Alert) -> plimsoll_evidence::Ack {
     let latency = told.latency.clone();
     let listener = told.listener.clone().map(|l| (l, alert.clone()));
     Box::new(move |result: Result<Durable, AppendError>| {
         let Ok(durable) = result else { return };
-        latency.durable(durable.boot_ns.saturating_sub(act.0));
+        if let Some(act) = act {
+            latency.durable(durable.boot_ns.saturating_sub(act.0));
+        }
         if let Some((listener, alert)) = listener {
             (listener.alert)(&alert, durable.leaf.0);
         }

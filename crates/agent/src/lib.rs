@@ -12,6 +12,7 @@
 //! | [`config`] | the file and the command line, resolved |
 //! | [`run()`] | finds the machine, loads the sensor, reads until told to stop |
 //! | [`daemon`], [`shared`] | threads, start and end; what they share |
+//! | `found` | what programs ran in containers when the agent came |
 //! | [`inbox`] | the bounded, fair queue behind the rings |
 //! | [`glance`] | what `/proc` shows of a process right after its exec, for rules that ask |
 //! | [`pipeline`] | attribute, judge, record: the one order of things |
@@ -48,6 +49,7 @@ pub mod daemon;
 pub mod dense;
 pub mod enforce;
 pub mod files;
+mod found;
 pub mod gaps;
 pub mod glance;
 pub mod inbox;

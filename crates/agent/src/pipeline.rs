@@ -204,6 +204,8 @@ pub struct Pipeline {
     /// Paths whose every use is kept, known or not.
     /// Root cgroups that ended before this agent came, with the moment at which they are gone.
     ended: Vec<(BootNs, u64)>,
+    /// Until when an agent watched before this one came, in this boot: it has told what ran then.
+    watched_until: BootNs,
     /// How many events had been read, and when.
     reads: VecDeque<(BootNs, u64)>,
     /// Records accepted and leaves durable, at the last look; records that a commit has covered.
@@ -246,6 +248,7 @@ impl Pipeline {
             rules: Engine::default(),
             watched: Watched::default(),
             ended: Vec::new(),
+            watched_until: BootNs(0),
             reads: VecDeque::new(),
             durable: (0, 0, 0),
             sensitive: plimsoll_baseline::watched_paths(),
@@ -274,6 +277,11 @@ impl Pipeline {
             }
         }
         self.flush();
+    }
+
+    /// Until when an agent before this one watched, in this boot of the machine.
+    pub fn watched_until(&mut self, until: BootNs) {
+        self.watched_until = until;
     }
 
     /// These root cgroups had ended before this agent came; their last acts are still to be read. What
@@ -450,6 +458,9 @@ impl Pipeline {
     // ---- observations ----
 
     fn observe(&mut self, mut observation: Observation) {
+        if observation.found_since().is_some() && self.was_told(&observation) {
+            return;
+        }
         self.totals.observations += 1;
         self.names.note(&observation);
         let instance = observation.instance.as_ref();
@@ -466,7 +477,9 @@ impl Pipeline {
         let kept = quota_kind(&observation.event.kind)
             .is_none_or(|kind| live.quota.admit(kind, observation.event.boot.0));
         let all = behaviours(&observation, &container, &self.names);
-        self.desk.judge(&mut observation, &container, &all);
+        if observation.found_since().is_none() {
+            self.desk.judge(&mut observation, &container, &all);
+        }
         let (kernel, event) = (&self.parts.kernel, &observation.event);
         self.recorder
             .note(event, &container.instance, &all, |d| kernel.use_key(d));
@@ -502,6 +515,26 @@ impl Pipeline {
             return self.sampled(&observation);
         }
         self.raise(observation, Some(&container), drifts, fired, &all);
+    }
+
+    /// Whether a program found running is no news: its process ran when an agent watched, and what is
+    /// strange about it waits for a person already.
+    fn was_told(&self, obs: &Observation) -> bool {
+        if obs.event.process.key.start >= self.watched_until {
+            return false;
+        }
+        let live = obs.instance.as_ref().and_then(|i| self.live.get(i));
+        let Some(live) = live else {
+            return true;
+        };
+        let id = live.baseline.as_ref();
+        let Some(shelved) = id.and_then(|id| self.parts.shelf.get(id)) else {
+            return true;
+        };
+        let (container, baseline) = (&live.container, &shelved.baseline);
+        let all = behaviours(obs, container, &self.names);
+        let drifts = judge(obs, container, Some(baseline), &all).drifts;
+        drifts.iter().all(|drift| baseline.has_told(drift))
     }
 
     /// The rules that fire, by the names known so far.

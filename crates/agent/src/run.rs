@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::daemon::{self, Agent, StartError, Surroundings};
 use crate::enforce::{InForce, PolicyFileError};
 use crate::files;
+use crate::found;
 use crate::kernel::{Kernel, KernelError, KernelSide};
 use crate::leftover;
 use crate::machine;
@@ -133,7 +134,8 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
         let mut evidence = Disk::new(proc_root, layout.clone());
         let now = clocks.boot();
         let mut scan = scan_proc(proc_root, &layout, |path| evidence.judge(path, now));
-        scan.refine(|process| side.control.exact(process));
+        scan.refine(|process| side.control.followed(process));
+        found::look(&mut scan, &clocks.read());
         let attributor = AttributorConfig {
             host: config.host,
             ..AttributorConfig::default()

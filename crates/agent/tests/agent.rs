@@ -9,6 +9,7 @@ use plimsoll_agent::inbox::Bounds;
 use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;
 use plimsoll_sensor::api::{Inherited, KnownObject, Loss, Reading, Signal, Use};
+use plimsoll_workload::{FoundContainer, Scan, Seed};
 use std::time::Duration;
 
 /// nginx (10) is started; then it starts a shell (11).
@@ -920,6 +921,109 @@ fn a_container_of_50_ms_is_named_and_judged_by_the_real_attributor() {
         .unwrap_or_else(|| panic!("no alert: {records:?}"));
     assert_eq!(shell.instance.as_ref().unwrap().id.as_str(), id);
     assert!(rig_told(&rig.kernel).contains(&7));
+}
+
+/// One container and the programs that were found in it: process, start, program, where it lives.
+fn among(found: &[(u32, u64, &str, Origin)]) -> Scan {
+    let path = format!(
+        "/system.slice/docker-{}.scope",
+        "0123456789abcdef".repeat(4)
+    );
+    let seeds = found.iter().map(|&(tgid, start, exe, origin)| {
+        let exec = plimsoll_model::event::Exec {
+            exe: exe.into(),
+            argv: vec![exe.into()],
+            origin,
+            found: true,
+            ..Default::default()
+        };
+        Seed {
+            key: ProcessKey {
+                tgid,
+                start: BootNs(start),
+            },
+            ppid: 1,
+            exe: exe.into(),
+            cgroup_id: 7,
+            entry: Entry::FoundRunning,
+            program: Some(Box::new(exec)),
+            ..Seed::default()
+        }
+    });
+    let processes: Vec<Seed> = seeds.collect();
+    let container = FoundContainer {
+        identity: plimsoll_workload::classify(&path).unwrap(),
+        cgroup_id: 7,
+        first: processes[0].key,
+    };
+    Scan {
+        containers: vec![container],
+        processes,
+        ..Scan::default()
+    }
+}
+
+#[test]
+fn what_ran_already_is_judged_once_and_after_a_restart_only_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let start = |found: &[(u32, u64, &str, Origin)]| {
+        let attributor = plimsoll_workload::Attributor::new(Default::default(), Paper);
+        let rig = Rig::start_among(&config, &hands, attributor, among(found));
+        hands.pass(2 * SECOND);
+        rig.settle();
+        rig
+    };
+    let told = || -> Vec<(String, u32)> {
+        let records = records(&config);
+        let of = |a: &&Alert| match &a.source {
+            AlertSource::Drift(d) => (d.behaviour.object.to_string(), d.lineage[0].key.tgid),
+            _ => panic!("a rule about what did not happen now: {a:?}"),
+        };
+        alerts(&records).iter().map(of).collect()
+    };
+    let before = 900 * SECOND;
+    let server = (10, before, "/usr/sbin/nginx", Origin::Image);
+    let dropped = (11, before, "/tmp/dropped", Origin::Upper);
+    let rig = start(&[server, dropped]);
+    assert_eq!(told(), [("/tmp/dropped".to_owned(), 11)]);
+    rig.agent.stop("test");
+    let seen = |records: &[(u64, Record)]| {
+        let found = |r: &&(u64, Record)| matches!(&r.1, Record::Observation(o) if o.found_since().is_some());
+        records.iter().filter(found).count()
+    };
+    assert_eq!(
+        seen(&records(&config)),
+        2,
+        "the server, too, is an observation"
+    );
+
+    let rig = start(&[server, dropped]);
+    assert_eq!(told().len(), 1, "it is told once");
+    assert_eq!(seen(&records(&config)), 2);
+    rig.agent.stop("test");
+
+    // without an agent one more came, and the server's process has become another program
+    let away = rig_now(&hands);
+    hands.pass(SECOND);
+    let became = (10, before, "/tmp/became", Origin::Upper);
+    let again = (12, away + SECOND / 2, "/tmp/dropped", Origin::Upper);
+    let rig = start(&[became, dropped, again]);
+    let mut now = told();
+    now.sort();
+    let expected = [
+        ("/tmp/became", 10),
+        ("/tmp/dropped", 11),
+        ("/tmp/dropped", 12),
+    ];
+    assert_eq!(now, expected.map(|(exe, pid)| (exe.to_owned(), pid)));
+    rig.agent.stop("test");
+}
+
+fn rig_now(hands: &Hands) -> u64 {
+    use plimsoll_agent::clock::Clocks as _;
+    hands.boot().0
 }
 
 fn rig_told(kernel: &FakeKernel) -> Vec<u64> {

@@ -20,6 +20,9 @@ const PATH_MAX: usize = 240;
 /// `nginx[217] read /etc/shadow`.
 pub fn observation(o: &Observation) -> String {
     let mut text = format!("{} {}", actor(o), action(&o.event.kind));
+    if let Some(since) = o.found_since() {
+        let _ = write!(text, ", since {}", when(since));
+    }
     if o.count > 1 {
         let _ = write!(text, " ({} times)", o.count);
     }
@@ -30,7 +33,7 @@ pub fn observation(o: &Observation) -> String {
 pub fn actor(o: &Observation) -> String {
     let pid = o.event.process.key.tgid;
     match (&o.event.kind, o.lineage.first()) {
-        (EventKind::Exec(_), _) => match o.parent() {
+        (EventKind::Exec(exec), _) if !exec.found => match o.parent() {
             Some(parent) => format!("{}[{}]", name(parent), parent.key.tgid),
             None => format!("[{}]", o.event.process.ppid),
         },
@@ -335,7 +338,8 @@ pub fn action_on(native: Table, kind: &EventKind) -> String {
 }
 
 fn exec(e: &Exec) -> String {
-    let mut text = format!("ran {}", path(&e.exe));
+    let verb = if e.found { "was found running" } else { "ran" };
+    let mut text = format!("{verb} {}", path(&e.exe));
     if !e.argv.is_empty() {
         let _ = write!(text, " as `{}`", command_line(&e.argv));
     }

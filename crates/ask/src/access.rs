@@ -159,7 +159,7 @@ impl Followed {
         if let EventKind::Exec(e) = &o.event.kind {
             self.whole |= e.first && self.suspects.contains(&key);
             let session = matches!(o.event.process.entry, Entry::ExecSession | Entry::Host);
-            if session && before && above.contains(&key) && self.session.is_none() {
+            if session && !e.found && before && above.contains(&key) && self.session.is_none() {
                 self.session = Some(said(o));
             }
         }

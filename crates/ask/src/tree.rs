@@ -180,13 +180,22 @@ fn gravest(about: &About<'_>, say: &mut Sentences) -> Result<Option<(AlertCase, 
     Ok(found.map(|case| (case, ids.len().saturating_sub(1))))
 }
 
+/// How a process came to its program.
+struct Executed {
+    id: RecordId,
+    at: Stamp,
+    action: String,
+    /// That was not seen: it was found running.
+    found: bool,
+}
+
 /// The last exec before the act of every process in the lineage.
 fn execs(
     about: &About<'_>,
     subject: &Acting,
     say: &mut Sentences,
-) -> Result<HashMap<ProcessKey, (RecordId, Stamp, String)>, AskError> {
-    let mut found: HashMap<ProcessKey, (RecordId, Stamp, String)> = HashMap::new();
+) -> Result<HashMap<ProcessKey, Executed>, AskError> {
+    let mut found: HashMap<ProcessKey, Executed> = HashMap::new();
     let Some(instance) = &about.case.instance else {
         return Ok(found);
     };
@@ -194,14 +203,20 @@ fn execs(
         .about(instance)
         .acts(Acts::EXEC);
     about.visit_sorts(&filter, &subject.look(), say.tally(), &mut |id, o| {
-        if let EventKind::Exec(_) = &o.event.kind
+        if let EventKind::Exec(exec) = &o.event.kind
             && o.at.boot <= subject.at.boot
             && subject.lineage.iter().any(|a| a.key == o.event.process.key)
             && found
                 .get(&o.event.process.key)
-                .is_none_or(|(_, at, _)| at.boot <= o.at.boot)
+                .is_none_or(|e| e.at.boot <= o.at.boot)
         {
-            found.insert(o.event.process.key, (id, o.at, about.action(&o.event.kind)));
+            let executed = Executed {
+                id,
+                at: o.at,
+                action: about.action(&o.event.kind),
+                found: exec.found,
+            };
+            found.insert(o.event.process.key, executed);
         }
     })?;
     Ok(found)
@@ -210,7 +225,7 @@ fn execs(
 fn step(
     n: usize,
     a: &Ancestor,
-    execs: &HashMap<ProcessKey, (RecordId, Stamp, String)>,
+    execs: &HashMap<ProcessKey, Executed>,
     subject: &Acting,
     say: &mut Sentences,
 ) {
@@ -235,19 +250,27 @@ fn step(
         a.uid
     );
     match execs.get(&a.key) {
+        Some(e) if e.found => say.observed(
+            format!(
+                "{head}; /proc showed it when the agent came, at {}: it ran already, how it began was not seen.",
+                when(e.at.wall)
+            ),
+            [&e.id],
+        ),
         // told twice by most: the program and its arguments are those of its last exec
-        Some((id, at, action)) if *action == format!("ran {}{command}", describe::path(&a.exe)) => {
-            let at = when(at.wall);
+        Some(e) if e.action == format!("ran {}{command}", describe::path(&a.exe)) => {
+            let at = when(e.at.wall);
             let ran = if started.ends_with(&at) {
                 String::new()
             } else {
                 format!(", ran this at {at}")
             };
-            say.observed(format!("{head}{ran}."), [id]);
+            say.observed(format!("{head}{ran}."), [&e.id]);
         }
-        Some((id, at, action)) => {
-            say.observed(format!("{head}; it {action} at {}.", when(at.wall)), [id])
-        }
+        Some(e) => say.observed(
+            format!("{head}; it {} at {}.", e.action, when(e.at.wall)),
+            [&e.id],
+        ),
         None if a.from_proc => say.inferred(
             format!("{head}; it ran before the agent did and was rebuilt from /proc."),
             &subject.evidence,

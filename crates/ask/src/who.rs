@@ -280,14 +280,18 @@ fn sessions(about: &About<'_>, say: &mut Sentences) -> Result<(), AskError> {
             Some(Entry::Host) => "from the host (not by its runtime)",
             _ => "with exec",
         };
-        say.observed(
-            format!(
-                "Entry: at {} somebody entered the container {how}: {}.",
-                when(o.at.wall),
-                about.action(&o.event.kind)
+        let done = about.action(&o.event.kind);
+        let entered = match o.found_since() {
+            None => format!(
+                "at {} somebody entered the container {how}: {done}",
+                when(o.at.wall)
             ),
-            [id],
-        );
+            Some(since) => format!(
+                "before the agent came somebody had entered the container {how}: a process that started at {} {done}",
+                when(since)
+            ),
+        };
+        say.observed(format!("Entry: {entered}."), [id]);
     }
     if more > 0 {
         say.observed(

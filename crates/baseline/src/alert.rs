@@ -101,7 +101,7 @@ pub fn alert(
         output: sentence(drift, container).into(),
         source: AlertSource::Drift(drift.clone()),
         instance: Some(drift.instance.clone()),
-        tags: tags(drift),
+        tags: tags(drift, obs),
         fields: sorted(fields),
         evidence: drift.observation.iter().cloned().collect(),
         count: drift.count.max(1),
@@ -129,11 +129,14 @@ pub fn mark(alert: &mut Alert, enforced: Option<Enforced>) {
     alert.output = Text::new(said);
 }
 
-fn tags(drift: &Drift) -> Vec<String> {
+fn tags(drift: &Drift, obs: &Observation) -> Vec<String> {
     let mut tags = vec!["container".to_owned(), "drift".to_owned()];
     tags.extend(drift.techniques.iter().cloned());
     if drift.quarantined {
         tags.push("quarantined".to_owned());
+    }
+    if obs.found_since().is_some() {
+        tags.push("found-running".to_owned());
     }
     tags
 }
@@ -211,6 +214,9 @@ pub fn fields(obs: &Observation, container: &Container) -> Vec<(String, Text)> {
     let mut out = Fields::default();
     out.put("evt.time", obs.at.wall.rfc3339());
     out.put("evt.type", event_type(&obs.event.kind));
+    if let Some(since) = obs.found_since() {
+        out.put("plimsoll.running_since", since.rfc3339());
+    }
     out.put("evt.count", obs.count.to_string());
     act_fields(&mut out, &obs.event.kind);
     process_fields(&mut out, obs);
@@ -393,6 +399,8 @@ fn end(out: &mut Fields, at: Option<&SockAddr>, ip_name: &str, port_name: &str) 
 /// The system call that Falco would name.
 fn event_type(kind: &EventKind) -> String {
     match kind {
+        // no call of Falco's: nobody saw one
+        EventKind::Exec(exec) if exec.found => "found_running",
         EventKind::Exec(_) => "execve",
         EventKind::Exit { .. } => "procexit",
         EventKind::Fork { .. } => "clone",

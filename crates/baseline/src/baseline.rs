@@ -688,6 +688,18 @@ impl Baseline {
         }
     }
 
+    /// Whether a drift of this instance by the same program or object waits for a person already, whoever
+    /// began it: then it was told.
+    pub fn has_told(&self, drift: &Drift) -> bool {
+        let b = &drift.behaviour;
+        let arguments = b.kind == BehaviourKind::Arguments;
+        self.content.pending.iter().any(|p| {
+            p.behaviour.kind == b.kind
+                && (p.behaviour.object == b.object || arguments)
+                && p.instances.contains(&drift.instance)
+        })
+    }
+
     /// Coverage over all dimensions.
     pub fn coverage(&self) -> Coverage {
         let mut all = Coverage {

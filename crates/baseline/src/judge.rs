@@ -6,7 +6,9 @@
 
 use crate::baseline::{Baseline, Expected, State};
 use crate::risk::{Class, Context, classify};
-use plimsoll_model::{Behaviour, BehaviourKind, Container, Drift, NearBehaviour, Observation};
+use plimsoll_model::{
+    Behaviour, BehaviourKind, Container, Drift, DriftClass, NearBehaviour, Observation, Origin,
+};
 
 /// Expected behaviours named on a drift.
 pub const MAX_NEAREST: usize = 3;
@@ -57,6 +59,9 @@ pub fn judge(
             baseline,
         };
         let class = classify(obs, b, &context);
+        if obs.found_since().is_some() && says_nothing(&class, b, &context) {
+            continue;
+        }
         // an exec and its arguments are one act: what is kept apart is kept apart whole
         let held = class.quarantine || !verdict.drifts.is_empty();
         if context.learning() && !held {
@@ -71,6 +76,16 @@ pub fn judge(
         }
     }
     verdict
+}
+
+/// Of a program that was found running nobody saw who executed it and with what: its parent is the one
+/// that it has now, its arguments are what it has made of them. That a known program has another of these
+/// is neither a step nor a thing to learn, nor is a file of which the layer cannot be told.
+fn says_nothing(class: &Class, b: &Behaviour, context: &Context<'_>) -> bool {
+    let uncertain = b.kind == BehaviourKind::Arguments
+        || class.class == DriftClass::NewParentage
+        || (b.origin == Origin::Unknown && context.learning());
+    uncertain && !class.quarantine
 }
 
 /// The drift as it will be kept.

@@ -87,6 +87,11 @@ pub fn classify(obs: &Observation, b: &Behaviour, context: &Context<'_>) -> Clas
     let act = Act { obs, b, context };
     let mut class = act.class();
     act.aggravate(&mut class);
+    if let Some(since) = obs.found_since() {
+        let since = since.rfc3339();
+        let since = since.split('.').next().unwrap_or_default();
+        class.reason += &format!("; it ran already when the agent came, since {since}Z");
+    }
     class
 }
 
@@ -379,7 +384,11 @@ impl Act<'_> {
         };
         let parent_exe = applet(parent.exe.as_bytes(), &parent.argv);
         // a server may start itself again; a shell that listens is graded when it listens
-        if is_shell(parent_exe) || parent.exe == exec.exe || !(by_name || listens()) {
+        if is_shell(parent_exe)
+            || parent.exe == exec.exe
+            || self.is_of_the_beginning(parent)
+            || !(by_name || listens())
+        {
             return None;
         }
         let by = Text::from(name_of(parent_exe));
@@ -406,6 +415,16 @@ impl Act<'_> {
             );
             Class::risky(DriftClass::NewProgram, Risk::Medium, reason).technique("T1190")
         })
+    }
+
+    /// What was found running and began with the container: an entry point starts its helpers, then
+    /// becomes the server, and then that is the parent that `/proc` shows.
+    fn is_of_the_beginning(&self, parent: &Ancestor) -> bool {
+        const BEGINNING_NS: u64 = 60_000_000_000;
+        let first = self.obs.lineage.len() == 2 && !self.obs.lineage_cut;
+        let began = self.obs.event.process.key.start.0;
+        let soon = began.saturating_sub(parent.key.start.0) < BEGINNING_NS;
+        self.obs.found_since().is_some() && first && soon
     }
 
     /// `docker exec`, a probe, or `nsenter` from the host.

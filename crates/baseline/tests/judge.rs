@@ -996,3 +996,115 @@ fn what_is_said_of_an_act_is_true_of_it() {
             .contains("192.0.2.1:4444")
     );
 }
+
+/// As `/proc` showed it when the agent came.
+fn found(mut e: plimsoll_model::event::Exec) -> EventKind {
+    e.found = true;
+    EventKind::Exec(e)
+}
+
+#[test]
+fn what_was_found_running_is_judged_by_its_program_and_a_known_one_is_quiet() {
+    // under a parent that was never seen starting it, with a title in place of its arguments
+    let mut known = exec(NGINX);
+    known.argv = vec!["nginx: worker process".into()];
+    let orphan = who(&[NGINX, "/usr/bin/tini"]).entry(Entry::FoundRunning);
+    let v = verdict(&orphan, found(known));
+    assert!(v.drifts.is_empty(), "{v:?}");
+    // its twin: one that the baseline does not know
+    let stranger = who(&["/usr/bin/nc", "/usr/bin/tini"]).entry(Entry::FoundRunning);
+    let v = verdict(&stranger, found(exec("/usr/bin/nc")));
+    assert_eq!(v.drifts[0].class, DriftClass::NewProgram);
+    let reason = &v.drifts[0].reason;
+    assert!(
+        reason.contains("ran already when the agent came, since "),
+        "{reason}"
+    );
+}
+
+#[test]
+fn what_was_found_running_is_quarantined_by_risk_with_a_baseline_that_learns_and_without_one() {
+    let c = container("x", 0);
+    let by_shell = |exe: &'static str| who(&[exe, "/bin/sh"]).entry(Entry::FoundRunning);
+    let mut upper = exec("/tmp/x");
+    upper.origin = Origin::Upper;
+    let mut memfd = exec("/memfd:x");
+    (memfd.origin, memfd.deleted) = (Origin::Memfd, true);
+    let mut deleted = exec("/usr/bin/x");
+    (deleted.origin, deleted.deleted) = (Origin::Unknown, true);
+    for (who, program, class) in [
+        (by_shell("/tmp/x"), upper, DriftClass::ProgramFromWritable),
+        (by_shell("/memfd:x"), memfd, DriftClass::FilelessProgram),
+        (by_shell("/usr/bin/x"), deleted, DriftClass::FilelessProgram),
+        (
+            who(&["/bin/sh", NGINX]).entry(Entry::FoundRunning),
+            exec("/bin/sh"),
+            DriftClass::ShellUnderServer,
+        ),
+    ] {
+        let mut obs = see(&c, 500, &who, found(program));
+        // long after the container began
+        obs.event.process.key.start = BootNs(400 * SECOND);
+        let alone = plimsoll_baseline::judge(&obs, &c, None, &behaviours_of(&obs, &c));
+        assert_eq!(alone.drifts[0].class, class);
+        let mut b = fresh(&c);
+        let v = observe(&mut b, &c, &obs);
+        assert_eq!(v.drifts[0].class, class);
+        assert!(b.has_told(&v.drifts[0]));
+        let mut other = v.drifts[0].clone();
+        other.instance.start = BootNs(1);
+        assert!(!b.has_told(&other), "not of another instance");
+    }
+}
+
+#[test]
+fn what_was_found_running_teaches_its_program_and_not_its_arguments_or_a_file_nobody_can_place() {
+    let c = container("x", 0);
+    let mut b = fresh(&c);
+    let daemon = who(&["/usr/sbin/crond", "/usr/bin/tini"]).entry(Entry::FoundRunning);
+    let v = observe(
+        &mut b,
+        &c,
+        &see(&c, 5, &daemon, found(exec("/usr/sbin/crond"))),
+    );
+    assert_eq!((v.learned.len(), v.drifts.len()), (1, 0));
+    let mut unplaced = exec("/usr/sbin/other");
+    unplaced.origin = Origin::Unknown;
+    let other = who(&["/usr/sbin/other", "/usr/bin/tini"]).entry(Entry::FoundRunning);
+    let v = observe(&mut b, &c, &see(&c, 5, &other, found(unplaced)));
+    assert!(v.is_known(), "{v:?}");
+}
+
+#[test]
+fn a_helper_of_the_entry_point_is_no_shell_of_the_server_that_this_became() {
+    let c = container("x", 0);
+    let helper = who(&["/bin/sh", NGINX]).entry(Entry::FoundRunning);
+    let mut obs = see(&c, 500, &helper, found(exec("/bin/sh")));
+    obs.event.process.key.start = BootNs(3 * SECOND);
+    let v = plimsoll_baseline::judge(&obs, &c, None, &behaviours_of(&obs, &c));
+    assert!(v.drifts.is_empty(), "{v:?}");
+}
+
+fn behaviours_of(obs: &Observation, c: &Container) -> Vec<Behaviour> {
+    plimsoll_baseline::behaviours(obs, c, &plimsoll_baseline::NoNames)
+}
+
+#[test]
+fn the_alert_about_what_was_found_running_names_no_call_that_nobody_saw() {
+    let c = container("x", 0);
+    let mut upper = exec("/tmp/x");
+    upper.origin = Origin::Upper;
+    let by_shell = who(&["/tmp/x", "/bin/sh"]).entry(Entry::FoundRunning);
+    let mut obs = see(&c, 500, &by_shell, found(upper));
+    obs.event.process.key.start = BootNs(400 * SECOND);
+    let v = plimsoll_baseline::judge(&obs, &c, None, &behaviours_of(&obs, &c));
+    let id = AlertId::parse("A-1").unwrap();
+    let a = alert(&v.drifts[0], &obs, &c, id, Novelty::First).expect("an alert");
+    let field = |name: &str| {
+        let found = a.fields.iter().find(|(n, _)| n == name);
+        found.map(|(_, v)| v.to_string()).unwrap_or_default()
+    };
+    assert_eq!(field("evt.type"), "found_running");
+    assert_eq!(field("plimsoll.running_since"), at(400).wall.rfc3339());
+    assert!(a.tags.contains(&"found-running".to_owned()));
+}

@@ -425,6 +425,9 @@ fn observation(o: &Observation, row: &Row<'_>, node: &str) -> Option<Value> {
         event.with("actor", actor(o))
     };
     match &o.event.kind {
+        EventKind::Exec(e) if e.found => {
+            launched(e, o, new(class(1007, PROCESS, 99, "Found Running")))
+        }
         EventKind::Exec(e) => launched(e, o, new(class(1007, PROCESS, 1, "Launch"))),
         EventKind::Exit { code, .. } => new(class(1007, PROCESS, 2, "Terminate"))
             .with("process", acting(o))
@@ -500,10 +503,11 @@ fn launched(e: &Exec, o: &Observation, event: Event) -> Option<Value> {
         }
         None => event,
     };
-    event
-        .with("launch_type_id", 3)
-        .with("process", process)
-        .done()
+    let event = match e.found {
+        true => event,
+        false => event.with("launch_type_id", 3),
+    };
+    event.with("process", process).done()
 }
 
 fn on_file(f: &FileEvent, new: impl Fn(Class) -> Event) -> Option<Value> {

@@ -642,6 +642,12 @@ pub struct Exec {
     /// older sensor and nothing was seen of it in `/proc`.
     #[n(15)]
     pub glance: Option<Box<Glance>>,
+    /// Its start was not seen: `/proc` showed the program running when the agent came. The event's time
+    /// is when that was looked at, the process's start as `/proc` has it; who executed it is not known,
+    /// and its arguments are what its memory held then.
+    #[n(16)]
+    #[cbor(default)]
+    pub found: bool,
 }
 
 /// What a program had when it started, as its exec carried it. The name of the user is from `/proc`,

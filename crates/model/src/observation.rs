@@ -1,9 +1,9 @@
 //! An event with its workload and its lineage attached.
 
-use crate::event::{Entry, Event, Exec, Glance, Origin};
+use crate::event::{Entry, Event, EventKind, Exec, Glance, Origin};
 use crate::ids::{Instance, ProcessKey};
 use crate::text::Text;
-use crate::time::Stamp;
+use crate::time::{Stamp, WallNs};
 use minicbor::decode::{self, Decoder};
 use minicbor::encode::{self, Encoder, Write};
 use minicbor::{Decode, Encode};
@@ -212,6 +212,20 @@ impl Observation {
             .first()
             .map(|a| a.exe.clone())
             .unwrap_or_default()
+    }
+    /// Since when the process runs, of a program that was not seen starting but found running.
+    pub fn found_since(&self) -> Option<WallNs> {
+        let before = self
+            .at
+            .boot
+            .0
+            .saturating_sub(self.event.process.key.start.0);
+        match &self.event.kind {
+            EventKind::Exec(e) if e.found => {
+                Some(WallNs(self.at.wall.0.saturating_sub_unsigned(before)))
+            }
+            _ => None,
+        }
     }
     /// The process that was there before: for an exec the program that executed it, else the parent.
     pub fn parent(&self) -> Option<&Ancestor> {

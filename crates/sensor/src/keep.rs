@@ -578,20 +578,17 @@ impl Control {
         maps.recorder.take_over(known, now);
     }
 
-    /// The kernel's own word on a process that it has followed from its birth: `/proc` knows the start
-    /// to 10 ms only.
-    pub fn exact(&self, key: ProcessKey) -> ProcessKey {
-        let found = match self.maps.inherited {
-            true => self.maps.process(key.tgid),
-            false => None,
+    /// The kernel's own word on a process that it has followed for an agent before: `/proc` knows the
+    /// start to 10 ms only. `None`: it has not.
+    pub fn followed(&self, key: ProcessKey) -> Option<ProcessKey> {
+        let known = match self.maps.inherited {
+            true => self.maps.process(key.tgid)?,
+            false => return None,
         };
-        match found {
-            Some(p) if p.start_ns.abs_diff(key.start.0) <= 2 * TICK_NS => ProcessKey {
-                start: BootNs(p.start_ns),
-                ..key
-            },
-            _ => key,
-        }
+        (known.start_ns.abs_diff(key.start.0) <= 2 * TICK_NS).then_some(ProcessKey {
+            start: BootNs(known.start_ns),
+            ..key
+        })
     }
 
     /// Events that were read so far, by this agent and those before it.

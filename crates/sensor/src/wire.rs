@@ -490,6 +490,7 @@ fn exec(raw: &Raw<'_>, flags: u8) -> Result<Exec, DecodeError> {
         mode: raw.num(6) as u32,
         first: flags & flag::FIRST != 0,
         glance: facts(raw.strings[4], raw.strings[5], raw.num(0) as u32)?,
+        found: false,
     })
 }
 

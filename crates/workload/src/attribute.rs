@@ -7,7 +7,8 @@ use crate::facts::{Evidence, Facts, Verdict, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
 use crate::pod::{self, Pods};
 use crate::redact::Redactor;
-use crate::scan::{FoundContainer, Scan};
+use crate::scan::{FoundContainer, Scan, Seed};
+use plimsoll_model::event::{Exec, ProcessInfo, Trust};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
     BootNs, ClockAnchor, Container, ContainerId, ContainerState, Event, EventKind, Gap, GapScope,
@@ -105,6 +106,12 @@ const LOOK_FOR_ENDS_NS: u64 = 5_000_000_000;
 /// Undecided cgroups at a time; beyond, the oldest counts as no container's.
 const MAX_UNDECIDED: usize = 512;
 
+/// Programs found running are told this long after, when the execs have come that the hooks saw before
+/// `/proc` was read.
+const FOUND_AFTER_NS: u64 = 1_000_000_000;
+/// And so many of them in one go, so that what happens now is not held up.
+const FOUND_AT_ONCE: usize = 256;
+
 fn in_second(cgroup_id: u64) -> usize {
     usize::from(cgroup_id & IN_SECOND_HIERARCHY != 0)
 }
@@ -134,8 +141,20 @@ pub struct Attributor<E> {
     pods: Pods,
     undecided: HashMap<u64, Undecided>,
     ends: Ends,
+    /// Programs found running that have not been told yet; as many as the scan looked at.
+    found: VecDeque<FoundProgram>,
     counters: Counters,
     redactor: Redactor,
+}
+
+/// A program that nobody saw starting.
+#[derive(Debug)]
+struct FoundProgram {
+    cgroup_id: u64,
+    process: ProcessInfo,
+    exec: Box<Exec>,
+    /// When it was found.
+    at: BootNs,
 }
 
 /// The search for containers whose end was not told: where too much happened at once, the kernel's word
@@ -159,6 +178,7 @@ impl<E: Evidence> Attributor<E> {
             pods: Pods::default(),
             undecided: HashMap::new(),
             ends: Ends::default(),
+            found: VecDeque::new(),
             counters: Counters::default(),
             config,
             evidence,
@@ -189,8 +209,28 @@ impl<E: Evidence> Attributor<E> {
             .map(|c| ((c.id().clone(), c.cgroup_id), c))
             .collect();
         for mut process in scan.processes {
+            if let Some(exec) = process.program.take() {
+                self.found.push_back(FoundProgram {
+                    cgroup_id: process.cgroup_id,
+                    process: info_of(&process),
+                    exec,
+                    at: now,
+                });
+            }
             self.redactor.arguments(&mut process.argv);
             self.lineage.seed(&process);
+        }
+        if scan.programs_left_out > 0 {
+            let at = anchor.stamp(now);
+            out.push(Out::Gap(Gap {
+                stage: Stage::Table,
+                scope: GapScope::Node,
+                from: at,
+                to: at,
+                count: Some(scan.programs_left_out),
+                reason: "more programs ran in containers when the agent came than are judged"
+                    .to_owned(),
+            }));
         }
         for found in scan.containers {
             let before = remembered.remove(&(found.identity.id.clone(), found.cgroup_id));
@@ -605,6 +645,17 @@ impl<E: Evidence> Attributor<E> {
         self.lineage.observe(&event, cgroup);
         let mut observation = self.observation(event, &instance, anchor);
         observation.redacted = redacted;
+        self.hand_on(observation, instance, now, out);
+    }
+
+    /// An observation goes on at once, or waits for its container's identity.
+    fn hand_on(
+        &mut self,
+        observation: Observation,
+        instance: Instance,
+        now: BootNs,
+        out: &mut Vec<Out>,
+    ) {
         let Some(life) = self.containers.life_mut(&instance) else {
             return;
         };
@@ -658,6 +709,36 @@ impl<E: Evidence> Attributor<E> {
                 };
                 self.undecided.insert(event.cgroup_id, entry);
             }
+        }
+    }
+
+    /// Programs that ran already when the agent came: what `/proc` showed of each is an observation.
+    fn tell_found(&mut self, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
+        for _ in 0..FOUND_AT_ONCE {
+            let next = self.found.front();
+            if next.is_none_or(|f| now.0 < f.at.0 + FOUND_AFTER_NS) {
+                return;
+            }
+            let Some(found) = self.found.pop_front() else {
+                return;
+            };
+            // where its exec came after all, that has told it
+            let news = self.lineage.is_from_proc(found.process.key, found.at);
+            let instance = self.containers.instance_of(found.cgroup_id);
+            let (true, Some(instance)) = (news, instance) else {
+                continue;
+            };
+            let mut event = Event {
+                boot: found.at,
+                cgroup_id: found.cgroup_id,
+                process: found.process,
+                trust: Trust::Proc,
+                ..Event::new(EventKind::Exec(*found.exec))
+            };
+            let redacted = self.redactor.event(&mut event);
+            let mut observation = self.observation(event, &instance, anchor);
+            observation.redacted = redacted;
+            self.hand_on(observation, instance, now, out);
         }
     }
 
@@ -797,6 +878,7 @@ impl<E: Evidence> Attributor<E> {
     /// tombstones. Call it at least every 50 ms while [`Counters::pending`] is not 0, else every second.
     pub fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
         let mut out = Vec::new();
+        self.tell_found(anchor, now, &mut out);
         let undecided: Vec<u64> = self.undecided.keys().copied().collect();
         for id in undecided {
             self.decide(id, anchor, now, &mut out);
@@ -857,6 +939,19 @@ fn take_in(redactor: &Redactor, facts: &Facts, container: &mut Container) -> boo
         container.role = facts.role();
     }
     redactor.facts(facts).merge_into(container)
+}
+
+/// Who a process found running is, as an event would tell it.
+fn info_of(seed: &Seed) -> ProcessInfo {
+    ProcessInfo {
+        key: seed.key,
+        tid: seed.key.tgid,
+        ppid: seed.ppid,
+        uid: seed.uid,
+        gid: seed.gid,
+        comm: seed.comm.clone(),
+        entry: seed.entry,
+    }
 }
 
 /// Names under which OCI runtimes make cgroups.

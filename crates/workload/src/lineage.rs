@@ -160,6 +160,14 @@ impl Lineage {
             .is_some_and(|k| !self.processes[&k].programs.is_empty())
     }
 
+    /// Whether what a process ran at that moment is known from `/proc` only.
+    pub fn is_from_proc(&self, key: ProcessKey, at: BootNs) -> bool {
+        let found = self.find(key).map(|k| &self.processes[&k]);
+        found
+            .and_then(|p| p.program_at(at))
+            .is_some_and(|p| p.from_proc)
+    }
+
     /// Takes in a process found in `/proc`. What was observed is never overwritten by it.
     pub fn seed(&mut self, seed: &Seed) {
         if let Some(known) = self.find(seed.key) {
@@ -229,7 +237,8 @@ impl Lineage {
         if let (EventKind::Exec(exec), Some(Enforced::Denied)) = (&event.kind, event.enforced) {
             return self.refused(event, exec);
         }
-        let is_exec = matches!(event.kind, EventKind::Exec(_));
+        // who executed a program that was found running is not known
+        let is_exec = matches!(&event.kind, EventKind::Exec(exec) if !exec.found);
         let (steps, cut) = self.steps(event.process.key, event.boot, is_exec);
         match steps.first() {
             Some(acting) if !is_exec => (self.told(acting.key, &steps), cut),

@@ -30,7 +30,7 @@ pub struct NestedRoot {
 
 impl NestedRoot {
     /// A path from the top of the mount namespace, as the container sees it.
-    pub(crate) fn inside(&self, path: &Text) -> Text {
+    pub fn inside(&self, path: &Text) -> Text {
         let rest = path.as_bytes().strip_prefix(self.path.as_bytes());
         match rest {
             Some([]) => "/".into(),

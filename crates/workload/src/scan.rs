@@ -10,6 +10,7 @@ use crate::facts::Verdict;
 use crate::patient;
 use crate::root::{NestedRoot, nested_root};
 use plimsoll_model::Container;
+use plimsoll_model::event::Exec;
 use plimsoll_model::{BootNs, ContainerId, Entry, ProcessKey, Text};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -60,6 +61,11 @@ pub struct Seed {
     /// How it came in: [`Entry::FoundRunning`], or [`Entry::ExecSession`] where its parent (or an
     /// ancestor's in the container) is outside the container's pid namespace.
     pub entry: Entry,
+    /// The kernel side has followed it from its birth, for an agent before: its exec was seen.
+    pub followed: bool,
+    /// Its program as an exec would have told it, where nobody saw that; empty for a process that only
+    /// forked from another one. Filled in by who can look behind mounts.
+    pub program: Option<Box<Exec>>,
 }
 
 /// One container found running.
@@ -82,14 +88,21 @@ pub struct Scan {
     pub processes: Vec<Seed>,
     /// There were more processes than are looked at.
     pub truncated: bool,
+    /// Programs of containers that were too many to be looked at.
+    pub programs_left_out: u64,
 }
 
 impl Scan {
-    /// Puts in the exact keys of processes where somebody knows them.
-    pub fn refine(&mut self, exact: impl Fn(ProcessKey) -> ProcessKey) {
-        let processes = self.processes.iter_mut().map(|p| &mut p.key);
-        let first = self.containers.iter_mut().map(|c| &mut c.first);
-        processes.chain(first).for_each(|key| *key = exact(*key));
+    /// Puts in the exact keys of processes that somebody has followed.
+    pub fn refine(&mut self, followed: impl Fn(ProcessKey) -> Option<ProcessKey>) {
+        for process in &mut self.processes {
+            if let Some(exact) = followed(process.key) {
+                (process.key, process.followed) = (exact, true);
+            }
+        }
+        for container in &mut self.containers {
+            container.first = followed(container.first).unwrap_or(container.first);
+        }
     }
 
     /// Containers of `remembered` in which nothing runs now, but whose last acts are still to be read:
@@ -172,6 +185,7 @@ pub fn scan_proc(
         containers,
         processes,
         truncated,
+        programs_left_out: 0,
     }
 }
 
@@ -223,6 +237,8 @@ pub fn read_process(proc_root: &Path, layout: &Layout, pid: u32) -> Option<Seed>
         cgroup_id: 0,
         ns_pids: ns_pids(&status),
         entry: Entry::FoundRunning,
+        followed: false,
+        program: None,
     })
 }
 
@@ -529,6 +545,27 @@ mod tests {
         assert_ne!(of(A) & plimsoll_model::ids::IN_SECOND_HIERARCHY, 0);
         assert_eq!(of(B), m.layout.id_of(&format!("/docker/{B}")).unwrap());
         assert_eq!(scan.containers.len(), 2);
+    }
+
+    #[test]
+    fn what_the_kernel_side_has_followed_has_its_exact_key_and_says_so() {
+        let m = Machine::new();
+        m.process(40, 1, 400, "entry", &["/entry"], &format!("/docker/{A}"));
+        m.process(41, 40, 410, "child", &["/child"], &format!("/docker/{A}"));
+        let mut scan = m.scan();
+        let exact = BootNs(4_001_234_567);
+        scan.refine(|key| {
+            (key.tgid == 40).then_some(ProcessKey {
+                start: exact,
+                ..key
+            })
+        });
+        let followed: Vec<bool> = scan.processes.iter().map(|p| p.followed).collect();
+        assert_eq!(followed, [true, false]);
+        assert_eq!(
+            (scan.processes[0].key.start, scan.containers[0].first.start),
+            (exact, exact)
+        );
     }
 
     #[test]

@@ -530,6 +530,108 @@ fn after_a_restart_of_the_agent_a_running_container_keeps_its_instance() {
     );
 }
 
+/// A scan with the container and one program in it that nobody saw starting.
+fn with_program(exe: &str, tgid: u32) -> Scan {
+    let key = ProcessKey {
+        tgid,
+        start: BootNs(50 * MS),
+    };
+    let exec = Exec {
+        exe: exe.into(),
+        argv: vec![exe.into(), "--password=hunter2hunter2".into()],
+        found: true,
+        ..Exec::default()
+    };
+    let seed = Seed {
+        key,
+        exe: exe.into(),
+        argv: exec.argv.clone(),
+        cgroup_id: 7,
+        entry: Entry::FoundRunning,
+        program: Some(Box::new(exec)),
+        ..Seed::default()
+    };
+    let found = FoundContainer {
+        identity: classify(&docker(A)).unwrap(),
+        cgroup_id: 7,
+        first: key,
+    };
+    Scan {
+        containers: vec![found],
+        processes: vec![seed],
+        ..Scan::default()
+    }
+}
+
+#[test]
+fn a_program_found_running_is_told_once_with_the_time_of_the_look_and_its_secrets_masked() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, whole("web"));
+    desk.attributor = Attributor::new(AttributorConfig::default(), desk.paper.clone())
+        .with_redactor(plimsoll_workload::Redactor::new([7; 32], false));
+    let scan = with_program("/srv/app", 40);
+    desk.attributor
+        .seed(scan, vec![], &ANCHOR, BootNs(900 * MS));
+    let outs = desk.tick(901 * MS);
+    assert!(
+        observations(&outs).is_empty(),
+        "its exec may be in the rings"
+    );
+    let outs = desk.tick(2_000 * MS);
+    let told = observations(&outs);
+    let [o] = &told[..] else {
+        panic!("one: {told:?}");
+    };
+    assert_eq!(o.event.trust, plimsoll_model::Trust::Proc);
+    assert_eq!(
+        (o.at.boot, o.event.process.key.start),
+        (BootNs(900 * MS), BootNs(50 * MS))
+    );
+    assert_eq!(o.found_since(), Some(ANCHOR.stamp(BootNs(50 * MS)).wall));
+    assert_eq!(o.lineage.len(), 1, "itself, once");
+    assert!(o.lineage[0].from_proc);
+    assert!(!o.redacted.is_empty() && !format!("{o:?}").contains("hunter2"));
+    assert!(observations(&desk.tick(9_000 * MS)).is_empty());
+}
+
+#[test]
+fn a_program_whose_exec_comes_after_all_is_not_told_as_found() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, whole("web"));
+    let scan = with_program("/srv/app", 40);
+    desk.attributor
+        .seed(scan, vec![], &ANCHOR, BootNs(900 * MS));
+    // the hooks were there before `/proc` was read
+    let exec = Exec {
+        exe: "/srv/app".into(),
+        ..Exec::default()
+    };
+    let mut e = event(880 * MS, 7, 40, EventKind::Exec(exec));
+    e.process.key.start = BootNs(50 * MS);
+    assert_eq!(observations(&desk.take(950 * MS, e)).len(), 1);
+    assert!(observations(&desk.tick(5_000 * MS)).is_empty());
+}
+
+#[test]
+fn programs_found_running_are_told_in_portions_and_what_was_left_out_is_a_gap() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, whole("web"));
+    let mut scan = with_program("/srv/app", 40);
+    for tgid in 41..700 {
+        scan.processes
+            .extend(with_program("/srv/app", tgid).processes);
+    }
+    scan.programs_left_out = 3;
+    let outs = desk
+        .attributor
+        .seed(scan, vec![], &ANCHOR, BootNs(900 * MS));
+    assert_eq!(gaps(&outs), 1);
+    let told: Vec<usize> = (0..4)
+        .map(|n| observations(&desk.tick((2_000 + n) * MS)).len())
+        .collect();
+    assert_eq!(told, [256, 256, 148, 0]);
+}
+
 /// What a step of the property test does.
 #[derive(Clone, Debug)]
 enum Step {

@@ -135,6 +135,8 @@ pub fn families() -> impl Iterator<Item = Family> {
 /// The names that an event may have; empty for what Falco has no event for.
 pub fn family(event: &Event) -> Family {
     let group = match &event.kind {
+        // it was not executed now
+        Seen::Exec(exec) if exec.found => return &[],
         Seen::Exec(exec) if exec.first => Group::FirstExec,
         Seen::Exec(_) => Group::Exec,
         Seen::Exit { .. } => Group::Exit,

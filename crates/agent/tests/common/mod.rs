@@ -424,6 +424,18 @@ fn means() -> Vec<EnforceMeans> {
     EnforceClass::ALL.into_iter().map(of).collect()
 }
 
+fn no_effects() -> Beginning {
+    Beginning {
+        policy: None,
+        dry_run: false,
+        perform: Arc::new(|_, _| StepOutcome::Unavailable {
+            why: "no effects here".into(),
+        }),
+        reach: Arc::new(|_, _| Vec::new()),
+        launch: None,
+    }
+}
+
 /// An agent over a directory that outlives it.
 pub(crate) struct Rig {
     pub(crate) agent: Agent,
@@ -453,16 +465,7 @@ impl Rig {
         hands: &Arc<Hands>,
         town: impl Attribute + 'static,
     ) -> Self {
-        let response = Beginning {
-            policy: None,
-            dry_run: false,
-            perform: Arc::new(|_, _| StepOutcome::Unavailable {
-                why: "no effects here".into(),
-            }),
-            reach: Arc::new(|_, _| Vec::new()),
-            launch: None,
-        };
-        Self::start_with(config, hands, town, response)
+        Self::start_with(config, hands, town, no_effects())
     }
     pub(crate) fn start_with(
         config: &Config,
@@ -470,7 +473,17 @@ impl Rig {
         town: impl Attribute + 'static,
         response: Beginning,
     ) -> Self {
-        Self::start_over(config, hands, town, response, Pinning::default())
+        let scan = Scan::default();
+        Self::start_over(config, hands, town, response, Pinning::default(), scan)
+    }
+    /// With what was found in `/proc`.
+    pub(crate) fn start_among(
+        config: &Config,
+        hands: &Arc<Hands>,
+        town: impl Attribute + 'static,
+        scan: Scan,
+    ) -> Self {
+        Self::start_over(config, hands, town, no_effects(), Pinning::default(), scan)
     }
     /// Over programs that an agent before left.
     pub(crate) fn start_after(
@@ -479,20 +492,11 @@ impl Rig {
         town: impl Attribute + 'static,
         before: Inherited,
     ) -> Self {
-        let response = Beginning {
-            policy: None,
-            dry_run: false,
-            perform: Arc::new(|_, _| StepOutcome::Unavailable {
-                why: "no effects here".into(),
-            }),
-            reach: Arc::new(|_, _| Vec::new()),
-            launch: None,
-        };
         let pinning = Pinning {
             inherited: Some(before),
             ..Pinning::default()
         };
-        Self::start_over(config, hands, town, response, pinning)
+        Self::start_over(config, hands, town, no_effects(), pinning, Scan::default())
     }
     fn start_over(
         config: &Config,
@@ -500,6 +504,7 @@ impl Rig {
         town: impl Attribute + 'static,
         response: Beginning,
         pinning: Pinning,
+        scan: Scan,
     ) -> Self {
         let kernel = Arc::new(FakeKernel::default());
         let opened = daemon::open(config, hands.clone()).unwrap();
@@ -511,7 +516,7 @@ impl Rig {
                 means: means(),
             },
             attribute: Box::new(town),
-            scan: Scan::default(),
+            scan,
             ask: Box::new(|_| Ok(Box::new(|_| true))),
             sinks: Vec::new(),
             response,

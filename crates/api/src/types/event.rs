@@ -231,6 +231,7 @@ fn detail(kind: &EventKind) -> Value {
             "ino": e.ino,
             "mode": format!("{:04o}", e.mode & 0o7777),
             "first": e.first,
+            "found": e.found,
         }),
         EventKind::Exit { code, signal } => json!({ "code": code, "signal": signal }),
         EventKind::Fork { child } => {

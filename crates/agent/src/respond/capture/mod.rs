@@ -28,6 +28,9 @@ mod runtime;
 mod sweep;
 mod tree;
 
+pub(crate) use mounts::{Mount, mounts, pin_directory};
+pub(crate) use tree::resolve;
+
 pub use bundle::verify;
 pub use masks::Masks;
 pub use room::Room;

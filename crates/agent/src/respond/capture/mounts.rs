@@ -20,26 +20,31 @@ const NAMESPACES_MAX: usize = 8;
 
 /// One line of `/proc/PID/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
+    /// Its id on this machine.
+    pub(crate) id: u64,
     /// Major and minor number.
-    pub(super) device: (u32, u32),
+    pub(crate) device: (u32, u32),
     /// Where, below the root of the process.
-    pub(super) point: String,
+    pub(crate) point: String,
     /// Type of the file system.
-    pub(super) kind: String,
+    pub(crate) kind: String,
     /// Options of the file system.
-    pub(super) options: String,
+    pub(crate) options: String,
 }
 
 impl Mount {
     /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc(5)).
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(2);
+        let mut left = left.split(' ');
+        let id = left.next()?.parse().ok()?;
+        let mut left = left.skip(1);
         let (major, minor) = left.next()?.split_once(':')?;
         let point = unescape(left.nth(1)?);
         let mut right = right.split(' ');
         Some(Mount {
+            id,
             device: (major.parse().ok()?, minor.parse().ok()?),
             point,
             kind: right.next()?.to_owned(),
@@ -48,7 +53,7 @@ impl Mount {
     }
 
     /// The writable directory of an overlay.
-    pub(super) fn upper(&self) -> Option<PathBuf> {
+    pub(crate) fn upper(&self) -> Option<PathBuf> {
         let upper = |o: &str| o.strip_prefix("upperdir=").map(unescape);
         let path = self.options.split(',').find_map(upper)?;
         path.starts_with('/').then(|| path.into())
@@ -81,7 +86,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// The mounts that a process sees.
-pub(super) fn mounts(pid: u32) -> io::Result<Vec<Mount>> {
+pub(crate) fn mounts(pid: u32) -> io::Result<Vec<Mount>> {
     let bytes = text(format!("/proc/{pid}/mountinfo").into(), TEXT_MAX)?;
     let lines = String::from_utf8_lossy(&bytes).into_owned();
     Ok(lines.lines().filter_map(Mount::parse).collect())
@@ -126,7 +131,7 @@ fn device(fd: &OwnedFd) -> io::Result<(u32, u32)> {
 }
 
 /// Pins a directory by a path that is trusted.
-pub(super) fn pin_directory(path: PathBuf) -> io::Result<OwnedFd> {
+pub(crate) fn pin_directory(path: PathBuf) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     within(move || Ok(rustix::fs::open(path, flags, Mode::empty())?))
 }

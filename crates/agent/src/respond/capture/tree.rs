@@ -324,7 +324,7 @@ const CLOSED: ResolveFlags = ResolveFlags::BENEATH
 
 /// Pins what is at a path below a directory, where no part of it is a link (the last may be one, and
 /// is pinned itself) or crosses a mount: it can be looked at, nothing is opened.
-pub(super) fn resolve(dir: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn resolve(dir: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat2(dir, path, flags, Mode::empty(), CLOSED)
 }
