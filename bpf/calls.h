@@ -8,7 +8,7 @@
 #define PLIMSOLL_CALLS_H
 
 #include <asm/unistd.h>
-#include "lsm.h"
+#include "dns.h"
 
 /*
  * A slot with the call in it, or nothing when nobody wants it. No tail calls here: since 6.12 a

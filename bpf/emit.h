@@ -73,6 +73,23 @@ static __always_inline void put_kernel(struct scratch *s, int i, const void *fro
 	s->used = at + len;
 }
 
+/* The kernel's copy of a name that a program gave. */
+static __always_inline void put_name(struct scratch *s, int i, struct filename *from)
+{
+	const char *name = BPF_CORE_READ(from, name);
+	__u64 at = s->used;
+	long n;
+
+	if (at > WIRE_DATA_MAX - PATH_MAX)
+		return;
+	MASK(at, WIRE_DATA_MAX - 1);
+	n = bpf_probe_read_kernel_str(&s->data[at], PATH_MAX, name);
+	if (n > 1) {
+		s->e.slen[i] = n - 1;
+		s->used = at + n - 1;
+	}
+}
+
 static __always_inline void put_path(struct scratch *s, int i)
 {
 	if (s->path_flags & PATH_CUT)

@@ -6,7 +6,11 @@
  * An entry stands for a first-level entry that has been a plain hit for two epochs, and holds until
  * the epoch ends (1.07 s at most): so the dictionary still sees each use once an epoch, records it,
  * and what user space changes there counts again then. A process is its start and its count of
- * execs; its uid and mount namespace are compared too, because its actor and key depend on them.
+ * execs; its uid and mount namespace are compared too, because its actor and key depend on them. A
+ * file system is where it is in memory: one that takes another's place there was mounted meanwhile.
+ *
+ * Tasks that preempt each other share a CPU's entries: whoever writes one holds a lock, with
+ * interrupts off, and gives it a new stamp, which whoever reads it looks at before and after.
  */
 #ifndef PLIMSOLL_FRONT_H
 #define PLIMSOLL_FRONT_H
@@ -15,15 +19,18 @@
 
 #define FRONT_ENTRIES 512 /* a CPU */
 #define FRONT_AGE 2
+#define FRONT_LOCKS 64
+/* what of f_mode and the file's type makes the operation, see open_op() */
+#define FRONT_MODE (FMODE_CREATED | FMODE_PATH | FMODE_WRITE)
 
 struct front {
-	__u64 ino, ctime, device; /* struct file_facts */
+	__u64 stamp;
+	__u64 ino, ctime, sb; /* struct file_facts */
 	__u64 start, execs; /* of the process */
 	__u64 root; /* of its container */
+	__u32 inode_generation, mode;
 	__u32 tgid, uid, mntns;
-	__u32 code; /* of the l1_key */
-	__u32 generation, epoch, dense, pad;
-	__u64 sum; /* of the above: tasks that preempt each other may leave a mixture behind */
+	__u32 generation, epoch, dense;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -32,68 +39,48 @@ struct {
 	__type(value, struct front);
 } fronts SEC(".maps");
 
-/* Who opens, and what; whatever can be read by plain loads. */
-static __always_inline bool front_key(struct front *w, struct file_facts *f, __u32 op)
-{
-	struct task_struct *task;
+/* Of entries of one CPU; a map of its own, because maps with a value for each CPU cannot hold locks. */
+struct front_lock {
+	struct bpf_spin_lock lock;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FRONT_LOCKS);
+	__type(key, __u32);
+	__type(value, struct front_lock);
+} front_locks SEC(".maps");
 
-	if (!typed_task() || !bpf_ksym_exists(bpf_rdonly_cast))
-		return false;
-	task = bpf_get_current_task_btf();
-	w->ino = f->ino;
-	w->ctime = f->ctime;
-	w->device = f->device;
-	w->start = task->group_leader->start_boottime;
-	w->execs = task->self_exec_id;
-	w->tgid = task->tgid;
-	w->uid = task->cred->uid.val;
-	w->mntns = task->nsproxy->mnt_ns->ns.inum;
-	w->code = WIRE_FILE << 16 | op << 8;
-	return true;
-}
-
-static __always_inline struct front *front_of(struct front *w)
+static __always_inline struct front *front_of(__u64 ino, __u32 tgid, __u32 mode)
 {
-	__u32 at = (w->ino ^ w->tgid * 0x9e3779b1U ^ w->code >> 8) & (FRONT_ENTRIES - 1);
+	__u32 at = (ino ^ tgid * 0x9e3779b1U ^ mode >> 1) & (FRONT_ENTRIES - 1);
 
 	return bpf_map_lookup_elem(&fronts, &at);
 }
 
-static __always_inline __u64 front_sum(struct front *e)
+/* A known open of the current task: counted, and nothing else to do. The file comes with its type. */
+static __always_inline bool front_hit(struct task_struct *task, __u32 mntns, struct file *file)
 {
-	__u64 sum = sip_k0;
-
-	sum = (sum ^ e->ino) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->ctime) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->device) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->start ^ e->execs << 48) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->root) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->tgid ^ (__u64)e->uid << 32) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->mntns ^ (__u64)e->code << 32) * 0x9e3779b97f4a7c15ULL;
-	sum = (sum ^ sum >> 32 ^ e->dense ^ (__u64)(e->generation ^ e->epoch) << 32) * 0x9e3779b97f4a7c15ULL;
-	return sum ^ sum >> 32;
-}
-
-/* A known open: counted, and nothing else to do. */
-static __always_inline bool front_hit(struct file_facts *f, __u32 op)
-{
+	struct inode *inode = file->f_inode;
+	__u32 mode = file->f_mode & FRONT_MODE, tgid = task->tgid, number;
+	__u64 ino = inode->i_ino, stamp, *n;
 	struct cpu_state *cpu;
-	struct front w, *e;
-	__u32 dense_nr;
-	__u64 *n;
+	struct front *e;
 
-	if (streaming || !front_key(&w, f, op))
+	e = front_of(ino, tgid, mode);
+	if (!e || streaming)
 		return false;
-	e = front_of(&w);
-	if (!e || e->epoch != epoch || e->ino != w.ino || e->ctime != w.ctime || e->device != w.device || e->start != w.start ||
-	    e->execs != w.execs || e->tgid != w.tgid || e->uid != w.uid || e->mntns != w.mntns || e->code != w.code)
+	stamp = e->stamp;
+	barrier();
+	if (e->epoch != epoch || e->ino != ino || e->tgid != tgid || e->mode != mode || e->mntns != mntns ||
+	    e->execs != task->self_exec_id || e->start != task->group_leader->start_boottime || e->uid != task->cred->uid.val ||
+	    e->sb != (__u64)inode->i_sb || e->inode_generation != inode->i_generation || e->ctime != typed_ctime(inode) ||
+	    e->generation != generation_of(e->root))
 		return false;
-	if (e->generation != generation_of(e->root) || e->sum != front_sum(e))
+	number = e->dense;
+	barrier();
+	if (e->stamp != stamp)
 		return false;
-	dense_nr = e->dense;
-	if (dense_nr >= DENSE_MAX)
-		return false;
-	n = bpf_map_lookup_elem(&dense, &dense_nr);
+	n = bpf_map_lookup_elem(&dense, &number);
 	if (!n)
 		return false;
 	__sync_fetch_and_add(n, 1);
@@ -103,23 +90,39 @@ static __always_inline bool front_hit(struct file_facts *f, __u32 op)
 	return true;
 }
 
-/* After a plain hit on the first level. */
-static __always_inline void front_put(struct file_facts *f, __u32 op, struct l1_value *v, __u64 root)
+/* After a plain hit on the first level, of an open. */
+static __always_inline void front_put(struct file_facts *f, struct l1_value *v, __u64 root)
 {
-	struct front w, *e;
+	__u32 at = bpf_get_smp_processor_id() & (FRONT_LOCKS - 1), mode = f->mode & FRONT_MODE;
+	struct task_struct *task;
+	struct front_lock *l;
+	struct front w = {}, *e;
 
-	if (v->age < FRONT_AGE || v->epoch != epoch || !v->dense || streaming || !front_key(&w, f, op))
+	if (v->age < FRONT_AGE || v->epoch != epoch || !v->dense || streaming || !typed_task())
 		return;
-	e = front_of(&w);
-	if (!e)
-		return;
+	task = bpf_get_current_task_btf();
+	w.ino = f->ino;
+	w.ctime = f->ctime;
+	w.sb = f->sb;
+	w.start = task->group_leader->start_boottime;
+	w.execs = task->self_exec_id;
 	w.root = root;
+	w.inode_generation = f->device;
+	w.mode = mode;
+	w.tgid = task->tgid;
+	w.uid = task->cred->uid.val;
+	w.mntns = task->nsproxy->mnt_ns->ns.inum;
 	w.generation = v->generation;
 	w.epoch = v->epoch;
 	w.dense = v->dense;
-	w.pad = 0;
-	w.sum = front_sum(&w);
+	e = front_of(w.ino, w.tgid, mode);
+	l = bpf_map_lookup_elem(&front_locks, &at);
+	if (!e || !l)
+		return;
+	bpf_spin_lock(&l->lock);
+	w.stamp = e->stamp + 1;
 	*e = w;
+	bpf_spin_unlock(&l->lock);
 }
 
 #endif

@@ -118,6 +118,12 @@ struct pid {
 	unsigned int level;
 	struct upid numbers[1];
 };
+struct filename {
+	const char *name;
+};
+struct open_flags {
+	int open_flag;
+};
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -239,6 +245,24 @@ struct sock {
 struct socket {
 	struct sock *sk;
 };
+struct iovec {
+	void *iov_base;
+	__u64 iov_len;
+};
+enum iter_type { ITER_IOVEC, ITER_UBUF }; /* numbers differ between kernels */
+struct iov_iter {
+	__u8 iter_type; /* 5.14 */
+	unsigned long iov_offset;
+	const struct iovec *__iov; /* 6.4 */
+	void *ubuf; /* 6.0 */
+};
+struct iov_iter___63 {
+	const struct iovec *iov;
+};
+struct msghdr {
+	void *msg_name;
+	struct iov_iter msg_iter;
+};
 struct unix_address {
 	int len;
 };
@@ -284,13 +308,26 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define FMODE_WRITE 2
 #define FMODE_PATH 0x4000
 #define FMODE_CREATED 0x100000
+#define FMODE_NOACCOUNT 0x20000000 /* opened by the kernel for itself: kernel commit d3b1084dfd62 (5.0) */
+#define FMODE_BACKING 0x2000000 /* for an overlay file that was reported already: def3ae83da02 (6.7) */
+#define F_EXEC 0x20 /* __FMODE_EXEC in f_flags: execve opens its file */
+#define O_ACCMODE 3
 #define PROT_EXEC 4
 #define MAP_ANONYMOUS 0x20
 #define AT_FDCWD -100
-#define EEXIST 17
-#define EACCES 13
 #define EPERM 1
+#define ENOENT 2
+#define EINTR 4
+#define EIO 5
+#define ENXIO 6
+#define EACCES 13
+#define EBUSY 16
+#define EEXIST 17
+#define ENODEV 19
+#define EINVAL 22
 #define EROFS 30
+#define ERESTARTSYS 512
+#define MAX_ERRNO 4095
 #define PF_KTHREAD 0x00200000
 
 /* Refused by who one is or by how a place is mounted; a name that is not there is no refusal. */

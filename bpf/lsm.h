@@ -12,11 +12,6 @@
 
 #include "net.h"
 
-/* fs.h: opened by the kernel for itself, or for an overlay file that was reported already */
-#define FMODE_NOACCOUNT 0x20000000 /* kernel commit d3b1084dfd62 (5.0) */
-#define FMODE_BACKING 0x2000000 /* kernel commit def3ae83da02 (6.7) */
-#define F_EXEC 0x20 /* __FMODE_EXEC in f_flags: execve opens its file */
-
 /*
  * HOOK(name, security function, parameters, arguments): body hook_NAME, loaded in both ways. An LSM
  * program gets the verdict of those before it as one more argument, and never changes it here.
@@ -58,43 +53,6 @@ static __always_inline struct scratch *enter_hook(void)
 	s->nr = 0;
 	s->compat = 0;
 	return s;
-}
-
-static __always_inline int opens(struct file *file)
-{
-	bool host = in_host_mntns();
-	struct scratch *s = NULL;
-	struct file_facts f;
-
-	if (is_idle())
-		return 0;
-	/* of what nearly every process of the host opens, nothing is read; the front is for the others */
-	if (host) {
-		s = enter_hook();
-		if (!s)
-			return 0;
-	}
-	read_facts(file, &f);
-	if ((f.mode & (FMODE_NOACCOUNT | FMODE_BACKING)) || (BPF_CORE_READ(file, f_flags) & F_EXEC))
-		return 0;
-	if (!host && front_hit(&f, open_op(&f)))
-		return 0;
-	if (!s)
-		s = enter_hook();
-	return s ? use_file(s, file, &f, WIRE_FILE, open_op(&f), BPF_CORE_READ(file, f_flags), s->slot) : 0;
-}
-
-SEC("?lsm/file_open")
-int l_file_open(unsigned long long *ctx)
-{
-	opens((struct file *)ctx[0]);
-	return 0;
-}
-
-SEC("?fentry/security_file_open")
-int f_file_open(unsigned long long *ctx)
-{
-	return opens((struct file *)ctx[0]);
 }
 
 /* The kernel maps a new program's own segments: that is the exec, and reported as such. */

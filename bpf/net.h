@@ -236,16 +236,14 @@ static __always_inline __u16 peer_port(struct ends *e, __u64 name)
 #define DNS_MAX 1024
 
 /* One DNS message at buf; the key is its question, so that equal questions are known. */
-static __always_inline int use_dns(struct scratch *s, struct container *c, __u32 fd, __u64 buf, __u64 len, __u64 name)
+static __always_inline int use_message(struct scratch *s, struct ends *e, __u64 buf, __u64 len)
 {
-	struct sock *sk = sock_of(fd);
-	struct ends e;
 	__u8 head[8] = {};
 	__u32 question = 0;
 	__u64 n;
 	int told;
 
-	if (!sk || len < 17 || !read_ends(sk, &e) || e.proto > PROTO_UDP || peer_port(&e, name) != DNS_PORT)
+	if (len < 17)
 		return 0;
 	if (bpf_probe_read_user(head, sizeof(head), (void *)buf))
 		return 0;
@@ -253,7 +251,7 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 	 * TCP has the length before the message (RFC 1035, 4.2.2), in the same piece or in one before:
 	 * it is there when it fits, or when the number of questions stands behind it.
 	 */
-	if (e.proto == PROTO_TCP &&
+	if (e->proto == PROTO_TCP &&
 	    ((head[0] << 8 | head[1]) == len - 2 || ((head[6] << 8 | head[7]) == 1 && (head[4] << 8 | head[5]) != 1))) {
 		buf += 2;
 		len -= 2;
@@ -261,11 +259,11 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 	}
 	begin(s, WIRE_DNS, &s->actor);
 	s->e.num[0] = head[2] >> 7;
-	s->e.num[1] = e.family;
+	s->e.num[1] = e->family;
 	s->e.num[4] = DNS_PORT;
 	s->e.num[5] = len;
 	put_user(s, 0, buf, len > DNS_MAX ? DNS_MAX : len);
-	put_kernel(s, 1, e.remote, 16);
+	put_kernel(s, 1, e->remote, 16);
 	__builtin_memset(s->word, 0, 264);
 	n = len - 12 > 248 ? 248 : len - 12;
 	MASK(n, 255);
@@ -290,16 +288,28 @@ static __always_inline int use_dns(struct scratch *s, struct container *c, __u32
 	return 0;
 }
 
+/* The same, of a call on a socket; name: who it was sent to or came from, as the program has it. */
+static __always_inline int use_dns(struct scratch *s, __u32 fd, __u64 buf, __u64 len, __u64 name)
+{
+	struct sock *sk = sock_of(fd);
+	struct ends e;
+
+	if (!sk || !read_ends(sk, &e) || e.proto > PROTO_UDP || peer_port(&e, name) != DNS_PORT)
+		return 0;
+	return use_message(s, &e, buf, len);
+}
+
 /* sendto, write, recvfrom, read: (fd, buffer, length, flags, address) */
 HANDLER(dns_buffer)
 {
 	__u32 call;
-	CONTAINER(s, c);
 
+	if (!container_of_actor(s))
+		return 0;
 	call = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret <= 0)
 		return 0;
-	return use_dns(s, c, s->args[0], s->args[1], s->ret, call ? s->args[4] : 0);
+	return use_dns(s, s->args[0], s->args[1], s->ret, call ? s->args[4] : 0);
 }
 
 struct user_msghdr {
@@ -320,8 +330,9 @@ HANDLER(dns_message)
 	struct user_msghdr m;
 	struct { __u64 base, len; } iov;
 	__u32 many, n;
-	CONTAINER(s, c);
 
+	if (!container_of_actor(s))
+		return 0;
 	many = call_numbers[s->nr & (SYSCALLS - 1)];
 	if (s->ret <= 0 || s->compat)
 		return 0;
@@ -340,7 +351,7 @@ HANDLER(dns_message)
 			return 0;
 		if (iov.len == 2 && m.iovlen > 1 && bpf_probe_read_user(&iov, sizeof(iov), (void *)(m.iov + sizeof(iov))))
 			return 0;
-		use_dns(s, c, s->args[0], iov.base, iov.len, m.name);
+		use_dns(s, s->args[0], iov.base, iov.len, m.name);
 	}
 	return 0;
 }

@@ -218,9 +218,23 @@ static __always_inline __u64 ctime_of(struct inode *inode)
 	return BPF_CORE_READ(iold, i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(iold, i_ctime.tv_nsec);
 }
 
-/* What the first level asks of a file. */
+/* The same of an inode that comes with its type. */
+static __always_inline __u64 typed_ctime(struct inode *inode)
+{
+	struct inode___66 *i66 = (void *)inode;
+	struct inode___old *iold = (void *)inode;
+
+	if (bpf_core_field_exists(inode->i_ctime_sec))
+		return inode->i_ctime_sec * 1000000000ULL + (inode->i_ctime_nsec & CTIME_NSEC);
+	if (bpf_core_field_exists(i66->__i_ctime))
+		return i66->__i_ctime.tv_sec * 1000000000ULL + i66->__i_ctime.tv_nsec;
+	return iold->i_ctime.tv_sec * 1000000000ULL + iold->i_ctime.tv_nsec;
+}
+
+/* What the first level asks of a file, and the front to it. */
 struct file_facts {
 	struct inode *inode;
+	__u64 sb; /* where its file system is in memory */
 	__u64 ino, ctime, device; /* device << 32 | generation */
 	__u32 mode; /* f_mode */
 	__u16 type; /* of i_mode */
@@ -231,26 +245,18 @@ static __always_inline bool typed_facts(struct file *from, struct file_facts *f)
 {
 	struct file *file;
 	struct inode *inode;
-	struct inode___66 *i66;
-	struct inode___old *iold;
 
 	if (!bpf_ksym_exists(bpf_rdonly_cast))
 		return false;
 	file = bpf_rdonly_cast(from, bpf_core_type_id_kernel(struct file));
 	inode = file->f_inode;
 	f->inode = inode;
+	f->sb = (__u64)inode->i_sb;
 	f->mode = file->f_mode;
 	f->type = inode->i_mode & S_IFMT;
 	f->ino = inode->i_ino;
 	f->device = (__u64)inode->i_sb->s_dev << 32 | inode->i_generation;
-	i66 = (void *)inode;
-	iold = (void *)inode;
-	if (bpf_core_field_exists(inode->i_ctime_sec))
-		f->ctime = inode->i_ctime_sec * 1000000000ULL + (inode->i_ctime_nsec & CTIME_NSEC);
-	else if (bpf_core_field_exists(i66->__i_ctime))
-		f->ctime = i66->__i_ctime.tv_sec * 1000000000ULL + i66->__i_ctime.tv_nsec;
-	else
-		f->ctime = iold->i_ctime.tv_sec * 1000000000ULL + iold->i_ctime.tv_nsec;
+	f->ctime = typed_ctime(inode);
 	return true;
 }
 
@@ -262,6 +268,7 @@ static __always_inline void read_facts(struct file *file, struct file_facts *f)
 		return;
 	inode = BPF_CORE_READ(file, f_inode);
 	f->inode = inode;
+	f->sb = (__u64)BPF_CORE_READ(inode, i_sb);
 	f->mode = BPF_CORE_READ(file, f_mode);
 	f->type = BPF_CORE_READ(inode, i_mode) & S_IFMT;
 	f->ino = BPF_CORE_READ(inode, i_ino);

@@ -9,6 +9,7 @@
  * recorder.h the minutes before an alert     front.h  a front to the first level for opens
  * sched.h    processes and cgroups      sys.h    system calls by kind      net.h  sockets, DNS
  * lsm.h      security hooks (BPF-LSM or fentry)   calls.h  single calls (fexit)   uring.h  io_uring
+ * opens.h    opens, and dns.h  DNS messages, by the result of the functions that they all pass (fexit)
  * block.h    programs that are forbidden as an answer to an alert
  * enforce.h  what a container is held to, and the verdict at exec      refuse.h  acts that are refused
  */

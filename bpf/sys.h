@@ -148,13 +148,21 @@ static __always_inline __u32 open_op(struct file_facts *f)
 	return f->mode & FMODE_WRITE ? FILE_WRITE : FILE_READ;
 }
 
-/* Whether a new descriptor is of a known file, which is counted by that. */
+/* Whether a new descriptor is of a known file, which is counted by that; none is in the host's namespace. */
 static __always_inline bool opened_before(__u32 fd)
 {
-	struct file *file = file_of(fd);
-	struct file_facts f;
+	struct task_struct *task;
+	struct file *file;
+	__u32 mntns;
 
-	return file && typed_facts(file, &f) && front_hit(&f, open_op(&f));
+	if (!typed_task() || !bpf_ksym_exists(bpf_rdonly_cast))
+		return false;
+	task = bpf_get_current_task_btf();
+	mntns = task->nsproxy->mnt_ns->ns.inum;
+	if (host_mntns && mntns == host_mntns)
+		return false;
+	file = file_of(fd);
+	return file && front_hit(task, mntns, bpf_rdonly_cast(file, bpf_core_type_id_kernel(struct file)));
 }
 
 #define SHM_EXEC 0100000
@@ -222,7 +230,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 		g.handler = 0;
 	if (!g.handler && !g.used)
 		return 0;
-	if (!g.used && ret >= 0 && (g.handler == H_OPENAT || g.handler == H_OPEN) && !in_host_mntns() && opened_before(ret))
+	if (!g.used && ret >= 0 && (g.handler == H_OPENAT || g.handler == H_OPEN) && opened_before(ret))
 		return 0;
 	tgid = bpf_get_current_pid_tgid() >> 32;
 	p = bpf_map_lookup_elem(&processes, &tgid);
@@ -396,7 +404,8 @@ static __always_inline int use_file(struct scratch *s, struct file *file, struct
 		if (!entry || kind != WIRE_FILE)
 			return 0;
 		if (entry->state != L1_UPWARD) {
-			front_put(f, op, entry, s->actor.cgroup);
+			if (op == open_op(f))
+				front_put(f, entry, s->actor.cgroup);
 			return 0;
 		}
 		if (!goes_up(slot))

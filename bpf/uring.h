@@ -7,12 +7,9 @@
 #ifndef PLIMSOLL_URING_H
 #define PLIMSOLL_URING_H
 
-#include "net.h"
+#include "dns.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct filename {
-	const char *name;
-};
 struct open_how {
 	__u64 flags;
 };
@@ -52,27 +49,10 @@ struct io_kiocb {
 #define URING_SYMLINKAT 38
 #define URING_LINKAT 39
 #define NR_IO_URING_ENTER 426
-#define O_ACCMODE 3
 #define O_CREAT 0100
 
 /* whether opens through io_uring are seen by the security hooks */
 __u32 uring_by_hooks = 0;
-
-static __always_inline void put_name(struct scratch *s, int i, struct filename *from)
-{
-	const char *name = BPF_CORE_READ(from, name);
-	__u64 at = s->used;
-	long n;
-
-	if (at > WIRE_DATA_MAX - PATH_MAX)
-		return;
-	MASK(at, WIRE_DATA_MAX - 1);
-	n = bpf_probe_read_kernel_str(&s->data[at], PATH_MAX, name);
-	if (n > 1) {
-		s->e.slen[i] = n - 1;
-		s->used = at + n - 1;
-	}
-}
 
 static __always_inline int uring_names(struct scratch *s, __u32 op, struct filename *one, struct filename *two, int dfd, int dfd2)
 {

@@ -228,6 +228,7 @@ pub fn sensor_config(config: &Config, layout: &Layout) -> SensorConfig {
         syscalls_used: config.rings.syscalls_used,
         host: config.host,
         top: plimsoll_sensor::api::Rung::Lsm,
+        without: Vec::new(),
         recorder_bytes: config.recorder.memory,
         enforcement: config.enforcement.policy.is_some(),
         pins: None,

@@ -45,6 +45,9 @@ pub struct SensorConfig {
     pub host: bool,
     /// Highest rung of the hook ladder that is tried.
     pub top: Rung,
+    /// Programs that are not tried, as if the kernel had refused them: what would take their place is
+    /// tested on kernels that take everything.
+    pub without: Vec<String>,
     /// Memory of the recorder, bytes (0: nothing is recorded).
     pub recorder_bytes: u32,
     /// Load what prevents acts, too.
@@ -137,6 +140,7 @@ impl SensorConfig {
             syscalls_used: true,
             host: false,
             top: Rung::Lsm,
+            without: Vec::new(),
             recorder_bytes: 64 << 20,
             enforcement: false,
             pins: None,

@@ -2,7 +2,7 @@
 //! ladder has left to system calls.
 
 use crate::error::SensorError;
-use crate::ladder::Ladder;
+use crate::ladder::{DNS, Ladder, OPENS};
 use crate::skel::{PlimsollSkel, types};
 use crate::tables::{Call, HANDLER_PROGRAMS, Handler, calls, compat_calls, dns_calls};
 use libbpf_rs::skel::Skel;
@@ -54,6 +54,9 @@ enum Left {
 }
 
 fn left(call: &Call, ladder: &Ladder) -> Left {
+    if matches!(call.handler, Handler::Open | Handler::Openat) && ladder.by(&OPENS) {
+        return Left::Nothing;
+    }
     let hook = match (call.handler, call.path) {
         (Handler::Open | Handler::Openat, _) => "file_open",
         (Handler::Mmap, _) => "mmap_file",
@@ -89,9 +92,10 @@ pub(crate) fn fill_tables(bss: &mut types::bss, ladder: &Ladder) {
         .map(|(h, _)| *h as u8)
         .collect();
     bss.uring_by_hooks = u32::from(
-        ["file_open", "path_unlink", "path_rename"]
-            .iter()
-            .all(|h| ladder.rung(h).is_some()),
+        ladder.sees_opens()
+            && ["path_unlink", "path_rename"]
+                .iter()
+                .all(|h| ladder.rung(h).is_some()),
     );
     bss.native_numbers.fill(u16::MAX);
     for call in calls() {
@@ -137,6 +141,9 @@ pub(crate) fn fill_tables(bss: &mut types::bss, ladder: &Ladder) {
             bss.gates[compat].failures |= (bss.gates[nr as usize].failures & 1) << 1;
             bss.native_numbers[compat] = nr as u16;
         }
+    }
+    if ladder.by(&DNS) {
+        return;
     }
     for (i, (nr, handler, number)) in dns_calls().into_iter().enumerate() {
         let nr = nr as usize;

@@ -23,8 +23,42 @@ pub(crate) const HOOKS: &[&str] = &[
     "socket_connect",
 ];
 
+/// Functions of the kernel that all acts of a kind pass, with programs at their exit (`f_NAME`). Where all of
+/// them are taken, neither security hooks nor system calls are needed for that kind.
+pub(crate) struct Results {
+    programs: &'static [&'static str],
+    /// Single calls (`c_NAME`) that are not hooked then.
+    calls: &'static [&'static str],
+    mechanism: &'static str,
+    misses: &'static str,
+}
+
+pub(crate) const OPENS: Results = Results {
+    programs: &["f_open", "f_open_dentry", "f_open_root"],
+    calls: &["open", "creat", "openat", "openat2"],
+    mechanism: "fexit/do_filp_open, dentry_open, do_file_open_root",
+    misses: "use of a descriptor that was handed over by another process; refusals by the name that was given, before links are followed; an open that waits for somebody (a pipe) until it does no more",
+};
+
+pub(crate) const DNS: Results = Results {
+    programs: &[
+        "f_dns_sent",
+        "f_dns_sent6",
+        "f_dns_received",
+        "f_dns_received6",
+    ],
+    calls: &[
+        "sendto", "recvfrom", "write", "read", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg",
+        "writev", "readv",
+    ],
+    mechanism: "fexit/inet_sendmsg, inet6_sendmsg, inet_recvmsg, inet6_recvmsg",
+    misses: "DNS over TLS and HTTPS; ports other than 53; messages in many pieces",
+};
+
 /// Programs that were refused, with the reason, by name.
 pub(crate) type Refused = BTreeMap<String, String>;
+
+const LEFT_OUT: &str = "not tried: left out by the configuration";
 
 /// What is loaded, decided anew after each refusal.
 pub(crate) struct Ladder {
@@ -42,10 +76,14 @@ impl Ladder {
             top: config.top,
             calls_used: config.syscalls_used,
             enforcement: config.enforcement,
-            refused: Refused::new(),
+            refused: config
+                .without
+                .iter()
+                .map(|p| (p.clone(), LEFT_OUT.to_owned()))
+                .collect(),
             lsm: match config.top {
                 Rung::Lsm => lsm_usable(),
-                _ => Err("not tried: left out by the configuration".into()),
+                _ => Err(LEFT_OUT.into()),
             },
         }
     }
@@ -67,13 +105,27 @@ impl Ladder {
         self.refused.contains_key("fentry")
     }
 
+    /// Whether a kind is observed by the results of functions.
+    pub(crate) fn by(&self, results: &Results) -> bool {
+        self.top != Rung::Tracepoint
+            && !self.fentry_refused()
+            && !results
+                .programs
+                .iter()
+                .any(|p| self.refused.contains_key(*p))
+    }
+
     /// Whether a program is to be loaded.
     pub(crate) fn wants(&self, program: &str) -> bool {
         if self.refused.contains_key(program) {
             return false;
         }
+        if let Some(results) = [OPENS, DNS].iter().find(|r| r.programs.contains(&program)) {
+            return self.by(results);
+        }
         let (family, rest) = program.split_at(program.find('_').map_or(0, |i| i + 1));
         match family {
+            "l_" | "f_" if rest == "file_open" && self.by(&OPENS) => false,
             "l_" => self.lsm.is_ok() && !self.refused.contains_key("lsm"),
             "f_" => {
                 self.top != Rung::Tracepoint
@@ -82,7 +134,10 @@ impl Ladder {
             }
             "e_" if rest.ends_with(['4', '6']) => self.enforcement,
             "e_" => self.enforcement && self.lsm.is_ok() && !self.refused.contains_key("lsm"),
-            "c_" => self.single_calls(),
+            "c_" => {
+                let unneeded = |r: &Results| self.by(r) && r.calls.contains(&rest);
+                self.single_calls() && !unneeded(&OPENS) && !unneeded(&DNS)
+            }
             "h_" => !self.single_calls(),
             _ if program == "on_sys_exit" => !self.single_calls(),
             // one tracepoint under two names
@@ -122,6 +177,11 @@ impl Ladder {
         Some(refused.cloned().or_else(lsm).unwrap_or_default())
     }
 
+    /// Whether opens are observed by more than system calls.
+    pub(crate) fn sees_opens(&self) -> bool {
+        self.by(&OPENS) || self.rung("file_open").is_some()
+    }
+
     /// The rung that observes a security hook, or `None` when the tracepoints do.
     pub(crate) fn rung(&self, hook: &str) -> Option<Rung> {
         if HOOKS.contains(&hook) && self.wants(&format!("l_{hook}")) {
@@ -155,10 +215,8 @@ impl Ladder {
                 "accept" => "fexit/inet_csk_accept".to_owned(),
                 _ => format!("fentry/security_{hook}"),
             };
-            let reason = why(format!("f_{hook}"), "fentry").or_else(|| {
-                (self.top == Rung::Tracepoint)
-                    .then(|| "not tried: left out by the configuration".into())
-            });
+            let reason = why(format!("f_{hook}"), "fentry")
+                .or_else(|| (self.top == Rung::Tracepoint).then(|| LEFT_OUT.into()));
             out.extend(reason.map(|reason| Refusal { mechanism, reason }));
         }
         out
@@ -198,6 +256,8 @@ fn lsm_usable() -> Result<(), String> {
 /// How one kind is observed by each mechanism.
 struct Kind {
     kind: &'static str,
+    /// What observes it before anything else is tried.
+    results: Option<&'static Results>,
     /// Security hooks that observe it (`accept` is fexit/inet_csk_accept).
     hooks: &'static [&'static str],
     /// What those do not see.
@@ -219,6 +279,7 @@ const fn plain(
 ) -> Kind {
     Kind {
         kind,
+        results: None,
         hooks: &[],
         hook_misses: "",
         programs,
@@ -249,6 +310,7 @@ const KINDS: &[Kind] = &[
     ),
     Kind {
         kind: "file open",
+        results: Some(&OPENS),
         hooks: &["file_open"],
         hook_misses: "opens for the path alone (O_PATH); use of a descriptor that was handed over by another process",
         programs: &["h_open", "h_openat"],
@@ -258,6 +320,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         kind: "file create, rename, link, unlink, chmod, chown, mkdir, rmdir",
+        results: None,
         hooks: &[
             "path_unlink",
             "path_rmdir",
@@ -276,6 +339,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         kind: "library load",
+        results: None,
         hooks: &["mmap_file"],
         hook_misses: "",
         programs: &["h_mmap"],
@@ -285,6 +349,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         kind: "memory made executable",
+        results: None,
         hooks: &["file_mprotect"],
         hook_misses: "",
         programs: &["h_mprotect"],
@@ -300,6 +365,7 @@ const KINDS: &[Kind] = &[
     ),
     Kind {
         kind: "UNIX and UDP connect",
+        results: None,
         hooks: &["socket_connect"],
         hook_misses: "whether it succeeded; UNIX datagrams without a connect; a UNIX peer's own name, where it is reached by a link",
         programs: &["h_connect"],
@@ -309,6 +375,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         kind: "accept",
+        results: None,
         hooks: &["accept"],
         hook_misses: "UNIX sockets",
         programs: &["h_accept"],
@@ -328,12 +395,15 @@ const KINDS: &[Kind] = &[
         "cgroup/sendmsg4, sendmsg6; sys_exit(connect)",
         "",
     ),
-    plain(
-        "DNS questions and answers",
-        &["h_dns_buffer", "h_dns_message"],
-        "sys_exit on send and receive, open while somebody resolves",
-        "DNS over TLS and HTTPS; ports other than 53; messages through io_uring, of 32-bit programs, or in many pieces",
-    ),
+    Kind {
+        results: Some(&DNS),
+        ..plain(
+            "DNS questions and answers",
+            &["h_dns_buffer", "h_dns_message"],
+            "sys_exit on send and receive, open while somebody resolves",
+            "DNS over TLS and HTTPS; ports other than 53; messages through io_uring, of 32-bit programs, or in many pieces",
+        )
+    },
     plain(
         "io_uring",
         &["on_uring"],
@@ -392,10 +462,25 @@ pub(crate) fn hook_statuses(ladder: &Ladder) -> Vec<HookStatus> {
 }
 
 fn status(ladder: &Ladder, k: &Kind) -> HookStatus {
-    let refused: Vec<Refusal> = k
-        .hooks
-        .first()
-        .map_or_else(Vec::new, |h| ladder.refusals(h));
+    if let Some(r) = k.results.filter(|r| ladder.by(r)) {
+        return HookStatus {
+            kind: k.kind,
+            mechanism: Some(r.mechanism.to_owned()),
+            refused: Vec::new(),
+            misses: r.misses,
+            advice: "",
+        };
+    }
+    let results = k.results.map_or(&[][..], |r| r.programs);
+    let mut refused: Vec<Refusal> = results
+        .iter()
+        .filter_map(|p| {
+            let reason = ladder.refused.get(*p)?.clone();
+            let mechanism = (*p).to_owned();
+            Some(Refusal { mechanism, reason })
+        })
+        .collect();
+    refused.extend(k.hooks.first().iter().flat_map(|h| ladder.refusals(h)));
     let rungs: HashSet<Option<Rung>> = k.hooks.iter().map(|h| ladder.rung(h)).collect();
     if !k.hooks.is_empty() && !rungs.contains(&None) {
         return HookStatus {
@@ -406,7 +491,6 @@ fn status(ladder: &Ladder, k: &Kind) -> HookStatus {
             advice: "",
         };
     }
-    let mut refused = refused;
     refused.extend(k.programs.iter().filter_map(|p| {
         let reason = ladder.refused.get(*p).or_else(|| behind(ladder, p))?;
         Some(Refusal {
@@ -487,6 +571,10 @@ mod tests {
     #[test]
     fn each_refusal_costs_one_rung_of_its_own_kind() {
         let mut l = ladder(Ok(()), Rung::Lsm, true);
+        assert!(l.by(&OPENS) && l.wants("f_open") && !l.wants("l_file_open"));
+        l.refuse("f_open_root", "no such function".into());
+        assert!(!l.wants("f_open"), "all or none");
+        assert!(l.by(&DNS), "its own kind only");
         assert_eq!(l.rung("file_open"), Some(Rung::Lsm));
         l.refuse("l_file_open", "invalid argument".into());
         assert_eq!(l.rung("file_open"), Some(Rung::Fentry));
@@ -499,7 +587,7 @@ mod tests {
             open.mechanism.as_deref(),
             Some("tp_btf/sys_exit, file object; io_uring by the name it was given")
         );
-        assert_eq!(open.refused.len(), 2, "both reasons are shown");
+        assert_eq!(open.refused.len(), 3, "all reasons are shown");
     }
 
     #[test]
@@ -510,13 +598,20 @@ mod tests {
         for hook in HOOKS {
             assert_eq!(l.rung(hook), None);
         }
-        assert!(!l.single_calls());
+        assert!(!l.single_calls() && !l.by(&OPENS) && !l.by(&DNS));
         assert!(l.wants("on_sys_exit") && l.wants("h_open"));
     }
 
     #[test]
     fn without_calls_used_only_single_calls_are_hooked_where_fentry_is_taken() {
-        let l = ladder(Err("no".into()), Rung::Lsm, false);
+        let mut l = ladder(Err("no".into()), Rung::Lsm, false);
+        assert!(
+            !l.wants("c_openat") && !l.wants("c_read"),
+            "files are free of them"
+        );
+        l.refuse("f_dns_sent6", "no such function".into());
+        l.refuse("f_open", "no such function".into());
+        assert!(l.wants("c_openat") && l.wants("c_read"));
         assert!(l.wants("c_dup2") && !l.wants("on_sys_exit") && !l.wants("h_dup"));
         let s = hook_statuses(&l);
         let used = s

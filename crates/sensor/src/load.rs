@@ -35,7 +35,7 @@ pub(crate) const ESSENTIAL: &[&str] = &[
 ];
 
 /// A program on a function of the kernel; a refusal for want of permission is that of all of them.
-const ANY_FENTRY: &str = "f_file_open";
+const ANY_FENTRY: &str = "f_open";
 
 /// libbpf's messages while loading, to find out which program was refused and why.
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());

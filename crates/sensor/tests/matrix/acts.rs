@@ -124,6 +124,61 @@ fn tcp(port: u16) {
     call(libc::SYS_accept4, [l, 0, 0, 0, 0, 0]);
 }
 
+fn piece(bytes: &[u8]) -> [i64; 2] {
+    [bytes.as_ptr() as i64, bytes.len() as i64]
+}
+
+/// Asks a resolver of its own on loopback and takes the answer: by read() on a connected socket, or by
+/// recvmsg() on one that is not.
+fn resolve(by_message: bool) {
+    let resolver = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+    let asks = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+    let (server, client) = (loopback(53), loopback(41053));
+    call(
+        libc::SYS_bind,
+        [resolver, server.as_ptr() as i64, 16, 0, 0, 0],
+    );
+    call(libc::SYS_bind, [asks, client.as_ptr() as i64, 16, 0, 0, 0]);
+    let mut question = QUESTION.to_vec();
+    let bytes = piece(&question);
+    if by_message {
+        let to = server.as_ptr() as i64;
+        call(libc::SYS_sendto, [asks, bytes[0], bytes[1], 0, to, 16]);
+    } else {
+        connect(asks, &server);
+        call(libc::SYS_write, [asks, bytes[0], bytes[1], 0, 0, 0]);
+    }
+    // the same with the bit of an answer
+    question[2] |= 0x80;
+    let bytes = piece(&question);
+    let to = client.as_ptr() as i64;
+    call(libc::SYS_sendto, [resolver, bytes[0], bytes[1], 0, to, 16]);
+    let mut answer = [0u8; 512];
+    let bytes = piece(&answer);
+    if by_message {
+        let from = [0u8; 16];
+        // struct msghdr: name, its length, pieces, how many, control, its length, flags
+        let message = [
+            from.as_ptr() as i64,
+            16,
+            [bytes].as_ptr() as i64,
+            1,
+            0,
+            0,
+            0,
+        ];
+        call(
+            libc::SYS_recvmsg,
+            [asks, message.as_ptr() as i64, 0, 0, 0, 0],
+        );
+    } else {
+        call(
+            libc::SYS_read,
+            [asks, answer.as_mut_ptr() as i64, 512, 0, 0, 0],
+        );
+    }
+}
+
 /// The file that a memory file is filled with and executed from: this program.
 fn run_from_memory(act: &str) {
     let fd = call(
@@ -244,6 +299,18 @@ pub(crate) fn act(name: &str) -> bool {
         "nothing" => {}
         "open" => none(open(&at("file"), libc::O_RDONLY)),
         "open-missing" => none(open(&missing, libc::O_RDONLY)),
+        "open-path" => none(open(&at("file"), libc::O_PATH)),
+        "open-pipe" => {
+            let pipe = at("pipe");
+            let cwd = i64::from(libc::AT_FDCWD);
+            let mode = i64::from(libc::S_IFIFO | 0o600);
+            call(
+                libc::SYS_mknodat,
+                [cwd, pipe.as_ptr() as i64, mode, 0, 0, 0],
+            );
+            // nobody reads it
+            none(open(&pipe, libc::O_WRONLY | libc::O_NONBLOCK));
+        }
         "write" => none(open(&at("file"), libc::O_WRONLY)),
         "create" => none(open(&at("created"), libc::O_CREAT | libc::O_WRONLY)),
         "list" => none(open(&c(DIR), libc::O_DIRECTORY)),
@@ -392,6 +459,16 @@ pub(crate) fn act(name: &str) -> bool {
                 [c, message.as_ptr() as i64, message.len() as i64, 0, 0, 0],
             );
         }
+        "dns-tcp-pieces" => {
+            tcp(53);
+            let c = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            connect(c, &loopback(53));
+            let len = (QUESTION.len() as u16).to_be_bytes();
+            let pieces = [piece(&len), piece(QUESTION)];
+            call(libc::SYS_writev, [c, pieces.as_ptr() as i64, 2, 0, 0, 0]);
+        }
+        "dns-answer" => resolve(false),
+        "dns-answer-message" => resolve(true),
         "raw-32" => compat_socket(),
         "ping" => none(socket(libc::AF_INET, libc::SOCK_DGRAM, 1)),
         "persona" => none(call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0, 0])),

@@ -119,11 +119,11 @@ mod by {
     pub(super) const EXEC: [&str; 2] = ["`sched_process_exec`: file object, new memory", ""];
     pub(super) const OPEN: [&str; 2] = [
         "exit of the call: file behind the descriptor",
-        "`file_open`",
+        "result of `do_filp_open`",
     ];
     pub(super) const URING: [&str; 2] = [
         "`io_uring_submit_req`: the kernel's copy of the name",
-        "`file_open`, `path_*`",
+        "result of `do_filp_open`, `path_*`",
     ];
     pub(super) const PATHS: [&str; 2] = ["exit of the call: argument", "`path_*`: resolved name"];
     pub(super) const MAP: [&str; 2] = ["exit of `mmap`", "`mmap_file`"];
@@ -131,7 +131,8 @@ mod by {
     pub(super) const TCP: [&str; 2] = ["`inet_sock_set_state`", ""];
     pub(super) const SEND: [&str; 2] = ["`cgroup/sendmsg`: the kernel's copy of the address", ""];
     pub(super) const CALL: [&str; 2] = ["exit of the call", ""];
-    pub(super) const DNS: [&str; 2] = ["exit of send and receive", ""];
+    pub(super) const DNS: [&str; 2] =
+        ["exit of send and receive", "`inet_sendmsg`, `inet_recvmsg`"];
     pub(super) const UNIX: [&str; 2] =
         ["exit of `connect`: the peer's own name", "`socket_connect`"];
     pub(super) const FORK: [&str; 2] = ["`sched_process_fork`", ""];
