@@ -27,6 +27,8 @@ mod evidence;
 mod faults;
 #[path = "host/forms.rs"]
 mod forms;
+#[path = "host/found.rs"]
+mod found;
 #[path = "host/handover.rs"]
 mod handover;
 #[path = "host/neighbours.rs"]
