@@ -10,6 +10,7 @@
 
 use crate::clock::Reading;
 use crate::respond::capture::{Mount, mounts, pin_directory, resolve};
+use crate::respond::place::{Stat, stat};
 use plimsoll_model::event::Exec;
 use plimsoll_model::{Origin, ProcessKey, Text, WallNs};
 use plimsoll_workload::{FoundContainer, Scan, Seed};
@@ -40,7 +41,7 @@ pub(crate) fn look(scan: &mut Scan, now: &Reading) {
     let mut programs = 0;
     let unseen = |p: &&mut Seed| p.cgroup_id != 0 && !p.followed && !p.exe.is_empty();
     for process in processes.iter_mut().filter(unseen) {
-        let Some(stat) = Stat::of(process.key) else {
+        let Some(stat) = stat_of(process.key) else {
             continue;
         };
         // the oldest comes first
@@ -55,30 +56,11 @@ pub(crate) fn look(scan: &mut Scan, now: &Reading) {
     scan.programs_left_out = programs.saturating_sub(PROGRAMS_MAX) as u64;
 }
 
-/// What `/proc/PID/stat` says beyond a scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
-    tty: u32,
-    /// Where code, stack and heap begin: drawn anew by each exec, kept by a fork.
-    image: [u64; 3],
-}
-
-impl Stat {
-    /// `None`: it has gone, or another one has its number.
-    fn of(key: ProcessKey) -> Option<Self> {
-        let stat = text(key.tgid, "stat")?;
-        let after = stat.iter().rposition(|b| *b == b')')? + 1;
-        let fields = std::str::from_utf8(&stat[after..]).ok()?;
-        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        // the state is field 3 and comes first here
-        let field = |n: usize| fields.get(n - 3)?.parse::<i64>().ok();
-        let start = field(22)? as u64 * 10_000_000;
-        // a scan rounds to ticks, the kernel side does not
-        (start.abs_diff(key.start.0) <= 20_000_000).then_some(Stat {
-            tty: field(7)? as u32,
-            image: [field(26)? as u64, field(28)? as u64, field(47)? as u64],
-        })
-    }
+/// What the kernel says of a process; `None`: it has gone, or another one has its number.
+fn stat_of(key: ProcessKey) -> Option<Stat> {
+    // a scan rounds to ticks, the kernel side does not
+    let is_it = |s: &Stat| (s.start_ticks * 10_000_000).abs_diff(key.start.0) <= 20_000_000;
+    stat(key.tgid).filter(is_it)
 }
 
 fn text(pid: u32, name: &str) -> Option<Vec<u8>> {

@@ -201,7 +201,6 @@ pub struct Pipeline {
     watched: Watched,
     recorder: Recorder,
     desk: Desk,
-    /// Paths whose every use is kept, known or not.
     /// Root cgroups that ended before this agent came, with the moment at which they are gone.
     ended: Vec<(BootNs, u64)>,
     /// Until when an agent watched before this one came, in this boot: it has told what ran then.
@@ -210,6 +209,7 @@ pub struct Pipeline {
     reads: VecDeque<(BootNs, u64)>,
     /// Records accepted and leaves durable, at the last look; records that a commit has covered.
     durable: (u64, u64, u64),
+    /// Paths whose every use is kept, known or not.
     sensitive: Vec<(PathPattern, Vec<FileOp>)>,
 }
 

@@ -34,8 +34,12 @@ pub(crate) struct Stat {
     pub(crate) parent: u32,
     /// Its session; 0: none was begun since process 1, or outside of this pid namespace.
     pub(crate) session: u32,
+    /// Its terminal's device number; 0: none.
+    pub(crate) tty: u32,
     /// Start, in ticks since boot.
     pub(crate) start_ticks: u64,
+    /// Where code, stack and heap begin: drawn anew by each exec, kept by a fork.
+    pub(crate) image: [u64; 3],
 }
 
 impl Place {
@@ -126,11 +130,15 @@ pub(crate) fn stat(pid: u32) -> Option<Stat> {
     let text = String::from_utf8_lossy(&text);
     // the name in the middle may hold anything, brackets too: the last one counts
     let rest: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    // numbered from 1 in proc(5), where the state is the third
+    let field = |n: usize| rest.get(n - 3)?.parse::<u64>().ok();
     Some(Stat {
         state: rest.first()?.chars().next()?,
         parent: rest.get(1)?.parse().ok()?,
         session: rest.get(3)?.parse().ok()?,
-        start_ticks: rest.get(19)?.parse().ok()?,
+        tty: rest.get(4)?.parse::<i32>().ok()? as u32,
+        start_ticks: field(22)?,
+        image: [field(26)?, field(28)?, field(47)?],
     })
 }
 
