@@ -2,7 +2,7 @@
 //! [`plimsoll_workload::Attributor`], so that the pipeline does not carry the kind of evidence in
 //! its type, and tests can give it containers without a machine.
 
-use plimsoll_model::{BootNs, ClockAnchor, Container, ContainerId, Event, Instance};
+use plimsoll_model::{BootNs, ClockAnchor, Container, ContainerId, Event, Instance, Runtime};
 use plimsoll_workload::{Attributor, Counters, Evidence, Facts, Out, Scan};
 
 /// Events in, observations and news of containers out.
@@ -23,6 +23,10 @@ pub trait Attribute: Send {
     fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out>;
     /// A container got another name.
     fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out>;
+    /// What a runtime said of a container may be old.
+    fn changed(&self, id: &ContainerId) -> Vec<Out>;
+    /// A runtime answers again that had not for some time.
+    fn answers_again(&self, runtime: Runtime) -> Vec<Out>;
     /// Time passes.
     fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
     /// How full its tables are.
@@ -49,6 +53,12 @@ impl<E: Evidence + Send> Attribute for Attributor<E> {
     }
     fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out> {
         Attributor::unanswered(self, instance, why)
+    }
+    fn changed(&self, id: &ContainerId) -> Vec<Out> {
+        Attributor::changed(self, id)
+    }
+    fn answers_again(&self, runtime: Runtime) -> Vec<Out> {
+        Attributor::answers_again(self, runtime)
     }
     fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out> {
         Attributor::renamed(self, id, name)

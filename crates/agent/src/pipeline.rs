@@ -372,6 +372,10 @@ impl Pipeline {
             ApiNews::Renamed { id, name } => self.parts.attribute.renamed(&id, &name),
             // identity stays as disk gave it; the attributor says what is unknown and why
             ApiNews::NoAnswer { instance, why } => self.parts.attribute.unanswered(&instance, &why),
+            ApiNews::Changed { id } => self.parts.attribute.changed(&id),
+            ApiNews::Connected { runtime, again, .. } if again => {
+                self.parts.attribute.answers_again(runtime)
+            }
             ApiNews::Connected { .. } => Vec::new(),
             ApiNews::Disconnected { socket, why, .. } => {
                 self.problem(format!("runtime at {}: {why}", socket.display()));

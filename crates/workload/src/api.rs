@@ -56,7 +56,14 @@ pub enum ApiNews {
         /// The new name.
         name: String,
     },
-    /// The runtime does not know, or did not answer in time; identity stays as disk gave it.
+    /// A container has begun, or has joined or left a network: what was told of it before may be
+    /// old. Give it to [`crate::Attributor::changed`].
+    Changed {
+        /// The runtime's id.
+        id: plimsoll_model::ContainerId,
+    },
+    /// The runtime does not know, or did not answer in time; identity stays as disk gave it. A
+    /// runtime that was only late is asked some times more, and what it says comes later.
     NoAnswer {
         /// Which was asked about.
         instance: Instance,
@@ -69,6 +76,8 @@ pub enum ApiNews {
         runtime: Runtime,
         /// Its socket.
         socket: PathBuf,
+        /// It had answered before: what happened between was not heard.
+        again: bool,
     },
     /// A runtime's socket stopped answering (it is tried again with back-off).
     Disconnected {
@@ -110,6 +119,11 @@ impl Default for ConfirmerConfig {
 
 /// Longest wait before a runtime that went away is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// How often a runtime that was late is asked about the same container again, with waits of 1, 2, 4
+/// … seconds between.
+const ASK_AGAIN: u32 = 5;
+/// Containers that wait for being asked about again, at most.
+const MAX_WAITING: usize = 256;
 /// Sockets followed at most.
 const MAX_SOCKETS: usize = 16;
 /// Lookups under way at a time.
@@ -244,19 +258,28 @@ async fn serve(
         looked: None,
     };
     let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
     let mut look_again = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             question = asked.recv(), if lookups.available_permits() > 0 => {
                 let Some(question) = question else { return };
                 let clients = sockets.of(question.runtime, &tell);
-                let permit = lookups.clone().try_acquire_owned();
+                let (lookups, waiting) = (lookups.clone(), waiting.clone());
                 let tell = tell.clone();
+                let permit = lookups.clone().try_acquire_owned();
                 tokio::spawn(async move {
-                    let said = answer(&clients, question, timeout).await;
+                    let mut late = answer(&clients, &question, timeout, &tell).await;
                     drop(permit);
-                    // the receiver ends with the thread only
-                    let _ = tell.send(said).await;
+                    let Ok(_waits) = waiting.try_acquire_owned() else { return };
+                    for n in 0..ASK_AGAIN {
+                        if !late {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_secs(1 << n)).await;
+                        let _permit = lookups.acquire().await;
+                        late = answer(&clients, &question, timeout, &tell).await;
+                    }
                 });
             }
             Some(item) = told.recv() => news(item),
@@ -265,8 +288,22 @@ async fn serve(
     }
 }
 
-/// Asks each runtime that may answer; `timeout` bounds all of them together.
-async fn answer(clients: &[(PathBuf, Client)], question: Question, timeout: Duration) -> ApiNews {
+/// Why a runtime gave no facts.
+enum Silence {
+    /// It does not know the container.
+    Unknown(String),
+    /// It was not to be had, or too late: it may know.
+    Late(String),
+}
+
+/// Asks each runtime that may answer and tells what was said; `timeout` bounds all of them together.
+/// `true`: one that may know was late.
+async fn answer(
+    clients: &[(PathBuf, Client)],
+    question: &Question,
+    timeout: Duration,
+    tell: &mpsc::Sender<ApiNews>,
+) -> bool {
     let instance = question.instance.clone();
     let mut why = match question.runtime {
         Runtime::Docker | Runtime::Podman | Runtime::Containerd => {
@@ -277,43 +314,66 @@ async fn answer(clients: &[(PathBuf, Client)], question: Question, timeout: Dura
             other.as_str()
         ),
     };
+    let mut late = false;
     let end = Instant::now() + timeout;
     for (socket, client) in clients {
-        match tokio::time::timeout_at(end, ask(client, &question)).await {
+        let said = match tokio::time::timeout_at(end, ask(client, question)).await {
             Ok(Ok(facts)) => {
                 let facts = Box::new(facts);
-                return ApiNews::Confirmed { instance, facts };
+                // the receiver ends with the thread only
+                let _ = tell.send(ApiNews::Confirmed { instance, facts }).await;
+                return false;
             }
-            Ok(Err(e)) => why = bounded(&format!("{}: {e}", socket.display())),
+            Ok(Err(Silence::Unknown(e))) => e,
+            Ok(Err(Silence::Late(e))) => {
+                late = true;
+                e
+            }
             Err(_) => {
                 let ms = timeout.as_millis();
                 why = format!("{} did not answer in {ms} ms", socket.display());
+                late = true;
                 break;
             }
-        }
+        };
+        why = bounded(&format!("{}: {said}", socket.display()));
     }
-    ApiNews::NoAnswer { instance, why }
+    let _ = tell.send(ApiNews::NoAnswer { instance, why }).await;
+    late
 }
 
-async fn ask(client: &Client, question: &Question) -> Result<Facts, String> {
+async fn ask(client: &Client, question: &Question) -> Result<Facts, Silence> {
+    use bollard::errors::Error::DockerResponseServerError as Refused;
     let id = question.instance.id.as_str();
     match client {
         Client::Docker(docker) => docker
             .inspect_container(id, None::<InspectContainerOptions>)
             .await
             .map(|said| facts_of(&said, question.runtime))
-            .map_err(|e| e.to_string()),
+            .map_err(|e| match &e {
+                Refused { status_code, .. } if (400..500).contains(status_code) => {
+                    Silence::Unknown(e.to_string())
+                }
+                _ => Silence::Late(e.to_string()),
+            }),
         Client::Containerd(containerd) => match containerd.facts(id, &question.cgroup_path).await {
             Ok(Some(facts)) => Ok(facts),
-            Ok(None) => Err("this containerd does not know the container".to_owned()),
-            Err(status) => Err(format!("{}: {}", status.code(), status.message())),
+            Ok(None) => Err(Silence::Unknown(
+                "this containerd does not know the container".to_owned(),
+            )),
+            Err(status) => Err(Silence::Late(format!(
+                "{}: {}",
+                status.code(),
+                status.message()
+            ))),
         },
     }
 }
 
-/// Follows renames of one runtime, and whether it is there.
+/// Follows what happens to the containers of one runtime, and whether it is there.
 async fn follow(docker: Docker, socket: PathBuf, runtime: Runtime, tell: mpsc::Sender<ApiNews>) {
     let mut wait = Duration::from_millis(500);
+    let mut again = false;
     loop {
         let why = match docker.ping().await {
             Ok(_) => {
@@ -322,13 +382,15 @@ async fn follow(docker: Docker, socket: PathBuf, runtime: Runtime, tell: mpsc::S
                     .send(ApiNews::Connected {
                         runtime,
                         socket: socket.clone(),
+                        again,
                     })
                     .await
                     .is_err()
                 {
                     return;
                 }
-                let why = renames(&docker, &tell).await;
+                again = true;
+                let why = changes(&docker, &tell).await;
                 if tell
                     .send(ApiNews::Disconnected {
                         runtime,
@@ -350,10 +412,14 @@ async fn follow(docker: Docker, socket: PathBuf, runtime: Runtime, tell: mpsc::S
     }
 }
 
-async fn renames(docker: &Docker, tell: &mpsc::Sender<ApiNews>) -> String {
+async fn changes(docker: &Docker, tell: &mpsc::Sender<ApiNews>) -> String {
+    let wanted = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
     let filters = HashMap::from([
-        ("type".to_owned(), vec!["container".to_owned()]),
-        ("event".to_owned(), vec!["rename".to_owned()]),
+        ("type".to_owned(), wanted(&["container", "network"])),
+        (
+            "event".to_owned(),
+            wanted(&["rename", "start", "connect", "disconnect"]),
+        ),
     ]);
     let mut events = docker.events(Some(EventsOptions {
         filters: Some(filters),
@@ -362,8 +428,8 @@ async fn renames(docker: &Docker, tell: &mpsc::Sender<ApiNews>) -> String {
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if let Some(renamed) = renamed(event)
-                    && tell.send(renamed).await.is_err()
+                if let Some(news) = change(event)
+                    && tell.send(news).await.is_err()
                 {
                     break;
                 }
@@ -374,18 +440,20 @@ async fn renames(docker: &Docker, tell: &mpsc::Sender<ApiNews>) -> String {
     "the stream of events ended".to_owned()
 }
 
-fn renamed(event: EventMessage) -> Option<ApiNews> {
+/// What an event of the runtime says about a container.
+fn change(event: EventMessage) -> Option<ApiNews> {
     let actor = event.actor?;
-    let id = ContainerId::parse(&actor.id?).ok()?;
-    let name = actor
-        .attributes?
-        .get("name")?
-        .trim_start_matches('/')
-        .to_owned();
-    Some(ApiNews::Renamed {
-        id,
-        name: bounded(&name),
-    })
+    let attributes = actor.attributes.unwrap_or_default();
+    let container = match event.action.as_deref()? {
+        "connect" | "disconnect" => attributes.get("container")?,
+        _ => actor.id.as_ref()?,
+    };
+    let id = ContainerId::parse(container).ok()?;
+    if event.action.as_deref() != Some("rename") {
+        return Some(ApiNews::Changed { id });
+    }
+    let name = bounded(attributes.get("name")?.trim_start_matches('/'));
+    Some(ApiNews::Renamed { id, name })
 }
 
 fn facts_of(said: &ContainerInspectResponse, runtime: Runtime) -> Facts {
@@ -599,6 +667,73 @@ mod tests {
         assert!(why.contains("1500 ms"), "{why}");
     }
 
+    /// A daemon under load, or in the midst of starting the very container.
+    #[test]
+    fn a_runtime_that_was_late_is_asked_again_and_one_that_does_not_know_is_not() {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("d.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = asked.clone();
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for stream in listener.incoming().flatten() {
+                let mut line = String::new();
+                let _ = BufReader::new(&stream).read_line(&mut line);
+                let (status, body) = if line.contains("/containers/stranger/json") {
+                    (
+                        "404 Not Found",
+                        r#"{"message": "No such container: stranger"}"#,
+                    )
+                } else if line.contains("/containers/late/json")
+                    && counted.fetch_add(1, Ordering::SeqCst) > 0
+                {
+                    ("200 OK", r#"{"Name": "/late", "Image": "sha256:0011"}"#)
+                } else {
+                    kept.push(stream);
+                    continue;
+                };
+                let _ = write!(
+                    &stream,
+                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\
+                     Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+        let (tell, told) = std::sync::mpsc::channel();
+        let config = ConfirmerConfig {
+            docker_sockets: vec![socket],
+            timeout_ms: 500,
+            discover: None,
+            ..ConfirmerConfig::default()
+        };
+        let confirmer = Confirmer::start(config, move |news| drop(tell.send(news))).unwrap();
+        let next = || told.recv_timeout(Duration::from_secs(20)).expect("news");
+        assert!(confirmer.ask(question("stranger", Runtime::Docker, "")));
+        let news = next();
+        assert!(
+            matches!(&news, ApiNews::NoAnswer { why, .. } if why.contains("No such container")),
+            "{news:?}"
+        );
+        assert!(confirmer.ask(question("late", Runtime::Docker, "")));
+        let news = next();
+        assert!(
+            matches!(&news, ApiNews::NoAnswer { why, .. } if why.contains("500 ms")),
+            "nobody waits for the one that is late: {news:?}"
+        );
+        let news = next();
+        let ApiNews::Confirmed { facts, instance } = news else {
+            panic!("the next is about the one that was late: {news:?}")
+        };
+        assert_eq!(
+            (instance.id.as_str(), facts.name.as_str()),
+            ("late", "late")
+        );
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
     #[test]
     fn an_answer_becomes_facts() {
         let said: ContainerInspectResponse = serde_json::from_value(serde_json::json!({
@@ -652,8 +787,11 @@ mod tests {
             "create",
             "--name",
             "api-answers",
+            "--network",
+            "bridge",
             "plimsoll-test/busybox:1",
-            "true",
+            "sleep",
+            "600",
         ]);
         let (tell, told) = std::sync::mpsc::channel();
         let config = ConfirmerConfig {
@@ -670,8 +808,13 @@ mod tests {
         };
         assert_eq!(facts.name, "api-answers");
         assert!(facts.image.config_digest.is_some());
+        let changed =
+            |news: ApiNews| matches!(news, ApiNews::Changed { id: of } if of.as_str() == id);
         docker(&["rename", "api-answers", "api-renamed"]);
         assert!(matches!(next(), ApiNews::Renamed { name, .. } if name == "api-renamed"));
+        docker(&["start", "api-renamed"]);
+        assert!(changed(next()), "it joined its network");
+        assert!(changed(next()), "it began");
         docker(&["rm", "-f", "api-renamed"]);
     }
 }

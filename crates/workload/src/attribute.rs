@@ -284,13 +284,9 @@ impl<E: Evidence> Attributor<E> {
         out.push(Out::Container(life.container.clone()));
         out.push(Out::Watch {
             cgroup_id,
-            instance: instance.clone(),
-        });
-        out.push(Out::Ask(Question {
             instance,
-            runtime: life.container.runtime,
-            cgroup_path: life.identity.root.clone(),
-        }));
+        });
+        out.push(ask_about(&life));
         for dropped in self.containers.insert(life) {
             self.lineage.container_gone(dropped.container.cgroup_id);
             out.push(Out::Unwatch {
@@ -874,6 +870,20 @@ impl<E: Evidence> Attributor<E> {
         vec![Out::Container(life.container.clone())]
     }
 
+    /// Takes in that what a runtime said of a container may be old: it is asked again.
+    pub fn changed(&self, id: &ContainerId) -> Vec<Out> {
+        let life = self.containers.live_by_id(id);
+        let life = life.and_then(|i| self.containers.life(&i));
+        life.map(ask_about).into_iter().collect()
+    }
+
+    /// Takes in that a runtime answers again that had not for some time: all of its containers are
+    /// asked about.
+    pub fn answers_again(&self, runtime: plimsoll_model::Runtime) -> Vec<Out> {
+        let its = |l: &&Life| l.container.runtime == runtime;
+        self.containers.lives().filter(its).map(ask_about).collect()
+    }
+
     /// Lets time pass: retries identities, releases what has waited long enough, expires
     /// tombstones. Call it at least every 50 ms while [`Counters::pending`] is not 0, else every second.
     pub fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
@@ -931,6 +941,15 @@ impl<E: Evidence> Attributor<E> {
             ..self.counters.clone()
         }
     }
+}
+
+/// The question that a runtime is asked about a container.
+fn ask_about(life: &Life) -> Out {
+    Out::Ask(Question {
+        instance: life.container.instance.clone(),
+        runtime: life.container.runtime,
+        cgroup_path: life.identity.root.clone(),
+    })
 }
 
 /// Merges what is known into a container, with secrets masked.

@@ -829,3 +829,35 @@ fn of_containerd_a_pods_labels_are_unknown_until_it_has_answered_and_of_crio_the
     assert_eq!(told.get("app").map(String::as_str), Some("till"));
     assert_eq!(told.len(), 1, "{told:?}");
 }
+
+#[test]
+fn a_container_of_which_something_changed_is_asked_about_again() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    for (id, cgroup) in [(A, 50), (B, 60)] {
+        desk.paper.write(id, whole("web"));
+        desk.take(MS, made(MS, cgroup, &format!("/docker/{id}")));
+    }
+    let asked = |outs: Vec<Out>| -> Vec<String> {
+        let id = |o: Out| match o {
+            Out::Ask(q) => Some((q.instance.id.as_str().to_owned(), q.runtime)),
+            _ => None,
+        };
+        let mut ids: Vec<_> = outs.into_iter().filter_map(id).collect();
+        assert!(ids.iter().all(|(_, r)| *r == Runtime::Docker), "{ids:?}");
+        ids.sort();
+        ids.into_iter().map(|(id, _)| id).collect()
+    };
+    let id = |text: &str| plimsoll_model::ContainerId::parse(text).unwrap();
+    assert_eq!(asked(desk.attributor.changed(&id(A))), [A]);
+    assert_eq!(
+        asked(desk.attributor.answers_again(Runtime::Docker)),
+        [B, A]
+    );
+    assert!(asked(desk.attributor.answers_again(Runtime::Podman)).is_empty());
+    desk.take(2 * MS, removed(2 * MS, 50));
+    assert!(
+        asked(desk.attributor.changed(&id(A))).is_empty(),
+        "it has gone"
+    );
+    assert_eq!(asked(desk.attributor.answers_again(Runtime::Docker)), [B]);
+}

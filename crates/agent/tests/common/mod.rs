@@ -323,6 +323,12 @@ impl Attribute for Town {
     fn unanswered(&mut self, _: &Instance, _: &str) -> Vec<Out> {
         Vec::new()
     }
+    fn changed(&self, _: &ContainerId) -> Vec<Out> {
+        Vec::new()
+    }
+    fn answers_again(&self, _: plimsoll_model::Runtime) -> Vec<Out> {
+        Vec::new()
+    }
     fn renamed(&mut self, _: &ContainerId, _: &str) -> Vec<Out> {
         Vec::new()
     }
