@@ -362,7 +362,7 @@ mod tests {
         let server = Server::start(&path, access(), Arc::new(Echo)).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let mut client = Client::connect(&path, Duration::from_secs(5)).unwrap();
+        let mut client = Client::connect(&path, Duration::from_secs(60)).unwrap();
         let (items, message) = client.ask(&Request::Flush {}).unwrap();
         assert_eq!(items, [Item::Flushed { durable: 3 }]);
         let uid = rustix::process::getuid().as_raw();
@@ -409,10 +409,10 @@ mod tests {
         let server = Server::start(&path, access(), Arc::new(Echo)).unwrap();
         let ask = |c: &mut Client| c.ask(&Request::Flush {});
         let mut held: Vec<Client> = (0..CONNECTIONS_MAX)
-            .map(|_| Client::connect(&path, Duration::from_secs(5)).unwrap())
+            .map(|_| Client::connect(&path, Duration::from_secs(60)).unwrap())
             .collect();
         assert!(held.iter_mut().all(|c| ask(c).is_ok()));
-        let mut one_more = Client::connect(&path, Duration::from_secs(5)).unwrap();
+        let mut one_more = Client::connect(&path, Duration::from_secs(60)).unwrap();
         match ask(&mut one_more) {
             Err(ClientError::Refused(f)) => assert_eq!(f.code, FailureCode::Busy),
             // the refusal may already have closed the connection when the request is written

@@ -10,7 +10,6 @@ use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;
 use plimsoll_sensor::api::{Inherited, KnownObject, Loss, Reading, Signal, Use};
 use plimsoll_workload::{FoundContainer, Scan, Seed};
-use std::time::Duration;
 
 /// nginx (10) is started; then it starts a shell (11).
 fn web_is_attacked(rig: &Rig) {
@@ -118,7 +117,7 @@ fn agent_restart_leaves_a_gap_record() {
         assert_eq!(gap.reason, "the agent was stopped");
     }
     // and it has its baseline: the same program is known
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let [Item::Baseline(baseline)] = &items[..] else {
         panic!("{items:?}");
@@ -126,7 +125,7 @@ fn agent_restart_leaves_a_gap_record() {
     assert!(baseline.behaviours > 0, "{baseline:?}");
     // and its status counts what it recorded
     let gaps_counted = || {
-        let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+        let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
         let (items, _) = client.ask(&Request::Status {}).unwrap();
         let [Item::Status(status)] = &items[..] else {
             panic!("{items:?}");
@@ -249,7 +248,11 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
         if entry.file_type().unwrap().is_dir() {
             copy_dir(&entry.path(), &to);
         } else {
-            std::fs::copy(entry.path(), to).unwrap();
+            match std::fs::copy(entry.path(), to) {
+                // it was being replaced, by the running agent
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }
@@ -374,7 +377,7 @@ fn ready_baseline_loads_the_dictionary() {
         let set = t.sets.iter().next().map(|(n, s)| (*n, s.clone()));
         (set, t.watches.last().cloned().unwrap(), t.log.clone())
     });
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let [Item::Baseline(baseline)] = &items[..] else {
         panic!("{items:?}");
@@ -578,7 +581,7 @@ fn a_decision_is_journalled_with_who_made_it_and_survives_a_restart() {
     let hands = Hands::new();
     let rig = Rig::start(&config, &hands, Town::new(&[web()]));
     web_is_attacked(&rig);
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let Some(Item::Baseline(baseline)) = items.first() else {
         panic!("{items:?}");
@@ -628,7 +631,7 @@ fn a_decision_is_journalled_with_who_made_it_and_survives_a_restart() {
         [("baseline.approve", uid), ("baseline.lock", uid)]
     );
     let rig = Rig::start(&config, &hands, Town::new(&[web()]));
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let Some(Item::Baseline(baseline)) = items.first() else {
         panic!("{items:?}");
@@ -644,7 +647,7 @@ fn a_lock_is_undone_a_behaviour_taken_out_and_every_version_can_be_asked_for() {
     let hands = Hands::new();
     let rig = Rig::start(&config, &hands, Town::new(&[web()]));
     web_is_attacked(&rig);
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let Some(Item::Baseline(baseline)) = items.first() else {
         panic!("{items:?}");
@@ -716,7 +719,7 @@ fn status_and_flush_answer() {
     let config = Rig::config(dir.path());
     let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
     web_is_attacked(&rig);
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Status {}).unwrap();
     let [Item::Status(status)] = &items[..] else {
         panic!("{items:?}");
@@ -788,7 +791,7 @@ fn a_container_that_goes_gives_everything_back() {
     );
     rig.hands.pass(10 * SECOND);
     rig.settle();
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Containers { gone: false }).unwrap();
     assert!(items.is_empty(), "{items:?}");
     assert_eq!(rig.kernel.told(|t| t.unwatched.clone()), [7]);
@@ -820,7 +823,7 @@ fn an_unreadable_baseline_is_set_aside_and_named() {
     let file = config.baselines_dir().join("B-0123456789abcdef.cbor");
     std::fs::write(&file, b"not a baseline").unwrap();
     let rig = Rig::start(&config, &Hands::new(), Town::new(&[]));
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Status {}).unwrap();
     let [Item::Status(status)] = &items[..] else {
         panic!("{items:?}");
@@ -841,7 +844,7 @@ fn an_imported_baseline_takes_the_place_of_its_own_kind() {
     quick(&mut config);
     let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
     learn(&rig);
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let Some(Item::Baseline(ready)) = items.first() else {
         panic!("{items:?}");

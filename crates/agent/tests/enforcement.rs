@@ -9,7 +9,6 @@ use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::*;
 use plimsoll_sensor::api::{AllowedEntry, Inherited};
 use std::path::Path;
-use std::time::Duration;
 
 fn with_policy(dir: &Path, rules: &str) -> Config {
     let mut config = Rig::config(dir);
@@ -27,7 +26,7 @@ const ENFORCE: &str = "  - { name: web, match: { image: 'web:*' }, mode: enforce
 const ALERT: &str = "  - { name: web, match: { image: 'web:*' }, mode: alert }\n";
 
 fn ask(config: &Config, request: &Request) -> (Vec<Item>, Option<String>) {
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     client.ask(request).unwrap()
 }
 
@@ -64,7 +63,7 @@ fn stick(rig: &Rig) -> std::sync::mpsc::Sender<()> {
         let _: Result<(), _> = go.recv();
     });
     rig.agent.shared().job(job).unwrap();
-    stands.recv_timeout(Duration::from_secs(20)).unwrap();
+    stands.recv_timeout(PATIENCE).unwrap();
     stuck
 }
 

@@ -244,8 +244,8 @@ fn connect(way: &str, dir: &Path) -> io::Result<Box<dyn ReadWrite>> {
         v6 => v6,
     };
     if way == "unix" {
+        // never cut: however long an answer takes, it comes
         let stream = UnixStream::connect(dir.join("socket"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
         return Ok(Box::new(stream));
     }
     if way == "udp" {
@@ -338,13 +338,15 @@ fn wait_for(dir: &Path, ways: &[&str], talker: u32) {
 }
 /// That none of these is answered from now on, while `others` are.
 fn assert_silent(dir: &Path, ways: &[&str], talker: u32, others: &[&str], other: u32) {
-    // an answer may be under way
-    thread::sleep(Duration::from_millis(200));
     let now = || -> Vec<u64> { ways.iter().map(|w| answered(dir, w, talker)).collect() };
-    let before = now();
-    thread::sleep(Duration::from_secs(3));
-    wait_for(dir, others, other);
-    assert_eq!(now(), before, "{ways:?}");
+    // an answer may be under way, and be noted as late as this machine likes; once
+    let silent = (0..2).any(|_| {
+        let before = now();
+        thread::sleep(Duration::from_secs(3));
+        wait_for(dir, others, other);
+        now() == before
+    });
+    assert!(silent, "{ways:?} are answered: {:?}", now());
 }
 
 fn words(outcome: &StepOutcome) -> String {

@@ -132,7 +132,7 @@ fn pass_until(hands: &Hands, what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn client(config: &Config) -> Client {
-    Client::connect(&config.socket, Duration::from_secs(10)).unwrap()
+    Client::connect(&config.socket, PATIENCE).unwrap()
 }
 fn plans(config: &Config) -> Vec<plimsoll_api::types::Plan> {
     let (items, _) = client(config).ask(&Request::Plans {}).unwrap();
@@ -751,10 +751,7 @@ fn each_act_is_handed_to_a_receiver_at_once() {
         let since = std::time::Instant::now();
         rig.deliver(event(at, cgroup, pid + 1, pid, exec("/bin/sh")));
         while heard.lock().unwrap().len() == before {
-            assert!(
-                since.elapsed() < Duration::from_secs(10),
-                "act {n} is never told"
-            );
+            assert!(since.elapsed() < PATIENCE, "act {n} is never told");
             std::thread::sleep(Duration::from_micros(200));
         }
         took.push(since.elapsed());

@@ -8,7 +8,6 @@ use plimsoll_api::{Client, Item, Request};
 use plimsoll_model::event::{Connection, FileEvent};
 use plimsoll_model::*;
 use std::path::Path;
-use std::time::Duration;
 
 const SHADOW: &str = r#"
 - rule: Shadow read
@@ -548,7 +547,7 @@ fn the_agent_tells_which_rules_are_in_force() {
     let dir = tempfile::tempdir().unwrap();
     let config = with_rules(dir.path(), SHADOW);
     let rig = Rig::start(&config, &Hands::new(), Town::new(&[web()]));
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Rules { all: true }).unwrap();
     let Some((Item::RuleSet(set), rules)) = items.split_first() else {
         panic!("{items:?}");
@@ -721,7 +720,7 @@ fn what_a_rule_flags_while_an_image_learns_is_not_learned_as_normal() {
     }
     rig.settle();
     assert_eq!(of_rules(&records(&config)).len(), 2, "both alert");
-    let mut client = Client::connect(&config.socket, Duration::from_secs(5)).unwrap();
+    let mut client = Client::connect(&config.socket, PATIENCE).unwrap();
     let (items, _) = client.ask(&Request::Baselines {}).unwrap();
     let [Item::Baseline(baseline)] = &items[..] else {
         panic!("{items:?}");

@@ -215,7 +215,7 @@ mod tests {
             stat(self.0.id()).map_or('X', |s| s.state)
         }
         fn wait_for(&self, state: char) {
-            let end = Instant::now() + Duration::from_secs(20);
+            let end = Instant::now() + Duration::from_secs(120);
             while self.state() != state {
                 assert!(Instant::now() < end, "not {state} but {}", self.state());
                 std::thread::sleep(Duration::from_millis(2));

@@ -557,13 +557,16 @@ impl Rig {
                 let _ = told.send(());
             }))
             .unwrap();
-        done.recv_timeout(Duration::from_secs(10)).unwrap();
-        shared.ledger.flush(Duration::from_secs(10)).unwrap();
+        done.recv_timeout(PATIENCE).unwrap();
+        shared.ledger.flush(PATIENCE).unwrap();
     }
 }
 
+/// After this it is not the machine that is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));

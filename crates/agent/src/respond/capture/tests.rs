@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 /// A program that was deleted after it was started, with a marker in its memory.
 fn deleted_program(dir: &Path) -> (Child, Vec<u8>) {
     let path = dir.join("dropped");
-    fs::copy("/bin/sleep", &path).expect("copy sleep");
+    // not by this process: a child forked meanwhile by another thread would hold it open for writing
+    let copied = Command::new("cp").arg("/bin/sleep").arg(&path).status();
+    assert!(copied.expect("run cp").success());
     let bytes = fs::read(&path).expect("its bytes");
     let child = Command::new(&path)
         .arg("60")
@@ -16,7 +18,6 @@ fn deleted_program(dir: &Path) -> (Child, Vec<u8>) {
         .stdin(Stdio::null())
         .spawn()
         .expect("start it");
-    std::thread::sleep(Duration::from_millis(50));
     fs::remove_file(&path).expect("delete it");
     (child, bytes)
 }
