@@ -110,7 +110,7 @@ impl Cell {
     /// Reads until `enough`.
     fn read(&mut self, id: u64, mut enough: impl FnMut(&[Event]) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(120);
         while !enough(&events) {
             assert!(Instant::now() < end, "it does not come to that: {events:?}");
             let mut keep = |s| match s {
@@ -264,7 +264,7 @@ fn a_stopped_program_keeps_its_memory_and_has_run_nothing_until_it_is_decided() 
         let held = events.iter().find(|e| is_held(e)).expect("just seen");
         let pid = held.process.key.tgid;
         let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(120);
         while !status().contains("State:\tT") {
             assert!(Instant::now() < end, "it is not stopped: {}", status());
             std::thread::sleep(Duration::from_millis(5));

@@ -134,7 +134,10 @@ fn read(sensor: &mut Sensor, id: u64) -> (Vec<Event>, Vec<Loss>) {
     let (mut events, mut losses) = (Vec::new(), Vec::new());
     let mut quiet = Instant::now();
     let end = Instant::now() + Duration::from_secs(30);
-    while quiet.elapsed() < Duration::from_millis(500) && Instant::now() < end {
+    // until a look that began after that while brings nothing: time alone may pass unlooked
+    let mut over = false;
+    while !over && Instant::now() < end {
+        let is_last = quiet.elapsed() >= Duration::from_millis(500);
         let handed = sensor.poll(Duration::from_millis(50), &mut |s| match s {
             Signal::Event(e) if e.cgroup_id == id => {
                 quiet = Instant::now();
@@ -143,7 +146,7 @@ fn read(sensor: &mut Sensor, id: u64) -> (Vec<Event>, Vec<Loss>) {
             Signal::Loss(l) => losses.push(l),
             _ => {}
         });
-        handed.expect("poll");
+        over = handed.expect("poll") == 0 && is_last;
     }
     (events, losses)
 }

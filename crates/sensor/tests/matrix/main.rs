@@ -523,15 +523,19 @@ fn run(sensor: &mut Sensor, mount: &Path, act: &str) -> Vec<Event> {
     let mut events = Vec::new();
     let mut ended: Option<Instant> = None;
     let end = Instant::now() + Duration::from_secs(60);
-    while ended.is_none_or(|t| t.elapsed() < Duration::from_millis(60)) {
+    // until a look that began a while after the end brings nothing: time alone may pass unlooked
+    let mut over = false;
+    while !over {
+        let is_last = ended.is_some_and(|t| t.elapsed() >= Duration::from_millis(60));
         assert!(Instant::now() < end, "{act} does not end");
-        sensor
+        let handed = sensor
             .poll(Duration::from_millis(10), &mut |s| {
                 if let Signal::Event(e) = s {
                     events.push(e);
                 }
             })
             .expect("poll");
+        over = is_last && handed == 0;
         if ended.is_none() && child.try_wait().expect("wait").is_some() {
             ended = Some(Instant::now());
         }
