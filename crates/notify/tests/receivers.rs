@@ -267,12 +267,12 @@ fn a_receiver_that_is_down_slow_or_talks_garbage_is_tried_later() {
     let down = receiver(&format!("kind: webhook, url: 'http://{nobody}'"));
     assert_eq!(send(&down, &alert()).result, later());
 
-    let (url, _) = http(200, "late", None, Duration::from_secs(5));
+    let (url, _) = http(200, "late", None, Duration::from_secs(60));
     let since = Instant::now();
     let slow = receiver(&format!("kind: webhook, url: '{url}'"));
     assert_eq!(send(&slow, &alert()).result, later());
     assert!(
-        since.elapsed() < Duration::from_secs(4),
+        since.elapsed() < Duration::from_secs(45),
         "{:?}",
         since.elapsed()
     );
@@ -687,7 +687,7 @@ fn e_mail_arrives_with_a_stable_message_id() {
     let tried = send(&mailbox(address), &message);
     assert_eq!(tried.result, TryResult::Delivered, "{tried:?}");
     assert!(tried.detail.contains("queued as 42"));
-    let mail = got.recv_timeout(Duration::from_secs(5)).unwrap();
+    let mail = got.recv_timeout(Duration::from_secs(60)).unwrap();
     for line in [
         "MAIL FROM:<plimsoll@example.org>",
         "RCPT TO:<ops@example.org>",

@@ -104,7 +104,7 @@ fn patterns_that_backtrack_elsewhere_are_linear_here() {
         set.judge(Source::Syscall, &event, &mut Scratch::default())
             .is_empty()
     );
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     refused(
         &rule_of("proc.name regex '((a{1000}){1000}){1000}'"),
         "bytes compiled",
