@@ -59,6 +59,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+const DEBIAN: &str = "plimsoll-test/debian:1";
+
 /// What `scripts/test` provides, or `None` where host tests are left out.
 fn docker_socket() -> Option<String> {
     std::env::var("PLIMSOLL_HOST_TESTS")
@@ -229,8 +231,18 @@ impl Agent {
         }
     }
 
+    /// Alerts that have the word, or are of a container of that name: one that was told before its
+    /// name was known has the id alone.
     fn alerts(&self, container: &str) -> Vec<Value> {
-        let of = |v: &Value| v.to_string().contains(container);
+        let all = self.plimsoll(&["containers", "--all"]).unwrap_or_default();
+        let named = all.iter().filter(|c| c["name"] == container);
+        let ids: Vec<&str> = named
+            .filter_map(|c| c["container_id"].as_str()?.get(..12))
+            .collect();
+        let of = |v: &Value| {
+            let id = v["output_fields"]["container.id"].as_str();
+            id.is_some_and(|id| ids.contains(&id)) || v.to_string().contains(container)
+        };
         self.plimsoll(&["alerts"])
             .unwrap_or_default()
             .into_iter()
@@ -306,22 +318,13 @@ fn the_minutes_before_an_alert_show_known_behaviour_too_and_what_follows_use_by_
         return;
     };
     let _one = alone();
-    let agent = Agent::start(docker);
-    // three rounds of the same reads, then the act, then the reads again
+    let agent = Agent::start(docker.clone());
+    // three rounds of the same reads, then the act; the reads again once that has been answered
     let story = "for i in 1 2 3; do cat /etc/hostname /etc/hostname >/dev/null; sleep 1.2; done; \
-                 cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null; sleep 1; \
-                 for i in 1 2 3 4 5; do cat /etc/hostname >/dev/null; done; sleep 4";
-    let debian = "plimsoll-test/debian:1";
-    agent.docker(&[
-        "run",
-        "--rm",
-        "--name",
-        "host-minutes",
-        debian,
-        "sh",
-        "-c",
-        story,
-    ]);
+                 cp /bin/ls /tmp/dropped; /tmp/dropped / >/dev/null; \
+                 until [ -e /tmp/go ]; do sleep 0.2; done; \
+                 for i in 1 2 3 4 5; do cat /etc/hostname >/dev/null; done; sleep 600";
+    let it = effects::Docked::start_of(&docker, "host-minutes", DEBIAN, &[], story);
     agent.wait_until("the act is an alert", || {
         let alerts = agent.alerts("host-minutes");
         alerts
@@ -345,6 +348,9 @@ fn the_minutes_before_an_alert_show_known_behaviour_too_and_what_follows_use_by_
         };
         events.into_iter().filter(known).collect()
     };
+    // what was before is read when the container is streamed already
+    agent.wait_until("the recorder is read", || !reads(false).is_empty());
+    std::fs::write(format!("/proc/{}/root/tmp/go", it.pid()), "").expect("let it go on");
     agent.wait_until("what followed is recorded", || reads(true).len() >= 5);
     let before = reads(false);
     assert!(
@@ -395,6 +401,11 @@ fn an_attack_in_a_short_container_is_alerted_and_answered_after_it_is_gone() {
             .map(Value::to_string)
             .collect();
         all.contains("/etc/shadow") && all.contains("/tmp/dropped")
+    });
+    agent.wait_until("its end is known", || {
+        let all = agent.plimsoll(&["containers", "--all"]).unwrap_or_default();
+        all.iter()
+            .any(|c| c["name"] == "host-attack" && c["state"] == "gone")
     });
     let alert = agent.alerts("host-attack").pop().expect("there is one");
     let id = alert["plimsoll"]["alert_id"]
@@ -494,17 +505,17 @@ fn a_container_that_lives_for_an_instant_has_its_image_and_name() {
             })
         })
     });
-    let execs = agent
-        .plimsoll(&["events", "--kind", "exec"])
-        .unwrap_or_default();
-    let of_first = execs
-        .iter()
-        .filter(|e| e.to_string().contains("busybox"))
-        .count();
-    assert!(
-        of_first >= 5,
-        "the first instruction of each is attributed: {of_first}"
-    );
+    // a container is known from its cgroup on, and its first program comes later
+    agent.wait_until("the first instruction of each is attributed", || {
+        let execs = agent.plimsoll(&["events", "--kind", "exec"]);
+        let of_first = |e: &Value| e.to_string().contains("busybox");
+        execs
+            .unwrap_or_default()
+            .iter()
+            .filter(|e| of_first(e))
+            .count()
+            >= 5
+    });
 }
 
 #[test]

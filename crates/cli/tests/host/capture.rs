@@ -15,7 +15,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What the attacker does: a program that deletes itself, files on disk and in memory, traps.
-const ATTACK: &str = "cp /bin/sleep /root/dropped; /root/dropped 600 & sleep 0.3; rm /root/dropped; \
+const ATTACK: &str = "cp /bin/sleep /root/dropped; /root/dropped 600 & \
+    until [ \"$(readlink /proc/$!/exe)\" = /root/dropped ]; do sleep 0.1; done; rm /root/dropped; \
     rm /etc/debian_version; echo loot >/root/note; echo loot >/scratch/note; mkfifo /root/trap; \
     ln -s /etc/shadow /root/way-out; ln -s loop /root/loop; touch /root/ready; wait";
 
@@ -118,7 +119,7 @@ fn a_capture_holds_what_was_deleted_and_what_was_written_byte_for_byte() {
     // not waited for: where a policy pauses the container, that would never return
     ours.docker(&["exec", "-d", &ours.name, "sh", "-c", ATTACK]);
     let ready = format!("/proc/{pid}/root/root/ready");
-    let end = Instant::now() + Duration::from_secs(40);
+    let end = Instant::now() + Duration::from_secs(120);
     while !Path::new(&ready).exists() {
         assert!(Instant::now() < end, "timed out waiting for the attack");
         std::thread::sleep(Duration::from_millis(50));
@@ -228,7 +229,7 @@ fn a_container_that_is_being_stopped_gives_its_perishable_things_first() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("run docker");
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(120);
     let mut ending = (Value::Null, Vec::new());
     while ending.0 != true {
         assert!(Instant::now() < end, "the daemon was not asked to stop it");

@@ -167,6 +167,7 @@ fn settled(agent: &Agent, id: &str) -> Evidence {
         assert!(Instant::now() < end, "{id} is not told to be gone");
         std::thread::sleep(Duration::from_millis(500));
     }
+    crate::own_rules::all_is_written(agent);
     let mut last = evidence(agent, id);
     while Instant::now() < end {
         std::thread::sleep(Duration::from_secs(2));

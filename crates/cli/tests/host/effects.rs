@@ -112,7 +112,7 @@ fn moves(pid: u32) -> bool {
     count(pid) != before
 }
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(40);
+    let end = Instant::now() + Duration::from_secs(120);
     while !done() {
         assert!(Instant::now() < end, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(50));
@@ -225,6 +225,15 @@ pub(crate) struct Docked {
 }
 impl Docked {
     pub(crate) fn start(docker: &str, name: &'static str, more: &[&str], work: &str) -> Self {
+        Self::start_of(docker, name, "plimsoll-test/busybox:1", more, work)
+    }
+    pub(crate) fn start_of(
+        docker: &str,
+        name: &'static str,
+        image: &str,
+        more: &[&str],
+        work: &str,
+    ) -> Self {
         let this = Self {
             docker: docker.to_owned(),
             name,
@@ -232,7 +241,7 @@ impl Docked {
         this.call(&["rm", "-f", name]);
         let mut run = vec!["run", "-d", "--name", name];
         run.extend(more);
-        run.extend(["plimsoll-test/busybox:1", "sh", "-c", work]);
+        run.extend([image, "sh", "-c", work]);
         let out = this.call(&run);
         assert!(out.status.success(), "{out:?}");
         this
@@ -288,9 +297,12 @@ fn a_frozen_container_goes_on_although_its_agent_was_killed() {
     };
     let _one = alone();
     let label = "plimsoll-test=freeze";
-    let mut agent = agent_with(&docker, "freeze", "[{freeze: {budget: 8s}}]", "");
+    const BUDGET: Duration = Duration::from_secs(12);
+    let steps = format!("[{{freeze: {{budget: {}s}}}}]", BUDGET.as_secs());
+    let mut agent = agent_with(&docker, "freeze", &steps, "");
     let it = Docked::start(&docker, "effect-freeze", &["--label", label], BUSY);
     let pid = it.pid();
+    let attacked = Instant::now();
     it.exec("cp /bin/busybox /tmp/dropped; /tmp/dropped true");
     let frozen = || {
         let file = format!("/proc/{pid}/cgroup");
@@ -304,7 +316,12 @@ fn a_frozen_container_goes_on_although_its_agent_was_killed() {
     agent.wait_until("it is frozen", frozen);
     agent.child.kill().expect("kill our own agent");
     agent.child.wait().expect("it ends");
-    assert!(frozen() && !moves(pid), "it stands still without the agent");
+    // unless all this has taken longer than it may stand still
+    let still = frozen() && !moves(pid);
+    assert!(
+        still || attacked.elapsed() > BUDGET,
+        "it stands still without the agent"
+    );
     wait_until("the watchdog lets it go", || moves(pid));
 }
 
@@ -393,7 +410,7 @@ fn isolation_cuts_what_is_established_and_raw_and_undo_gives_it_back() {
         established(far.pid()) == 0
     });
     assert!(!far.grows("/tmp/got"), "the established connection is cut");
-    assert!(near.grows("/tmp/got"), "the allowed one goes on");
+    wait_until("the allowed one goes on", || near.grows("/tmp/got"));
     std::thread::sleep(Duration::from_secs(2));
     let before = broadcasts(far.pid());
     raw();
@@ -643,8 +660,10 @@ fn processes_that_fork_all_the_time_are_all_killed() {
     if docker_socket().is_none() {
         return;
     }
-    // no faster than the machine has numbers for them: a shell that cannot fork ends by itself
-    let work = "sh -c 'while :; do (sleep 5; sleep 5) & sleep 0.01; done' storm & sleep 600; true";
+    // no faster than the machine has numbers for them: a shell that cannot fork ends by itself; long
+    // enough that there are many on a machine that forks slowly, too
+    let work =
+        "sh -c 'while :; do (sleep 30; sleep 30) & sleep 0.01; done' storm & sleep 600; true";
     let crun = Crun::start("v2", work, ".");
     let (machine, target) = (machine(crun.dir.path()), crun.target(None));
     wait_until("there are many", || members(&target).len() > 300);

@@ -1,14 +1,22 @@
 //! What ran already when the agent came: on real containers, in `/proc` only.
 
-use crate::{Agent, alone, docker_socket};
+use crate::{Agent, DEBIAN, alone, docker_socket};
 use serde_json::Value;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "host-found";
-const DEBIAN: &str = "plimsoll-test/debian:1";
+
+/// The service, a dropped program that stays and one that removes itself.
+const WORK: &str = "cp /bin/sleep /tmp/stays; cp /bin/sleep /tmp/goes; \
+                    runs() { until [ \"$(readlink /proc/$1/exe)\" = $2 ]; do sleep 0.1; done; }; \
+                    /tmp/stays 600 & runs $! /tmp/stays; /tmp/goes 600 & runs $! /tmp/goes; \
+                    rm /tmp/goes; exec sleep 600";
+/// Programs that run in the end.
+const RAN: usize = 3;
 
 /// A command of Docker before there is an agent to ask for it.
-fn docker(socket: &str, args: &[&str]) {
+fn docker(socket: &str, args: &[&str]) -> String {
     let out = Command::new("docker")
         .arg("-H")
         .arg(format!("unix://{socket}"))
@@ -17,6 +25,18 @@ fn docker(socket: &str, args: &[&str]) {
         .expect("run docker");
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "docker {args:?}: {said}");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Waits until the container has come to its last program.
+fn until_it_ran(socket: &str) {
+    let pid = docker(socket, &["inspect", "-f", "{{.State.Pid}}", NAME]);
+    let comm = format!("/proc/{}/comm", pid.trim());
+    let end = Instant::now() + Duration::from_secs(120);
+    while std::fs::read_to_string(&comm).expect("it runs") != "sleep\n" {
+        assert!(Instant::now() < end, "it does not come to its last program");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Removes the container also when the test fails.
@@ -41,15 +61,12 @@ fn an_intruder_who_was_there_before_the_agent_is_alerted_once_and_the_service_is
         return;
     };
     let _one = alone();
-    // the service, a dropped program that stays and one that removes itself; and a fork of the first
-    let work = "cp /bin/sleep /tmp/stays; cp /bin/sleep /tmp/goes; /tmp/stays 600 & /tmp/goes 600 & \
-                sleep 1; rm /tmp/goes; exec sleep 600";
     docker(
         &socket,
-        &["run", "-d", "--name", NAME, DEBIAN, "sh", "-c", work],
+        &["run", "-d", "--name", NAME, DEBIAN, "sh", "-c", WORK],
     );
     let _gone = Gone(socket.clone());
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    until_it_ran(&socket);
     let mut agent = Agent::start(socket);
     for (program, rule) in [
         ("/tmp/stays", "Program that is not part of the image"),
@@ -69,8 +86,13 @@ fn an_intruder_who_was_there_before_the_agent_is_alerted_once_and_the_service_is
             assert!(told.contains(words), "{q}: {told}");
         }
     }
-    let events = agent.plimsoll(&["events", "--kind", "exec", "--container", NAME]);
-    let events = events.unwrap_or_default();
+    let found = |agent: &Agent| {
+        let events = agent.plimsoll(&["events", "--kind", "exec", "--container", NAME]);
+        events.unwrap_or_default()
+    };
+    // in portions: what is an alert may come first
+    agent.wait_until("all that ran is found", || found(&agent).len() >= RAN);
+    let events = found(&agent);
     let service = events.iter().find(|e| {
         e["detail"]["exe"]
             .as_str()
@@ -93,14 +115,9 @@ fn an_intruder_who_was_there_before_the_agent_is_alerted_once_and_the_service_is
 
     // again without pins: the journal and the baseline know
     agent.restart_after(false, |_| ());
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(4));
     for program in ["/tmp/stays", "/tmp/goes"] {
         assert_eq!(about(&agent, program).len(), 1, "{program} is told once");
     }
-    let now = agent.plimsoll(&["events", "--kind", "exec", "--container", NAME]);
-    assert_eq!(
-        now.unwrap_or_default().len(),
-        events.len(),
-        "so is the rest"
-    );
+    assert_eq!(found(&agent).len(), events.len(), "so is the rest");
 }

@@ -2,6 +2,7 @@
 //! counted against it; and an act that a rule asks for fires every time.
 
 use crate::completeness::{agent_with, differences, done, evidence};
+use crate::own_rules::all_is_written;
 use crate::rules::{counted, until_over, with_rules};
 use crate::stage::Stage;
 use crate::{Agent, alone, docker_socket};
@@ -28,25 +29,6 @@ fn said_to_be_unnamed(agent: &Agent, id: &str) -> bool {
     let gaps = agent.plimsoll(&["gaps"]).unwrap_or_default();
     gaps.iter()
         .any(|g| g["container_id"] == id && g["stage"] == "identity")
-}
-
-/// Nothing waits any more anywhere between the rings and the journal.
-fn all_is_written(agent: &Agent) {
-    const QUEUES: [&str; 5] = [
-        "inbox_bulk",
-        "inbox_tree",
-        "inbox_alert",
-        "identity_waiting",
-        "journal_queue",
-    ];
-    agent.wait_until("nothing is on its way", || {
-        let status = agent.plimsoll(&["status"]).unwrap_or_default();
-        let empty = |s: &Value| {
-            let waiting = |q: &str| s["queues"][q].as_u64().unwrap_or(0) > 0;
-            !QUEUES.iter().any(|q| waiting(q))
-        };
-        status.iter().all(empty)
-    });
 }
 
 #[test]

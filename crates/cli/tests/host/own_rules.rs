@@ -148,13 +148,24 @@ pub(crate) fn over(agent: &Agent, names: &[String]) {
         };
         names.iter().all(gone)
     });
+    all_is_written(agent);
+}
+
+/// Nothing waits any more anywhere between the rings and the journal.
+pub(crate) fn all_is_written(agent: &Agent) {
+    const QUEUES: [&str; 5] = [
+        "inbox_bulk",
+        "inbox_tree",
+        "inbox_alert",
+        "identity_waiting",
+        "journal_queue",
+    ];
     // two looks in a row: between the kernel's rings and the queues there is a reader
     let mut empty = 0;
     agent.wait_until("nothing is on its way", || {
         let status = agent.plimsoll(&["status"]).unwrap_or_default();
         let drained = |q: &str| status.iter().all(|s| s["queues"][q].as_u64() == Some(0));
-        let queues = ["inbox_bulk", "inbox_alert", "identity_waiting"];
-        let all = !status.is_empty() && queues.into_iter().all(drained);
+        let all = !status.is_empty() && QUEUES.into_iter().all(drained);
         empty = if all { empty + 1 } else { 0 };
         empty >= 2
     });
@@ -247,8 +258,8 @@ const DAY: &[Work] = &[
                 redis-cli -a "$password" set k$i v >/dev/null 2>&1
                 redis-cli -a "$password" get k$i >/dev/null 2>&1; sleep 0.2
             done
-            redis-cli -a "$password" bgrewriteaof; sleep 60"#,
-        otherwise: "mkdir /data; for i in $(seq 40); do echo v > /data/k.tmp; mv /data/k.tmp /data/k$i; sleep 0.2; done; sleep 60",
+            redis-cli -a "$password" bgrewriteaof; sleep 600"#,
+        otherwise: "mkdir /data; for i in $(seq 40); do echo v > /data/k.tmp; mv /data/k.tmp /data/k$i; sleep 0.2; done; sleep 600",
         serves: false,
     },
     Work {
@@ -265,7 +276,7 @@ const DAY: &[Work] = &[
                 ls /proc | grep -c . > /dev/null; cat /proc/self/status /proc/loadavg > /dev/null
                 sort -r /srv/data/list | sha256sum > /srv/data/sum.new; mv /srv/data/sum.new /srv/data/sum
                 sleep 0.2
-            done; sleep 60"#,
+            done; sleep 600"#,
         otherwise: "",
         serves: false,
     },
@@ -280,8 +291,8 @@ const DAY: &[Work] = &[
             printf 'all: prog\nprog: $(patsubst %%.c,%%.o,$(wildcard *.c))\n\tcc -o $@ $^\ncheck: prog\n\t./prog\n\tcp prog /tmp/prog.test && /tmp/prog.test\ninstall: check\n\tinstall -m 755 prog /usr/local/bin/prog 2>/dev/null || cp prog /opt/prog\n' > Makefile
             make -j2 && make check && make install
             for f in *.o; do mv $f t/$f; done; tar cf /srv/src.tar /src && gzip -9 /srv/src.tar && rm -rf /src/t
-            sleep 60"#,
-        otherwise: "mkdir -p /src; cd /src; for i in $(seq 200); do seq 100 > f$i.txt; done; tar cf /srv/src.tar /src && gzip -9 /srv/src.tar && tar xzf /srv/src.tar.gz -C /srv; rm -rf /src; sleep 60",
+            sleep 600"#,
+        otherwise: "mkdir -p /src; cd /src; for i in $(seq 200); do seq 100 > f$i.txt; done; tar cf /srv/src.tar /src && gzip -9 /srv/src.tar && tar xzf /srv/src.tar.gz -C /srv; rm -rf /src; sleep 600",
         serves: false,
     },
     Work {
@@ -299,7 +310,7 @@ const DAY: &[Work] = &[
         script: r#"
             mkdir -p /www; echo ok > /www/index.html; httpd -p 8081 -h /www
             for i in $(seq 30); do wget -q -O /dev/null http://127.0.0.1:8081/; ps > /dev/null; sleep 0.2; done
-            sleep 60"#,
+            sleep 600"#,
         otherwise: "",
         serves: false,
     },
@@ -394,7 +405,7 @@ fn a_benign_day_raises_nothing_above_notice() {
     agent.wait_until("the work is done", || {
         DAY.iter().filter(|w| !w.serves).all(|work| {
             let top = agent.docker(&["top", work.name, "-eo", "pid,args"]);
-            top.lines().any(|l| l.ends_with("sleep 60"))
+            top.lines().any(|l| l.ends_with("sleep 600"))
         })
     });
     // the agent was not asleep: one bad act is told

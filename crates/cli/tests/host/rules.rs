@@ -177,17 +177,11 @@ fn a_repeat_that_the_kernel_knows_fires_again() {
     });
     until_over(&agent, "rules-again");
     // the burst's last count is written when the agent ends
-    let count = |agent: &Agent| {
-        let all = of_rules(agent, "rules-again");
-        all.iter()
-            .filter_map(|a| a["plimsoll"]["count"].as_u64())
-            .max()
-    };
     let mut agent = agent;
     agent.restart_after(false, |_| {});
     assert_eq!(
-        count(&agent),
-        Some(4),
+        counted(&agent, "rules-again"),
+        4,
         "each of the four, and none of the five before"
     );
 }
