@@ -209,14 +209,8 @@ impl Sockets {
                 }
             };
             let Some(client) = client else { continue };
-            if let Client::Docker(docker) = &client {
-                tokio::spawn(follow(
-                    docker.clone(),
-                    socket.clone(),
-                    runtime,
-                    tell.clone(),
-                ));
-            }
+            let followed = follow(client.clone(), socket.clone(), runtime, tell.clone());
+            tokio::spawn(followed);
             self.known.insert(socket, (runtime, client));
         }
     }
@@ -358,7 +352,8 @@ async fn ask(client: &Client, question: &Question) -> Result<Facts, Silence> {
             }),
         Client::Containerd(containerd) => match containerd.facts(id, &question.cgroup_path).await {
             Ok(Some(facts)) => Ok(facts),
-            Ok(None) => Err(Silence::Unknown(
+            // removed so soon that the word of its making comes later
+            Ok(None) => Err(Silence::Late(
                 "this containerd does not know the container".to_owned(),
             )),
             Err(status) => Err(Silence::Late(format!(
@@ -370,43 +365,49 @@ async fn ask(client: &Client, question: &Question) -> Result<Facts, Silence> {
     }
 }
 
+impl Client {
+    /// Whether it answers.
+    async fn ping(&self) -> Result<(), String> {
+        match self {
+            Client::Docker(docker) => docker.ping().await.map(drop).map_err(|e| e.to_string()),
+            Client::Containerd(containerd) => containerd.ping().await,
+        }
+    }
+
+    /// Hears of what happens to its containers until it ends; gives why it did.
+    async fn changes(&self, tell: &mpsc::Sender<ApiNews>) -> String {
+        match self {
+            Client::Docker(docker) => changes(docker, tell).await,
+            Client::Containerd(containerd) => containerd.remember_made().await,
+        }
+    }
+}
+
 /// Follows what happens to the containers of one runtime, and whether it is there.
-async fn follow(docker: Docker, socket: PathBuf, runtime: Runtime, tell: mpsc::Sender<ApiNews>) {
+async fn follow(client: Client, socket: PathBuf, runtime: Runtime, tell: mpsc::Sender<ApiNews>) {
     let mut wait = Duration::from_millis(500);
     let mut again = false;
     loop {
-        let why = match docker.ping().await {
-            Ok(_) => {
-                wait = Duration::from_millis(500);
-                if tell
-                    .send(ApiNews::Connected {
-                        runtime,
-                        socket: socket.clone(),
-                        again,
-                    })
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                again = true;
-                let why = changes(&docker, &tell).await;
-                if tell
-                    .send(ApiNews::Disconnected {
-                        runtime,
-                        socket: socket.clone(),
-                        why: why.clone(),
-                    })
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                why
+        if client.ping().await.is_ok() {
+            wait = Duration::from_millis(500);
+            let connected = ApiNews::Connected {
+                runtime,
+                socket: socket.clone(),
+                again,
+            };
+            if tell.send(connected).await.is_err() {
+                return;
             }
-            Err(e) => e.to_string(),
-        };
-        drop(why);
+            again = true;
+            let disconnected = ApiNews::Disconnected {
+                runtime,
+                socket: socket.clone(),
+                why: client.changes(&tell).await,
+            };
+            if tell.send(disconnected).await.is_err() {
+                return;
+            }
+        }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(MAX_BACKOFF);
     }
@@ -767,6 +768,79 @@ mod tests {
         assert!(c.ask(question("abc", Runtime::Docker, "")));
         assert!(!c.ask(question("abc", Runtime::Docker, "")));
         assert_eq!(c.refused(), 1);
+    }
+
+    /// Against a real containerd, where `scripts/test` provides one.
+    #[test]
+    fn a_container_that_was_removed_before_it_was_asked_about_is_known_by_its_making() {
+        let var = |name: &str| std::env::var(name).ok();
+        let sockets = (
+            var("PLIMSOLL_TEST_DOCKER_SOCK"),
+            var("PLIMSOLL_TEST_CONTAINERD_SOCK"),
+        );
+        let (Some(docker), Some(socket)) = sockets else {
+            return;
+        };
+        let run = |program: &str, args: &[&str]| {
+            let out = std::process::Command::new(program)
+                .args(args)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert!(out.status.success(), "{program} {args:?}: {said}");
+            String::from_utf8(out.stdout).unwrap().trim().to_owned()
+        };
+        let image = "plimsoll-test/busybox:1";
+        let docker = |args: &[&str]| {
+            run(
+                "docker",
+                &[&["-H", &format!("unix://{docker}")], args].concat(),
+            )
+        };
+        let digest = docker(&["image", "inspect", "-f", "{{.Id}}", image]);
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("image.tar");
+        let tar = tar.to_str().unwrap();
+        docker(&["save", "-o", tar, image]);
+        let namespace = format!("plimsoll-made-{}", std::process::id());
+        let ctr = |args: &[&str]| run("ctr", &[&["-a", &socket, "-n", &namespace], args].concat());
+        ctr(&["images", "import", "--snapshotter", "native", tar]);
+        let reference = format!("docker.io/{image}");
+
+        let (tell, told) = std::sync::mpsc::channel();
+        let config = ConfirmerConfig {
+            containerd_sockets: vec![socket.clone().into()],
+            discover: None,
+            ..ConfirmerConfig::default()
+        };
+        let confirmer = Confirmer::start(config, move |news| drop(tell.send(news))).unwrap();
+        let next = || told.recv_timeout(Duration::from_secs(60)).expect("news");
+        assert!(matches!(next(), ApiNews::Connected { .. }));
+        // what is made before the first word of events is heard of by nobody
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        let facts = (0..).find_map(|n| {
+            assert!(std::time::Instant::now() < end, "nobody heard of it");
+            let name = format!("made-{n}");
+            ctr(&[
+                "containers",
+                "create",
+                "--snapshotter",
+                "native",
+                &reference,
+                &name,
+            ]);
+            ctr(&["containers", "rm", &name]);
+            assert!(confirmer.ask(question(&name, Runtime::Containerd, "/elsewhere")));
+            match next() {
+                ApiNews::Confirmed { facts, .. } => Some(facts),
+                _ => None,
+            }
+        });
+        let facts = facts.expect("it ends with facts");
+        assert_eq!(facts.image.name, reference);
+        let said = facts.image.config_digest.as_ref();
+        assert_eq!(said.map(|d| d.as_str()), Some(digest.as_str()));
+        ctr(&["images", "rm", "--sync", &reference]);
     }
 
     /// Against a real Docker, where `scripts/test` provides one.

@@ -67,6 +67,46 @@ fn named(agent: &Agent, name: &str) -> Option<Value> {
 }
 
 #[test]
+fn what_changes_of_a_running_docker_container_is_known() {
+    let Some(docker) = docker_socket() else {
+        return;
+    };
+    let _one = alone();
+    let agent = Agent::start(docker);
+    let network = format!("joined-{}", std::process::id());
+    let image = "plimsoll-test/busybox:1";
+    agent.docker(&["run", "-d", "--name", "joins", image, "sleep", "600"]);
+    let addresses = |name: &str| -> Vec<String> {
+        let container = named(&agent, name).unwrap_or_default();
+        let all = container["addresses"].as_array().cloned();
+        let text = |v: Value| v.as_str().map(str::to_owned);
+        all.into_iter().flatten().filter_map(text).collect()
+    };
+    agent.wait_until("its address is known", || addresses("joins").len() == 1);
+    agent.docker(&["rename", "joins", "joined"]);
+    agent.docker(&["network", "create", &network]);
+    agent.docker(&["network", "connect", &network, "joined"]);
+    let of_network = [
+        "inspect",
+        "-f",
+        "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}",
+        "joined",
+    ];
+    let said = agent.docker(&of_network);
+    let mut all: Vec<&str> = said.split_whitespace().collect();
+    all.sort_unstable();
+    agent.wait_until("the other address is known under the other name", || {
+        let mut known = addresses("joined");
+        known.sort_unstable();
+        known == all
+    });
+    agent.docker(&["network", "disconnect", &network, "joined"]);
+    agent.wait_until("it is gone again", || addresses("joined").len() == 1);
+    agent.docker(&["rm", "-f", "joined"]);
+    agent.docker(&["network", "rm", &network]);
+}
+
+#[test]
 fn a_container_of_containerd_has_the_digest_of_its_image_configuration() {
     let Some(docker) = docker_socket() else {
         return;

@@ -1,23 +1,27 @@
 //! Asking containerd about one container: its image with digests, labels, command.
 //!
-//! The API is gRPC over a Unix socket. Only four calls are made (containers, images, content,
-//! namespaces), so their messages are declared here instead of generated; field numbers are those of
+//! The API is gRPC over a Unix socket. Only five calls are made (containers, images, content,
+//! namespaces, events), so their messages are declared here instead of generated; field numbers are those of
 //! `github.com/containerd/containerd/api` (`services/*/v1/*.proto`, `types/descriptor.proto`), which
 //! keeps them stable within 1.x and 2.x.
 //!
 //! Promises: every answer is bounded (messages 4 MiB, documents 1 MiB, 64 namespaces, 3 levels of
 //! index); the caller's timeout bounds the whole; nothing is written, nothing is pulled.
 //!
-//! Left out: events (the question is asked when a container starts), namespace `moby` (Docker's, and
-//! Docker itself is asked).
+//! A container can be removed sooner than its question is asked: what containerd tells when it makes
+//! one is remembered ([`MAX_MADE`] containers).
+//!
+//! Left out: other events, namespace `moby` (Docker's, and Docker itself is asked).
 
 use crate::disk::same_cgroup;
 use crate::facts::{Facts, bounded};
 use plimsoll_model::{Digest, Runtime};
 use prost::Message;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -34,10 +38,25 @@ const MAX_MANIFESTS: usize = 64;
 /// Indexes in indexes.
 const MAX_DEPTH: usize = 3;
 
+/// Containers remembered since they were made, the youngest ones.
+const MAX_MADE: usize = 512;
+/// Containers looked at a time when they are made; of more only the image's name is remembered.
+const MAX_LOOKS: usize = 32;
+
 /// One containerd.
 #[derive(Clone, Debug)]
 pub(super) struct Containerd {
     channel: Channel,
+    made: Arc<Mutex<VecDeque<Made>>>,
+}
+
+/// A container as it was when it was made.
+#[derive(Clone, Debug)]
+struct Made {
+    namespace: String,
+    container: ContainerMessage,
+    /// What was found at once.
+    facts: Option<Facts>,
 }
 
 /// What there is to know about a container in one namespace.
@@ -47,6 +66,33 @@ struct Found {
     spec: Value,
 }
 
+impl Found {
+    fn new(namespace: String, container: ContainerMessage) -> Self {
+        let spec = container.spec.as_ref().map(|s| s.value.as_slice());
+        Found {
+            namespace,
+            spec: serde_json::from_slice(spec.unwrap_or_default()).unwrap_or_default(),
+            container,
+        }
+    }
+
+    fn is_in(&self, cgroup_path: &str) -> bool {
+        let said = self
+            .spec
+            .pointer("/linux/cgroupsPath")
+            .and_then(Value::as_str);
+        said.is_some_and(|said| same_cgroup(said, cgroup_path))
+    }
+}
+
+/// The first that is meant for certain, else the only one.
+fn the_one<T>(mut candidates: Vec<T>, is_meant: impl Fn(&T) -> bool) -> Option<T> {
+    if let Some(i) = candidates.iter().position(is_meant) {
+        return Some(candidates.swap_remove(i));
+    }
+    candidates.pop().filter(|_| candidates.is_empty())
+}
+
 impl Containerd {
     /// A handle; the connection is made (and made again) when something is asked.
     pub(super) fn at(socket: &Path) -> Option<Self> {
@@ -54,57 +100,143 @@ impl Containerd {
         let endpoint = Endpoint::from_shared(uri).ok()?;
         Some(Self {
             channel: endpoint.connect_lazy(),
+            made: Arc::default(),
         })
+    }
+
+    /// Whether it answers.
+    pub(super) async fn ping(&self) -> Result<(), String> {
+        self.namespaces().await.map(drop).map_err(|s| said_no(&s))
+    }
+
+    /// Remembers containers as they are made, until the stream ends; gives why it did.
+    pub(super) async fn remember_made(&self) -> String {
+        match self.follow_made().await {
+            Ok(()) => "the stream of events ended".to_owned(),
+            Err(status) => said_no(&status),
+        }
+    }
+
+    async fn follow_made(&self) -> Result<(), Status> {
+        let filters = vec![format!("topic=={CREATED:?},namespace!=moby")];
+        let codec = ProstCodec::<SubscribeRequest, Envelope>::default();
+        let path = "/containerd.services.events.v1.Events/Subscribe";
+        let mut grpc = self.grpc().await?;
+        let request = Request::new(SubscribeRequest { filters });
+        let mut stream = grpc
+            .server_streaming(request, path.parse().expect("a constant path"), codec)
+            .await?
+            .into_inner();
+        let looks = Arc::new(Semaphore::new(MAX_LOOKS));
+        while let Some(told) = stream.message().await? {
+            let of_ours = told.topic == CREATED && told.namespace != "moby";
+            let event = told.event.filter(|_| of_ours).unwrap_or_default();
+            let Ok(created) = ContainerCreate::decode(event.value.as_slice()) else {
+                continue;
+            };
+            if created.id.is_empty() {
+                continue;
+            }
+            let container = ContainerMessage {
+                id: created.id,
+                image: created.image,
+                ..ContainerMessage::default()
+            };
+            let namespace = told.namespace;
+            self.remember(Made {
+                namespace: namespace.clone(),
+                container: container.clone(),
+                facts: None,
+            });
+            if let Ok(look) = looks.clone().try_acquire_owned() {
+                let this = self.clone();
+                tokio::spawn(async move {
+                    this.look_at_made(namespace, container).await;
+                    drop(look);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_made(&self, namespace: String, made: ContainerMessage) {
+        let Ok(Some(found)) = self.get(&made.id, namespace.clone()).await else {
+            return;
+        };
+        let facts = Some(self.facts_of_found(&found).await);
+        self.remember(Made {
+            namespace,
+            container: found.container,
+            facts,
+        });
+    }
+
+    /// The latest of an id in a namespace counts, and of all the latest.
+    fn remember(&self, one: Made) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|m| (&m.container.id, &m.namespace) != (&one.container.id, &one.namespace));
+        if made.len() >= MAX_MADE {
+            made.pop_front();
+        }
+        made.push_back(one);
+    }
+
+    /// What was remembered of a container that has been removed.
+    async fn removed(&self, id: &str, cgroup_path: &str) -> Option<Facts> {
+        let made: Vec<Made> = {
+            let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            made.iter()
+                .filter(|m| m.container.id == id)
+                .cloned()
+                .collect()
+        };
+        let candidates = made.into_iter().map(|m| {
+            let found = Found::new(m.namespace, m.container);
+            (found, m.facts)
+        });
+        let (found, facts) = the_one(candidates.collect(), |(f, _)| f.is_in(cgroup_path))?;
+        match facts {
+            Some(facts) => Some(facts),
+            None => Some(self.facts_of_found(&found).await),
+        }
     }
 
     /// Facts about the container `id` whose cgroup is `cgroup_path`; `None`: it is not known here.
     pub(super) async fn facts(&self, id: &str, cgroup_path: &str) -> Result<Option<Facts>, Status> {
-        let Some(found) = self.find(id, cgroup_path).await? else {
-            return Ok(None);
-        };
-        let mut facts = facts_of(&found);
-        if let Err(why) = self.image(&found, &mut facts).await {
+        match self.find(id, cgroup_path).await? {
+            Some(found) => Ok(Some(self.facts_of_found(&found).await)),
+            None => Ok(self.removed(id, cgroup_path).await),
+        }
+    }
+
+    async fn facts_of_found(&self, found: &Found) -> Facts {
+        let mut facts = facts_of(found);
+        if let Err(why) = self.image(found, &mut facts).await {
             facts.missing = bounded(&format!(
                 "containerd does not tell the image's digest: {why}"
             ));
         }
-        Ok(Some(facts))
+        facts
     }
 
     /// Ids are unique within a namespace only: the one whose spec names this cgroup, else the only one.
     async fn find(&self, id: &str, cgroup_path: &str) -> Result<Option<Found>, Status> {
         let mut candidates = Vec::new();
         for namespace in self.namespaces().await? {
-            let request = GetContainerRequest { id: id.to_owned() };
-            let said: Result<GetContainerResponse, Status> = self
-                .call(
-                    "/containerd.services.containers.v1.Containers/Get",
-                    &namespace,
-                    request,
-                )
-                .await;
-            match said {
-                Ok(GetContainerResponse { container: Some(c) }) => {
-                    let spec = c.spec.as_ref().map(|s| s.value.as_slice());
-                    candidates.push(Found {
-                        namespace,
-                        spec: serde_json::from_slice(spec.unwrap_or_default()).unwrap_or_default(),
-                        container: c,
-                    });
-                }
-                Ok(GetContainerResponse { container: None }) => {}
-                Err(status) if status.code() == Code::NotFound => {}
-                Err(status) => return Err(status),
-            }
+            candidates.extend(self.get(id, namespace).await?);
         }
-        let here = |f: &Found| {
-            let said = f.spec.pointer("/linux/cgroupsPath").and_then(Value::as_str);
-            said.is_some_and(|said| same_cgroup(said, cgroup_path))
-        };
-        if let Some(i) = candidates.iter().position(here) {
-            return Ok(Some(candidates.swap_remove(i)));
+        Ok(the_one(candidates, |f| f.is_in(cgroup_path)))
+    }
+
+    async fn get(&self, id: &str, namespace: String) -> Result<Option<Found>, Status> {
+        let request = GetContainerRequest { id: id.to_owned() };
+        let path = "/containerd.services.containers.v1.Containers/Get";
+        let said: Result<GetContainerResponse, Status> = self.call(path, &namespace, request).await;
+        match said {
+            Ok(said) => Ok(said.container.map(|c| Found::new(namespace, c))),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
         }
-        Ok(candidates.pop().filter(|_| candidates.is_empty()))
     }
 
     async fn namespaces(&self) -> Result<Vec<String>, Status> {
@@ -288,6 +420,31 @@ fn of_this_platform(index: &Value) -> Option<String> {
     said(chosen, "/digest")
 }
 
+/// The topic under which containerd tells that it has made a container.
+const CREATED: &str = "/containers/create";
+
+#[derive(Clone, PartialEq, Message)]
+struct SubscribeRequest {
+    #[prost(string, repeated, tag = "1")]
+    filters: Vec<String>,
+}
+#[derive(Clone, PartialEq, Message)]
+struct Envelope {
+    #[prost(string, tag = "2")]
+    namespace: String,
+    #[prost(string, tag = "3")]
+    topic: String,
+    #[prost(message, optional, tag = "4")]
+    event: Option<AnyMessage>,
+}
+/// `containerd.events.ContainerCreate` (`api/events/container.proto`).
+#[derive(Clone, PartialEq, Message)]
+struct ContainerCreate {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    image: String,
+}
 #[derive(Clone, PartialEq, Message)]
 struct GetContainerRequest {
     #[prost(string, tag = "1")]
