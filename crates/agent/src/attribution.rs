@@ -19,8 +19,8 @@ pub trait Attribute: Send {
     fn attribute(&mut self, event: Event, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
     /// A runtime said something about an instance.
     fn confirmed(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out>;
-    /// No runtime knows more about an instance than the disk does.
-    fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out>;
+    /// No runtime has told more about an instance than the disk does; `late`: it may tell yet.
+    fn unanswered(&mut self, instance: &Instance, why: &str, late: bool) -> Vec<Out>;
     /// A container got another name.
     fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out>;
     /// What a runtime said of a container may be old.
@@ -51,8 +51,8 @@ impl<E: Evidence + Send> Attribute for Attributor<E> {
     fn confirmed(&mut self, instance: &Instance, facts: &Facts) -> Vec<Out> {
         Attributor::confirmed(self, instance, facts)
     }
-    fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out> {
-        Attributor::unanswered(self, instance, why)
+    fn unanswered(&mut self, instance: &Instance, why: &str, late: bool) -> Vec<Out> {
+        Attributor::unanswered(self, instance, why, late)
     }
     fn changed(&self, id: &ContainerId) -> Vec<Out> {
         Attributor::changed(self, id)

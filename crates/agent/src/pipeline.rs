@@ -371,7 +371,11 @@ impl Pipeline {
             }
             ApiNews::Renamed { id, name } => self.parts.attribute.renamed(&id, &name),
             // identity stays as disk gave it; the attributor says what is unknown and why
-            ApiNews::NoAnswer { instance, why } => self.parts.attribute.unanswered(&instance, &why),
+            ApiNews::NoAnswer {
+                instance,
+                why,
+                late,
+            } => self.parts.attribute.unanswered(&instance, &why, late),
             ApiNews::Changed { id } => self.parts.attribute.changed(&id),
             ApiNews::Connected { runtime, again, .. } if again => {
                 self.parts.attribute.answers_again(runtime)
@@ -450,7 +454,7 @@ impl Pipeline {
                 let instance = question.instance.clone();
                 if !(self.parts.ask)(question) {
                     let refused = "too many questions to runtimes were waiting";
-                    for out in self.parts.attribute.unanswered(&instance, refused) {
+                    for out in self.parts.attribute.unanswered(&instance, refused, false) {
                         self.take(out);
                     }
                 }

@@ -11,6 +11,7 @@ use plimsoll_agent::respond::{Beginning, Perform};
 use plimsoll_api::notify::{FromSender, Receiver, ToSender, TryResult};
 use plimsoll_api::protocol::PlanWord;
 use plimsoll_api::{Client, Item, Request};
+use plimsoll_model::event::Exec;
 use plimsoll_model::response::*;
 use plimsoll_model::*;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -440,6 +441,252 @@ fn the_switch_stops_all_automation_also_over_a_restart() {
     assert_eq!(said(), None);
     pass_until(&hands, "the plan has ended", || state(&config) == "ended");
     assert!(log.has(&Action::Remove));
+    rig.agent.stop("test");
+}
+
+/// The entry that answers hangs on labels.
+const BY_LABEL: &str = r#"
+version: 1
+guards: {at_most: {containers: 10}, rate: {plans: 1000}}
+policies:
+  - name: production
+    match: {rule: ["*shell*", "*Shell*"], labels: {env: prod}}
+    dry_run: false
+    steps: [notify, isolate]
+  - name: shell
+    match: {rule: ["*shell*", "*Shell*"]}
+    dry_run: false
+    steps: [notify, snapshot]
+"#;
+
+/// A container of which its runtime may tell more.
+fn awaited(name: &str, cgroup_id: u64) -> Container {
+    Container {
+        awaited: true,
+        ..house(name, cgroup_id)
+    }
+}
+/// The same once its runtime has told its labels.
+fn labelled(container: &Container, env: &str) -> Container {
+    Container {
+        awaited: false,
+        labels: [("env".to_owned(), env.to_owned())].into(),
+        ..container.clone()
+    }
+}
+/// A server's shell in the container under that cgroup.
+fn shell_in(rig: &Rig, cgroup_id: u64) {
+    let (at, pid) = (rig.now(), cgroup_id as u32 * 100);
+    rig.deliver(arrival(at, cgroup_id));
+    rig.deliver(event(at, cgroup_id, pid, 1, exec("/usr/sbin/nginx")));
+    rig.deliver(event(at, cgroup_id, pid + 1, pid, exec("/bin/sh")));
+    rig.settle();
+}
+/// What was decided about shells: container, entry and reasons.
+fn decided(config: &Config) -> Vec<(String, String, String)> {
+    let plans = records(config).into_iter().filter_map(|(_, r)| match r {
+        Record::Plan(p) => Some((p.container, p.policy, p.reasons.join("; "))),
+        _ => None,
+    });
+    plans.collect()
+}
+fn is_decided(config: &Config, container: &str, entry: &str) -> bool {
+    let all = decided(config);
+    all.iter().any(|(c, e, _)| c == container && e == entry)
+}
+/// Time passes, and the agent has looked at what there is several times.
+fn pass(hands: &Hands, seconds: u64) {
+    for _ in 0..seconds * 4 {
+        hands.pass(250_000_000);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+#[test]
+fn an_entry_that_hangs_on_a_label_waits_for_it_and_nothing_else_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let known = labelled(&house("db", 8), "test");
+    let (late, never) = (awaited("web", 7), awaited("job", 9));
+    let town = Town::new(&[late.clone(), known, never]);
+    let news = town.news.clone();
+    let begin = beginning(BY_LABEL, effects(&config, &log, true));
+    let rig = Rig::start_with(&config, &hands, town, begin);
+    shell_in(&rig, 7);
+    let of_web =
+        |r: &Record| matches!(r, Record::Alert(a) if a.instance == Some(late.instance.clone()));
+    let all = records(&config);
+    assert!(
+        all.iter().any(|(_, r)| of_web(r)),
+        "the alert is durable at once"
+    );
+    shell_in(&rig, 8);
+    shell_in(&rig, 9);
+    pass_until(&hands, "who is known is answered", || {
+        is_decided(&config, "db", "shell")
+    });
+    pass(&hands, 2);
+    assert_eq!(decided(&config).len(), 1, "{:?}", decided(&config));
+    // a person who asks is told what it hangs on
+    let alert = all.iter().find_map(|(_, r)| match r {
+        Record::Alert(a) if of_web(r) => Some(a.id.to_string()),
+        _ => None,
+    });
+    let show = Request::PlanShow { id: alert.unwrap() };
+    let (items, _) = client(&config).ask(&show).unwrap();
+    let [Item::Plan(would_be)] = items.as_slice() else {
+        panic!("{items:?}");
+    };
+    let doubt = "the entry production of the policy might answer it";
+    assert_eq!(
+        (would_be.state.as_str(), would_be.policy.as_str()),
+        ("would-be", "shell")
+    );
+    assert!(
+        would_be.reasons.iter().any(|r| r.ends_with(doubt)),
+        "{would_be:?}"
+    );
+    // with the label it is decided, long before the wait would have ended
+    news.lock().unwrap().push(labelled(&late, "prod"));
+    rig.settle();
+    let waited_until = rig.now();
+    until("the label has come", || {
+        is_decided(&config, "web", "production")
+    });
+    assert_eq!(rig.now(), waited_until);
+    // what is never told is decided without
+    pass_until(&hands, "the wait has ended", || {
+        is_decided(&config, "job", "shell")
+    });
+    let all = decided(&config);
+    let (_, _, why) = all.iter().find(|(c, ..)| c == "job").unwrap();
+    assert!(
+        why.contains("its runtime has not told it yet") && why.contains(doubt),
+        "{why}"
+    );
+    let (_, _, why) = all.iter().find(|(c, ..)| c == "web").unwrap();
+    assert!(
+        why.contains("label env is prod") && !why.contains("not all is known"),
+        "{why}"
+    );
+    assert_eq!(all.len(), 3);
+    rig.agent.stop("test");
+}
+
+#[test]
+fn a_wait_for_a_label_goes_on_after_a_restart_and_stops_with_the_switch() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let late = awaited("web", 7);
+    // the entry that would answer otherwise is left out: nothing would be done
+    let only = BY_LABEL.split("  - name: shell").next().unwrap();
+    let begin = || beginning(only, effects(&config, &log, true));
+    let rig = Rig::start_with(
+        &config,
+        &hands,
+        Town::new(std::slice::from_ref(&late)),
+        begin(),
+    );
+    shell_in(&rig, 7);
+    pass(&hands, 2);
+    rig.agent.stop("test");
+    assert!(decided(&config).is_empty());
+    let town = Town::new(std::slice::from_ref(&late));
+    let news = town.news.clone();
+    let rig = Rig::start_with(&config, &hands, town, begin());
+    let switch = |stop| Request::PlanSwitch {
+        stop,
+        reason: "drill".into(),
+    };
+    client(&config).ask(&switch(true)).unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    pass(&hands, 2);
+    news.lock().unwrap().push(labelled(&late, "prod"));
+    rig.settle();
+    pass(&hands, 1);
+    assert!(decided(&config).is_empty(), "all automation is stopped");
+    client(&config).ask(&switch(false)).unwrap();
+    pass_until(&hands, "it is answered", || {
+        is_decided(&config, "web", "production")
+    });
+    rig.agent.stop("test");
+}
+
+#[test]
+fn alerts_that_nothing_answers_for_want_of_a_label_are_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let (never, gone) = (awaited("web", 7), awaited("job", 9));
+    let town = Town::new(&[never.clone(), gone.clone()]);
+    let news = town.news.clone();
+    let only = BY_LABEL.split("  - name: shell").next().unwrap();
+    let begin = beginning(only, effects(&config, &log, true));
+    let rig = Rig::start_with(&config, &hands, town, begin);
+    shell_in(&rig, 7);
+    shell_in(&rig, 9);
+    // its runtime answers although it has ended
+    let over = |c: Container| Container {
+        state: ContainerState::Gone,
+        ..c
+    };
+    news.lock().unwrap().push(over(gone.clone()));
+    rig.settle();
+    pass(&hands, 1);
+    assert!(decided(&config).is_empty());
+    news.lock().unwrap().push(over(labelled(&gone, "prod")));
+    rig.settle();
+    pass_until(&hands, "the one that has ended is answered", || {
+        is_decided(&config, "job", "production")
+    });
+    let noted = || {
+        let all = records(&config);
+        let gaps = gaps(&all, Stage::Identity);
+        let of_web = GapScope::Container(never.instance.clone());
+        gaps.iter()
+            .any(|g| g.scope == of_web && g.reason.contains("alerts were answered by no policy"))
+    };
+    assert!(!noted());
+    pass_until(&hands, "it is noted", noted);
+    assert_eq!(decided(&config).len(), 1);
+    rig.agent.stop("test");
+}
+
+#[test]
+fn what_finds_no_room_to_wait_is_decided_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let policy = BY_LABEL.replace("\"*shell*\", \"*Shell*\"", "\"*\"");
+    let begin = beginning(&policy, effects(&config, &log, true));
+    let rig = Rig::start_with(&config, &hands, Town::new(&[awaited("web", 7)]), begin);
+    let at = rig.now();
+    rig.deliver(arrival(at, 7));
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    for n in 0..80 {
+        let dropped = Exec {
+            exe: format!("/tmp/x{n}").as_str().into(),
+            origin: Origin::Upper,
+            mode: 0o755,
+            ..Exec::default()
+        };
+        rig.deliver(event(at, 7, 20 + n, 10, EventKind::Exec(dropped)));
+    }
+    rig.settle();
+    let count = alerts(&records(&config)).len();
+    assert!(count > 64, "{count}");
+    pass_until(&hands, "some are decided", || {
+        decided(&config).len() == count - 64
+    });
+    pass(&hands, 2);
+    assert_eq!(decided(&config).len(), count - 64, "and the others wait");
+    assert!(
+        decided(&config)
+            .iter()
+            .all(|(_, entry, _)| entry == "shell")
+    );
     rig.agent.stop("test");
 }
 

@@ -69,6 +69,7 @@ fn container() -> Container {
         mounts: vec!["/data".into()],
         mount_points: None,
         pod_facts: None,
+        awaited: false,
         privileged: false,
         command: vec!["nginx".into()],
     }

@@ -159,6 +159,11 @@ pub struct Container {
     /// What the sandbox of its Kubernetes pod tells of the pod; `None` until that has been seen.
     #[n(23)]
     pub pod_facts: Option<PodFacts>,
+    /// More of its identity (image, service, namespace, labels) may still come: its runtime is being
+    /// asked, or what that keeps on disk has not been found yet.
+    #[n(24)]
+    #[cbor(default)]
+    pub awaited: bool,
 }
 
 /// What a pod's sandbox tells of the pod.
@@ -205,6 +210,7 @@ impl Container {
             command: Vec::new(),
             mount_points: None,
             pod_facts: None,
+            awaited: false,
         }
     }
 }

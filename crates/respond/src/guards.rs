@@ -168,6 +168,16 @@ impl Guards {
             })
     }
 
+    /// Whether a container that nothing speaks against might be held back if more were known of who it is.
+    pub(crate) fn might_hold(&self, c: &Container) -> bool {
+        let name = !self.names.is_empty() && c.name.is_empty();
+        let image =
+            !self.images.is_empty() && (c.image.name.is_empty() || !c.unknown_because.is_empty());
+        let label = self.labels.iter().any(|(k, _)| !c.labels.contains_key(k));
+        let of_services = self.min_healthy > 0 || self.percent < 100;
+        name || image || label || of_services && c.service.is_none()
+    }
+
     /// A runtime in a container: what it runs would end with it. Its command alone is no proof, for
     /// an image names that; a runtime needs privileges, which only its operator gives.
     fn runtime(&self, c: &Container) -> Option<String> {

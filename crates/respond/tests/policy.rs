@@ -4,7 +4,7 @@ use plimsoll_model::response::{OnFailure, StepClass, StepKind};
 use plimsoll_model::*;
 use plimsoll_respond::Policy;
 use plimsoll_respond::guards::{Act, Asking, Guards, Surroundings};
-use plimsoll_respond::plan::{Knowing, make};
+use plimsoll_respond::plan::{Knowing, choose, make};
 use std::collections::BTreeMap;
 
 const EXAMPLE: &str = r#"
@@ -432,4 +432,84 @@ fn every_step_has_its_place_in_the_language() {
         );
         assert!(steps.iter().all(|s| !s.effect.is_empty()));
     }
+}
+
+#[test]
+fn what_is_not_known_of_a_container_is_a_doubt_only_where_it_decides() {
+    let policy = |select: &str| {
+        let text = format!(
+            "version: 1\nguards: {{protected: {{labels: {{tier: core}}}}}}\npolicies:\n  - name: first\n    match: {{{select}}}\n    steps: [snapshot]\n  - name: rest\n    steps: [snapshot]\n"
+        );
+        Policy::parse(&text).unwrap()
+    };
+    let alert = Alert {
+        instance: Some(container("x", None).instance),
+        fields: vec![("k8s.ns.name".into(), "shop".into())],
+        ..alert("Fileless program")
+    };
+    let whole = container("x", None);
+    let open = Container {
+        awaited: true,
+        ..container("x", None)
+    };
+    let stands_in = Container {
+        unknown_because: "the image's digest: nobody tells it".into(),
+        ..container("x", None)
+    };
+    let says = |select: &str, c: Option<&Container>| {
+        let policy = policy(select);
+        let choice = choose(&policy, &alert, c);
+        let entry = choice.entry.unwrap().0.name.clone();
+        (entry, choice.doubt.is_some(), choice.awaited)
+    };
+    let rest = |doubt, awaited| ("rest".to_owned(), doubt, awaited);
+    let first = ("first".to_owned(), false, false);
+    for select in ["service: web", "labels: {team: pay}"] {
+        assert_eq!(says(select, Some(&whole)), rest(false, false), "{select}");
+        assert_eq!(says(select, Some(&open)), rest(true, true), "{select}");
+        assert_eq!(
+            says(select, Some(&stands_in)),
+            rest(true, false),
+            "{select}"
+        );
+        assert_eq!(says(select, None), rest(true, true), "{select}");
+    }
+    // what is known stays so, but for the name that stands for an image
+    for select in ["image: \"db/*\"", "labels: {env: test}", "namespace: pay"] {
+        assert_eq!(says(select, Some(&open)), rest(false, false), "{select}");
+    }
+    assert_eq!(says("image: \"db/*\"", Some(&stands_in)), rest(true, false));
+    // nor does it matter where the alert is another one anyway
+    let another = "rule: [Other], labels: {team: pay}";
+    assert_eq!(says(another, Some(&open)), rest(false, false));
+    // what the alert was raised with counts where nothing else tells it
+    assert_eq!(says("namespace: shop", Some(&open)), first);
+    assert_eq!(says("namespace: shop", None), first);
+    // an act waits for what would forbid it
+    let acts = policy("labels: {env: \"prod*\"}");
+    let mut acts = acts.clone();
+    (acts.entries[0].dry_run, acts.entries[0].steps) = (false, {
+        let text = "version: 1\npolicies: [{name: a, match: {rule: [x]}, steps: [isolate]}]\n";
+        Policy::parse(text).unwrap().entries[0].steps.clone()
+    });
+    let awaited = |c: &Container| choose(&acts, &alert, Some(c)).awaited;
+    assert!(awaited(&open) && !awaited(&whole));
+    let plan_of = |c: &Container| {
+        let knowing = Knowing {
+            alert: &alert,
+            record: None,
+            container: Some(c),
+            around: Surroundings::default(),
+            reach: &[],
+            at: Stamp::default(),
+        };
+        make(&acts, knowing).unwrap().reasons
+    };
+    assert_eq!(
+        plan_of(&open).last().map(String::as_str),
+        Some(
+            "not all is known of the container (its runtime has not told it yet): a guard might hold it back"
+        )
+    );
+    assert_eq!(plan_of(&whole), ["label env is production"]);
 }

@@ -12,7 +12,9 @@
 mod containerd;
 
 use crate::disk::options;
-use crate::facts::{Facts, MAX_COMMAND_ARGS, MAX_LABELS, MAX_LIST, bounded, repository_of};
+use crate::facts::{
+    Facts, MAX_COMMAND_ARGS, MAX_LABELS, MAX_LIST, bounded, can_be_asked, repository_of,
+};
 use crate::scan::command_line;
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, EventMessage};
@@ -62,13 +64,14 @@ pub enum ApiNews {
         /// The runtime's id.
         id: plimsoll_model::ContainerId,
     },
-    /// The runtime does not know, or did not answer in time; identity stays as disk gave it. A
-    /// runtime that was only late is asked some times more, and what it says comes later.
+    /// The runtime does not know, or did not answer in time; identity stays as disk gave it.
     NoAnswer {
         /// Which was asked about.
         instance: Instance,
         /// Why, for people.
         why: String,
+        /// It was only late, is asked again, and what it says comes later.
+        late: bool,
     },
     /// A runtime's socket answers.
     Connected {
@@ -263,16 +266,24 @@ async fn serve(
                 let tell = tell.clone();
                 let permit = lookups.clone().try_acquire_owned();
                 tokio::spawn(async move {
-                    let mut late = answer(&clients, &question, timeout, &tell).await;
+                    let mut news = answer(&clients, &question, timeout).await;
                     drop(permit);
-                    let Ok(_waits) = waiting.try_acquire_owned() else { return };
-                    for n in 0..ASK_AGAIN {
-                        if !late {
+                    let is_late = |n: &ApiNews| matches!(n, ApiNews::NoAnswer { late: true, .. });
+                    let waits = is_late(&news).then(|| waiting.try_acquire_owned().ok());
+                    let waits = waits.flatten();
+                    for n in 0..=ASK_AGAIN {
+                        if let ApiNews::NoAnswer { late, .. } = &mut news {
+                            *late &= waits.is_some() && n < ASK_AGAIN;
+                        }
+                        let again = is_late(&news);
+                        // the receiver ends with the thread only
+                        let _ = tell.send(news).await;
+                        if !again {
                             break;
                         }
                         tokio::time::sleep(Duration::from_secs(1 << n)).await;
                         let _permit = lookups.acquire().await;
-                        late = answer(&clients, &question, timeout, &tell).await;
+                        news = answer(&clients, &question, timeout).await;
                     }
                 });
             }
@@ -290,23 +301,13 @@ enum Silence {
     Late(String),
 }
 
-/// Asks each runtime that may answer and tells what was said; `timeout` bounds all of them together.
-/// `true`: one that may know was late.
-async fn answer(
-    clients: &[(PathBuf, Client)],
-    question: &Question,
-    timeout: Duration,
-    tell: &mpsc::Sender<ApiNews>,
-) -> bool {
+/// Asks each runtime that may answer; `timeout` bounds all of them together.
+async fn answer(clients: &[(PathBuf, Client)], question: &Question, timeout: Duration) -> ApiNews {
     let instance = question.instance.clone();
-    let mut why = match question.runtime {
-        Runtime::Docker | Runtime::Podman | Runtime::Containerd => {
-            format!("no socket of {} was found", question.runtime.as_str())
-        }
-        other => format!(
-            "{} is not asked; its identity is what is on disk",
-            other.as_str()
-        ),
+    let runtime = question.runtime.as_str();
+    let mut why = match can_be_asked(question.runtime) {
+        true => format!("no socket of {runtime} was found"),
+        false => format!("{runtime} is not asked; its identity is what is on disk"),
     };
     let mut late = false;
     let end = Instant::now() + timeout;
@@ -314,9 +315,7 @@ async fn answer(
         let said = match tokio::time::timeout_at(end, ask(client, question)).await {
             Ok(Ok(facts)) => {
                 let facts = Box::new(facts);
-                // the receiver ends with the thread only
-                let _ = tell.send(ApiNews::Confirmed { instance, facts }).await;
-                return false;
+                return ApiNews::Confirmed { instance, facts };
             }
             Ok(Err(Silence::Unknown(e))) => e,
             Ok(Err(Silence::Late(e))) => {
@@ -332,8 +331,11 @@ async fn answer(
         };
         why = bounded(&format!("{}: {said}", socket.display()));
     }
-    let _ = tell.send(ApiNews::NoAnswer { instance, why }).await;
-    late
+    ApiNews::NoAnswer {
+        instance,
+        why,
+        late,
+    }
 }
 
 async fn ask(client: &Client, question: &Question) -> Result<Facts, Silence> {
@@ -652,7 +654,7 @@ mod tests {
         assert!(confirmer.ask(question("nobody", Runtime::Crio, "")));
         let next = || told.recv_timeout(Duration::from_secs(20)).expect("news");
         let (first, second) = (next(), next());
-        let ApiNews::NoAnswer { instance, why } = first else {
+        let ApiNews::NoAnswer { instance, why, .. } = first else {
             panic!("{first:?}")
         };
         assert_eq!(
@@ -661,7 +663,7 @@ mod tests {
             "the one that hangs comes later"
         );
         assert!(why.contains("not asked"), "{why}");
-        let ApiNews::NoAnswer { instance, why } = second else {
+        let ApiNews::NoAnswer { instance, why, .. } = second else {
             panic!("{second:?}")
         };
         assert_eq!(instance.id.as_str(), "hangs");
@@ -715,13 +717,13 @@ mod tests {
         assert!(confirmer.ask(question("stranger", Runtime::Docker, "")));
         let news = next();
         assert!(
-            matches!(&news, ApiNews::NoAnswer { why, .. } if why.contains("No such container")),
+            matches!(&news, ApiNews::NoAnswer { why, late: false, .. } if why.contains("No such container")),
             "{news:?}"
         );
         assert!(confirmer.ask(question("late", Runtime::Docker, "")));
         let news = next();
         assert!(
-            matches!(&news, ApiNews::NoAnswer { why, .. } if why.contains("500 ms")),
+            matches!(&news, ApiNews::NoAnswer { why, late: true, .. } if why.contains("500 ms")),
             "nobody waits for the one that is late: {news:?}"
         );
         let news = next();

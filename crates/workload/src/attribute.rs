@@ -3,7 +3,7 @@
 use crate::api::Question;
 use crate::cgroup::{CgroupIdentity, classify, is_host_unit};
 use crate::containers::{Containers, ContainersConfig, Life};
-use crate::facts::{Evidence, Facts, Verdict, is_stand_in};
+use crate::facts::{Evidence, Facts, Verdict, can_be_asked, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
 use crate::pod::{self, Pods};
 use crate::redact::Redactor;
@@ -240,6 +240,8 @@ impl<E: Evidence> Attributor<E> {
         for (_, mut c) in remembered {
             c.state = ContainerState::Gone;
             c.gone = Some(anchor.stamp(now));
+            // nobody has been asked by this agent
+            c.awaited = false;
             self.containers.remember_gone(c.clone());
             out.push(Out::Container(c));
         }
@@ -256,6 +258,7 @@ impl<E: Evidence> Attributor<E> {
     ) {
         let known = |c: &Container| c.unknown_because.is_empty() && !c.role.is_empty();
         let resolved = before.as_ref().is_some_and(known);
+        let whole = resolved && before.as_ref().is_some_and(|c| !c.awaited);
         let mut c = before.unwrap_or_else(|| {
             let instance = Instance {
                 id: found.identity.id.clone(),
@@ -269,6 +272,7 @@ impl<E: Evidence> Attributor<E> {
         let mut life = Life::new(c, found.identity, now);
         // what was known before is not asked again of a disk that may have forgotten it
         life.resolved = resolved;
+        life.whole = whole;
         life.init = Some(found.first);
         self.settle(life, now, out);
     }
@@ -276,6 +280,8 @@ impl<E: Evidence> Attributor<E> {
     /// Enters a container into the table: looks for its identity, asks for it to be watched.
     fn settle(&mut self, mut life: Life, now: BootNs, out: &mut Vec<Out>) {
         self.resolve(&mut life, now);
+        life.asked = can_be_asked(life.container.runtime);
+        life.note_awaited();
         let cgroup_id = life.container.cgroup_id;
         if !self.ends.found[in_second(cgroup_id)] {
             self.is_missing(&life.identity.root, cgroup_id);
@@ -298,7 +304,7 @@ impl<E: Evidence> Attributor<E> {
     /// Looks for a container's identity on disk. Says whether anything changed.
     fn resolve(&mut self, life: &mut Life, now: BootNs) -> bool {
         life.next_try = BootNs(now.0 + RETRY_NS);
-        match self.evidence.facts(&life.identity, now) {
+        let changed = match self.evidence.facts(&life.identity, now) {
             Ok(facts) => {
                 let mut changed = take_in(&self.redactor, &facts, &mut life.container);
                 life.stand_in = facts.stand_in.clone().or(life.stand_in.take());
@@ -307,6 +313,7 @@ impl<E: Evidence> Attributor<E> {
                     changed = true;
                 }
                 life.resolved |= facts.is_complete();
+                life.whole |= facts.whole;
                 if life.resolved {
                     life.container.unknown_because.clear();
                 } else if !facts.missing.is_empty() {
@@ -320,7 +327,8 @@ impl<E: Evidence> Attributor<E> {
                 }
                 false
             }
-        }
+        };
+        life.note_awaited() || changed
     }
 
     /// Attributes one event.
@@ -808,13 +816,15 @@ impl<E: Evidence> Attributor<E> {
         let mut out = Vec::new();
         let Some(life) = self.containers.life_mut(instance) else {
             // it lived shorter than the answer took: whoever looks back finds it all the same
-            if let Some(gone) = self.containers.gone_mut(instance)
-                && take_in(&self.redactor, facts, gone)
-            {
-                out.push(Out::Container(gone.clone()));
+            if let Some(gone) = self.containers.gone_mut(instance) {
+                let awaited = std::mem::take(&mut gone.awaited);
+                if take_in(&self.redactor, facts, gone) || awaited {
+                    out.push(Out::Container(gone.clone()));
+                }
             }
             return out;
         };
+        (life.asked, life.whole) = (false, true);
         let mut changed = take_in(&self.redactor, facts, &mut life.container);
         let told = life.container.image.config_digest.as_ref();
         let told = told.is_some_and(|d| !is_stand_in(d)) && !life.container.role.is_empty();
@@ -824,6 +834,7 @@ impl<E: Evidence> Attributor<E> {
         }
         let first = !life.resolved && told;
         life.resolved |= told;
+        changed |= life.note_awaited();
         if changed || first {
             out.push(Out::Container(life.container.clone()));
         }
@@ -839,21 +850,32 @@ impl<E: Evidence> Attributor<E> {
         out
     }
 
-    /// Takes in that no runtime knows more about an instance than the disk does: it is not waited
-    /// for any longer.
-    pub fn unanswered(&mut self, instance: &Instance, why: &str) -> Vec<Out> {
+    /// Takes in that no runtime has told more about an instance than the disk does: observations wait
+    /// for it no longer. `late`: it may tell yet.
+    pub fn unanswered(&mut self, instance: &Instance, why: &str, late: bool) -> Vec<Out> {
         let mut out = Vec::new();
+        if let Some(life) = self.containers.life_mut(instance) {
+            life.asked &= late;
+        } else if let Some(gone) = self.containers.gone_mut(instance).filter(|c| c.awaited) {
+            gone.awaited = late;
+            if !late {
+                out.push(Out::Container(gone.clone()));
+            }
+        }
         self.stop_waiting(instance, why, &mut out);
         out
     }
 
-    /// Takes the stand-in for the image's digest, where there is one, and lets go what waited.
+    /// Takes the stand-in for the image's digest, where there is one, and lets go what waited for that.
     fn stop_waiting(&mut self, instance: &Instance, why: &str, out: &mut Vec<Out>) {
         let Some(life) = self.containers.life_mut(instance) else {
             return;
         };
-        if life.settle_for_stand_in(why) {
+        let settled = life.settle_for_stand_in(why);
+        if life.note_awaited() || settled {
             out.push(Out::Container(life.container.clone()));
+        }
+        if settled {
             self.release(instance, out);
         }
     }

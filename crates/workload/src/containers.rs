@@ -41,6 +41,10 @@ pub(crate) struct Life {
     pub(crate) next_try: BootNs,
     /// Image and role are known.
     pub(crate) resolved: bool,
+    /// Its runtime has been asked, and is to answer yet.
+    pub(crate) asked: bool,
+    /// All that its runtime has of name, image and labels is known.
+    pub(crate) whole: bool,
     /// The wait for them is over.
     pub(crate) gave_up: bool,
     /// What to key on when nobody tells the image's digest in time.
@@ -61,6 +65,8 @@ impl Life {
             since: now,
             next_try: now,
             resolved: false,
+            asked: false,
+            whole: false,
             gave_up: false,
             stand_in: None,
             told: false,
@@ -85,6 +91,13 @@ impl Life {
         self.container.unknown_because = format!("the image's digest: {why}");
         self.resolved = true;
         true
+    }
+
+    /// Notes whether more of its identity may come. Says whether that has changed.
+    pub(crate) fn note_awaited(&mut self) -> bool {
+        let searched = !self.resolved && !self.gave_up;
+        let awaited = !self.whole && (self.asked || searched);
+        std::mem::replace(&mut self.container.awaited, awaited) != awaited
     }
 
     /// What an observation says about the container itself: it runs, or its first process ended.
@@ -206,6 +219,8 @@ impl Containers {
         let life = self.live.remove(instance)?;
         self.by_cgroup.retain(|_, i| i != instance);
         let mut c = life.container;
+        // what is on disk goes with it; an answer may still come
+        c.awaited = life.asked && !life.whole;
         c.state = ContainerState::Gone;
         c.gone = Some(at);
         self.remember_gone(c.clone());

@@ -386,6 +386,7 @@ fn docker(root: &Path, id: &str) -> Option<Facts> {
     let host = read_json(&dir.join("hostconfig.json"));
     let mut f = Facts {
         runtime: Some(Runtime::Docker),
+        whole: true,
         ..Facts::default()
     };
     f.name = bounded(

@@ -53,6 +53,8 @@ pub struct Facts {
     pub privileged: Option<bool>,
     /// What this source should have known and could not find out ("no image name in the bundle").
     pub missing: String,
+    /// Name, image and labels are all that the runtime has: nobody else tells more.
+    pub whole: bool,
 }
 
 /// Whether a cgroup is a container's.
@@ -125,10 +127,7 @@ impl Facts {
 
     /// The runtime may know the image's digest when the disk does not.
     fn can_be_asked(&self) -> bool {
-        matches!(
-            self.runtime,
-            Some(Runtime::Docker | Runtime::Podman | Runtime::Containerd)
-        )
+        self.runtime.is_some_and(can_be_asked)
     }
 
     /// Compose or Swarm service.
@@ -205,6 +204,14 @@ impl Facts {
         c.privileged |= self.privileged == Some(true);
         *c != before
     }
+}
+
+/// Whether such a runtime has a socket at which it tells of its containers.
+pub(crate) fn can_be_asked(runtime: Runtime) -> bool {
+    matches!(
+        runtime,
+        Runtime::Docker | Runtime::Podman | Runtime::Containerd
+    )
 }
 
 trait UnknownBecause {

@@ -310,7 +310,9 @@ fn a_stand_in_is_taken_when_nobody_tells_and_gives_way_to_a_late_answer() {
         let instance = last_container(&outs).unwrap().instance.clone();
         desk.take(2 * MS, ran(2 * MS, 7, true));
         let outs = match late {
-            false => desk.attributor.unanswered(&instance, "no socket was found"),
+            false => desk
+                .attributor
+                .unanswered(&instance, "no socket was found", false),
             true => desk.tick(2_100 * MS),
         };
         let c = last_container(&outs).unwrap();
@@ -334,6 +336,60 @@ fn a_stand_in_is_taken_when_nobody_tells_and_gives_way_to_a_late_answer() {
         assert_eq!(c.image.config_digest, digest("sha256:0011"));
         assert_eq!(c.unknown_because, "");
     }
+}
+
+/// Whether the last record of a container says that more may come.
+fn awaited(outs: &[Out]) -> bool {
+    last_container(outs).expect("a record says it").awaited
+}
+
+#[test]
+fn a_containers_record_says_whether_more_may_come_to_be_known_of_it() {
+    let of_crio = format!("/crio-{A}.scope");
+    let made_at = |path: &str, facts: Facts| {
+        let mut desk = Desk::new(AttributorConfig::default());
+        desk.paper.write(A, facts);
+        let outs = desk.take(MS, made(MS, 7, path));
+        (desk, outs)
+    };
+    let made_with = |facts| made_at(&format!("/k8s.io/{A}"), facts);
+    let labelled = || Facts {
+        labels: [("env".to_owned(), "prod".to_owned())].into(),
+        ..bundle()
+    };
+    // an answer is the last word, and told although it brings nothing new
+    for said in [labelled(), bundle()] {
+        let (mut desk, outs) = made_with(bundle());
+        assert!(awaited(&outs));
+        let instance = last_container(&outs).unwrap().instance.clone();
+        let late = desk.attributor.unanswered(&instance, "3000 ms", true);
+        assert!(awaited(&late), "it may answer yet");
+        assert!(!awaited(&desk.attributor.confirmed(&instance, &said)));
+    }
+    // so is that there is nobody who could answer
+    let (mut desk, outs) = made_with(bundle());
+    let instance = last_container(&outs).unwrap().instance.clone();
+    let outs = desk.attributor.unanswered(&instance, "no socket", false);
+    assert!(!awaited(&outs));
+    // an end does not keep it from coming
+    let (mut desk, _) = made_with(bundle());
+    assert!(awaited(&desk.take(2 * MS, removed(2 * MS, 7))));
+    assert!(!awaited(&desk.attributor.confirmed(&instance, &labelled())));
+    // where all is on disk, or nobody can be asked, nothing is waited for
+    let all = Facts {
+        whole: true,
+        ..whole("web")
+    };
+    assert!(!awaited(&made_with(all).1));
+    let crio = Facts {
+        runtime: Some(Runtime::Crio),
+        ..bundle()
+    };
+    assert!(!awaited(&made_at(&of_crio, crio).1));
+    // nor longer than observations wait, where nobody can be asked
+    let mut desk = Desk::new(AttributorConfig::default());
+    assert!(awaited(&desk.take(MS, made(MS, 7, &of_crio))));
+    assert!(!awaited(&desk.tick(2_100 * MS)));
 }
 
 #[test]
@@ -689,7 +745,7 @@ proptest::proptest! {
                     let Some(instance) = live else { continue };
                     let came = match step {
                         Step::Confirm(_) => desk.attributor.confirmed(&instance, &whole("said")),
-                        _ => desk.attributor.unanswered(&instance, "nobody"),
+                        _ => desk.attributor.unanswered(&instance, "nobody", false),
                     };
                     outs.extend(came);
                 }

@@ -40,6 +40,13 @@ pub const ENDED_MAX: usize = 256;
 pub const ACTING_MAX: usize = 4;
 /// Running containers that guards look at.
 pub const CONTAINERS_MAX: usize = 8192;
+/// Containers that have gone of which it is still known who they were.
+const GONE_MAX: usize = 256;
+/// How long the choice of an entry waits for what a runtime may tell of a container.
+const IDENTITY_WAIT_NS: u64 = 10_000_000_000;
+/// Alerts that wait for it, and of one container; further ones are answered by what is known.
+const UNCHOSEN_MAX: usize = ORDERS_MAX / 2;
+const UNCHOSEN_OF_ONE_MAX: usize = 64;
 /// Leaves of alerts that are remembered as taken: more than the queue holds.
 const TAKEN_MAX: usize = 65_536;
 /// Alerts that are remembered as answered by a plan of before.
@@ -84,6 +91,8 @@ struct Live {
     looking: bool,
     /// Not to be looked at before.
     due: Option<WallNs>,
+    /// Until then, the entry that answers it may wait for who its container is.
+    unchosen_until: Option<BootNs>,
 }
 
 /// What the thread needs.
@@ -111,6 +120,8 @@ pub(super) struct Engine {
     /// Alerts about starts that a standing plan's block has stopped, with that plan's alert.
     folded: BTreeMap<AlertId, AlertId>,
     containers: HashMap<Instance, Arc<Container>>,
+    /// Those that went last.
+    gone: VecDeque<Arc<Container>>,
     acts: VecDeque<Act>,
     acting: usize,
     outbox: Outbox,
@@ -132,6 +143,7 @@ impl Engine {
             ended: VecDeque::new(),
             folded: BTreeMap::new(),
             containers: HashMap::new(),
+            gone: VecDeque::new(),
             acts: VecDeque::new(),
             acting: 0,
             outbox: Outbox::new(seed),
@@ -237,8 +249,19 @@ impl Engine {
     }
 
     fn container(&mut self, container: Arc<Container>) {
+        let unchosen = |l: &&mut Live| l.unchosen_until.is_some();
+        for live in self.live.values_mut().filter(unchosen) {
+            if live.found.alert.instance.as_ref() == Some(&container.instance) {
+                live.due = None;
+            }
+        }
         if container.state == ContainerState::Gone {
             self.containers.remove(&container.instance);
+            self.gone.retain(|c| c.instance != container.instance);
+            if self.gone.len() >= GONE_MAX {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(container);
         } else if self.containers.len() < CONTAINERS_MAX {
             self.containers
                 .insert(container.instance.clone(), container);
@@ -309,7 +332,9 @@ impl Engine {
     }
 
     fn container_of(&self, alert: &Alert) -> Option<Arc<Container>> {
-        self.containers.get(alert.instance.as_ref()?).cloned()
+        let instance = alert.instance.as_ref()?;
+        let gone = || self.gone.iter().find(|c| c.instance == *instance);
+        self.containers.get(instance).or_else(gone).cloned()
     }
 
     fn answer(&mut self, found: Found) {
@@ -318,15 +343,10 @@ impl Engine {
             return;
         }
         let container = self.container_of(&found.alert);
-        let Some((entry, _)) = choose(&self.parts.policy, &found.alert, container.as_deref())
-        else {
-            return;
-        };
-        if let Some(standing) = self.stopped_by(&found.alert, &entry.name) {
-            if self.folded.len() >= FOLDED_MAX {
-                self.folded.pop_first();
-            }
-            self.folded.insert(found.alert.id, standing);
+        let choice = choose(&self.parts.policy, &found.alert, container.as_deref());
+        let waits = choice.awaited && self.has_room_to_wait(&found.alert);
+        let entry = choice.entry.map(|(entry, _)| entry.name.clone());
+        if !waits && self.needs_no_plan(&found.alert, entry.as_deref()) {
             return;
         }
         if self.live.len() >= ORDERS_MAX {
@@ -349,8 +369,37 @@ impl Engine {
             found,
             looking: false,
             due: None,
+            unchosen_until: waits.then(|| {
+                let now = self.parts.clocks.boot();
+                BootNs(now.0.saturating_add(IDENTITY_WAIT_NS))
+            }),
         };
         self.live.insert(live.found.alert.id.clone(), live);
+    }
+
+    fn has_room_to_wait(&self, alert: &Alert) -> bool {
+        let unchosen = self.live.values().filter(|l| l.unchosen_until.is_some());
+        let (mut all, mut of_one) = (0, 0);
+        for live in unchosen {
+            all += 1;
+            of_one += usize::from(live.found.alert.instance == alert.instance);
+        }
+        all < UNCHOSEN_MAX && of_one < UNCHOSEN_OF_ONE_MAX
+    }
+
+    /// Nothing answers the alert, or what would has been done already, which is noted.
+    fn needs_no_plan(&mut self, alert: &Alert, entry: Option<&str>) -> bool {
+        let Some(entry) = entry else {
+            return true;
+        };
+        let Some(standing) = self.stopped_by(alert, entry) else {
+            return false;
+        };
+        if self.folded.len() >= FOLDED_MAX {
+            self.folded.pop_first();
+        }
+        self.folded.insert(alert.id.clone(), standing);
+        true
     }
 
     /// The alert whose plan has forbidden the program of this one, which was stopped before it did anything:
@@ -389,6 +438,7 @@ impl Engine {
             found,
             looking: false,
             due: None,
+            unchosen_until: None,
         };
         self.live.insert(id, live);
     }
@@ -502,6 +552,9 @@ impl Engine {
     }
 
     fn plan(&mut self, id: &AlertId, at: Stamp) -> bool {
+        if self.still_unchosen(id, at) {
+            return false;
+        }
         let Some(live) = self.live.get(id) else {
             return false;
         };
@@ -513,6 +566,50 @@ impl Engine {
                 false
             }
         }
+    }
+
+    /// Whether who its container is still has to be waited for, or nothing has to be done about it.
+    fn still_unchosen(&mut self, id: &AlertId, at: Stamp) -> bool {
+        let Some(live) = self.live.get(id) else {
+            return true;
+        };
+        let Some(until) = live.unchosen_until else {
+            return false;
+        };
+        let alert = live.found.alert.clone();
+        let container = self.container_of(&alert);
+        let choice = choose(&self.parts.policy, &alert, container.as_deref());
+        let left = until.0.saturating_sub(at.boot.0);
+        if choice.awaited && left > 0 {
+            // in short steps, because the wall clock may be set meanwhile
+            let step = left.min(AGAIN_MS * 1_000_000);
+            if let Some(live) = self.live.get_mut(id) {
+                live.due = Some(WallNs(at.wall.0 + step as i64));
+            }
+            return true;
+        }
+        let doubt = choice.doubt.filter(|_| choice.entry.is_none());
+        let entry = choice.entry.map(|(entry, _)| entry.name.clone());
+        if let Some(doubt) = doubt {
+            let now = self.parts.clocks.boot();
+            self.parts.ledger.note(Loss {
+                stage: Stage::Identity,
+                instance: alert.instance.clone(),
+                count: Some(1),
+                from: now,
+                to: now,
+                reason: format!("alerts were answered by no policy: {doubt}").into(),
+            });
+        }
+        if self.needs_no_plan(&alert, entry.as_deref()) {
+            self.live.remove(id);
+            return true;
+        }
+        if let Some(live) = self.live.get_mut(id) {
+            live.unchosen_until = None;
+            live.container = container;
+        }
+        false
     }
 
     fn would_be(&self, found: &Found, at: Stamp) -> Option<Plan> {
@@ -546,7 +643,7 @@ impl Engine {
         let Some(container) = of.filter(|c| c.state != ContainerState::Gone) else {
             return Vec::new();
         };
-        let chosen = choose(&self.parts.policy, alert, of);
+        let chosen = choose(&self.parts.policy, alert, of).entry;
         let isolates = |s: &Step| s.kind == StepKind::Isolate;
         match chosen.is_some_and(|(entry, _)| entry.steps.iter().any(isolates)) {
             true => (self.parts.reach)(container, running),
@@ -589,19 +686,15 @@ impl Engine {
         let Some((step, plan)) = self.step(id, i) else {
             return false;
         };
-        let Some(live) = self.live.get_mut(id) else {
+        let Some(live) = self.live.get(id) else {
             return false;
         };
-        if live.container.is_none() {
-            live.container = live
-                .found
-                .alert
-                .instance
-                .as_ref()
-                .and_then(|i| self.containers.get(i))
-                .cloned();
+        // guards may have to know what has been told since the plan was made
+        let told = self.container_of(&live.found.alert);
+        let container = told.or_else(|| live.container.clone());
+        if let Some(live) = self.live.get_mut(id) {
+            live.container.clone_from(&container);
         }
-        let container = live.container.clone();
         if step.kind == StepKind::Notify {
             return self.notify_step(id, i, &step, &plan);
         }

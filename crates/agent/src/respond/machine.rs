@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What is acted upon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// The container, as it was known when the plan was made.
+    /// The container, as it was known when the step was begun.
     pub container: Arc<Container>,
     /// The process that gave cause, where it is known.
     pub process: Option<ProcessKey>,

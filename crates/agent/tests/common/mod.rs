@@ -206,6 +206,8 @@ pub(crate) struct Town {
     pub(crate) houses: BTreeMap<u64, Container>,
     processes: HashMap<u32, Ancestor>,
     parents: HashMap<u32, u32>,
+    /// Records of containers that come at the next tick.
+    pub(crate) news: Arc<Mutex<Vec<Container>>>,
     /// Containers that still run when the agent starts.
     running: bool,
 }
@@ -215,6 +217,7 @@ impl Town {
             houses: houses.iter().map(|c| (c.cgroup_id, c.clone())).collect(),
             processes: HashMap::new(),
             parents: HashMap::new(),
+            news: Arc::default(),
             running: false,
         }
     }
@@ -320,7 +323,7 @@ impl Attribute for Town {
     fn confirmed(&mut self, _: &Instance, _: &Facts) -> Vec<Out> {
         Vec::new()
     }
-    fn unanswered(&mut self, _: &Instance, _: &str) -> Vec<Out> {
+    fn unanswered(&mut self, _: &Instance, _: &str, _: bool) -> Vec<Out> {
         Vec::new()
     }
     fn changed(&self, _: &ContainerId) -> Vec<Out> {
@@ -333,7 +336,11 @@ impl Attribute for Town {
         Vec::new()
     }
     fn tick(&mut self, _: &ClockAnchor, _: BootNs) -> Vec<Out> {
-        Vec::new()
+        let news = std::mem::take(&mut *self.news.lock().unwrap());
+        for container in &news {
+            self.houses.insert(container.cgroup_id, container.clone());
+        }
+        news.into_iter().map(Out::Container).collect()
     }
     fn counters(&self) -> Counters {
         Counters::default()
