@@ -27,6 +27,8 @@ pub trait Attribute: Send {
     fn changed(&self, id: &ContainerId) -> Vec<Out>;
     /// A runtime answers again that had not for some time.
     fn answers_again(&self, runtime: Runtime) -> Vec<Out>;
+    /// What runs in a container that was met late was looked at.
+    fn met(&mut self, scan: Scan, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
     /// Time passes.
     fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out>;
     /// How full its tables are.
@@ -62,6 +64,9 @@ impl<E: Evidence + Send> Attribute for Attributor<E> {
     }
     fn renamed(&mut self, id: &ContainerId, name: &str) -> Vec<Out> {
         Attributor::renamed(self, id, name)
+    }
+    fn met(&mut self, scan: Scan, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
+        Attributor::met(self, scan, anchor, now)
     }
     fn tick(&mut self, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
         Attributor::tick(self, anchor, now)

@@ -40,7 +40,7 @@ use crate::ledger::{Ledger, retention};
 use crate::machine;
 use crate::output::{Outputs, Sink};
 use crate::past::{Past, down_gap, idle_gap, look_back};
-use crate::pipeline::{Ask, BATCH, Parts, Pipeline, SAVES_MAX};
+use crate::pipeline::{Ask, BATCH, Look, Parts, Pipeline, SAVES_MAX};
 use crate::priority::{NICE_OF_SCRUB, Priority, step_back};
 use crate::recorder;
 use crate::respond::{BeginError, Beginning, Responder};
@@ -49,7 +49,7 @@ use crate::rules::health::Health;
 use crate::rules::watcher::{Watcher, at_start};
 use crate::rules::{RulesError, files as rule_files};
 use crate::server::{Access, ServeError, Server, group_id};
-use crate::shared::{Job, News, Shared};
+use crate::shared::{FoundLate, Job, News, Shared};
 use crate::shelf::Shelf;
 use plimsoll_evidence::{Journal, OpenError, Options, Recovery, Sealing};
 use plimsoll_model::record::Lifecycle;
@@ -160,6 +160,8 @@ pub struct Surroundings {
     pub scan: Scan,
     /// Makes the way to ask runtimes, given where their answers go.
     pub ask: Box<dyn FnOnce(News) -> io::Result<Ask>>,
+    /// Makes the way to look at containers that were met late, given where goes what is found.
+    pub look: Box<dyn FnOnce(FoundLate) -> io::Result<Look>>,
     /// Where alerts are shown.
     pub sinks: Vec<Sink>,
     /// What is done about alerts.
@@ -290,6 +292,7 @@ impl Agent {
             shared.enforcement.resume_after(since);
         }
         let ask = (around.ask)(news_to(&shared)).map_err(io_error("start a thread"))?;
+        let look = (around.look)(found_to(&shared)).map_err(io_error("start a thread"))?;
         let mut pipeline = Pipeline::new(Parts {
             attribute: around.attribute,
             kernel: shared.kernel.clone(),
@@ -299,6 +302,7 @@ impl Agent {
             anchor: shared.anchor.clone(),
             outputs: shared.outputs.clone(),
             ask,
+            look,
             roots: shared.roots.clone(),
             glances: shared.glances.clone(),
             slot_seconds: config.learning.slot_seconds,
@@ -498,6 +502,16 @@ fn news_to(shared: &Arc<Shared>) -> News {
         if jobs.try_send(Box::new(|p| p.news(news))).is_ok() {
             inbox.nudge();
         }
+    })
+}
+
+fn found_to(shared: &Arc<Shared>) -> FoundLate {
+    let (jobs, inbox) = (shared.jobs.clone(), shared.inbox.clone());
+    Box::new(move |scan| {
+        // whoever looks has the time to wait
+        let told = jobs.send(Box::new(|p| p.met(scan))).is_ok();
+        inbox.nudge();
+        told
     })
 }
 

@@ -1,33 +1,70 @@
-//! What programs ran in containers when the agent came: for each that nobody saw starting, what an exec
-//! would have told, as far as `/proc` and the mounts show it.
+//! What programs ran in containers when the agent came, or in one that it met late (the kernel's word
+//! that its cgroup was made had been lost): for each that nobody saw starting, what an exec would have
+//! told, as far as `/proc` and the mounts show it.
 //!
 //! Promises: a process that only forked is told with the program that it forked from; bounded
 //! ([`PROGRAMS_MAX`]); no path of the node is taken from what is mounted inside a container; nothing
-//! here asks a file system that could keep silent. What cannot be told is [`Origin::Unknown`].
+//! here asks a file system that could keep silent. What cannot be told is [`Origin::Unknown`]. Containers
+//! that were met late are looked at by a thread that rests as long as it works; [`LOOKS_MAX`] wait for it.
 //!
 //! Left out: when a program was executed and by whom, and the arguments that it was given: `/proc` has
 //! the start of the process, its parent of now, and its memory of now.
 
-use crate::clock::Reading;
+use crate::clock::{Clocks, Reading};
+use crate::pipeline::Look;
+use crate::priority::step_back;
 use crate::respond::capture::{Mount, mounts, pin_directory, resolve};
 use crate::respond::place::{Stat, stat};
+use crate::shared::FoundLate;
 use plimsoll_model::event::Exec;
 use plimsoll_model::{Origin, ProcessKey, Text, WallNs};
-use plimsoll_workload::{FoundContainer, Scan, Seed};
+use plimsoll_workload::{FoundContainer, Layout, Met, Scan, Seed, scan_container};
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::read_link;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Programs looked at; the others are a gap.
 const PROGRAMS_MAX: usize = 16_384;
+/// How much the thread that looks at containers which were met late steps back.
+const NICE_OF_LOOKS: i32 = 10;
+/// Containers that wait for being looked at.
+const LOOKS_MAX: usize = 256;
 /// Bytes read of the small text files of a process.
 const STATUS_MAX: u64 = 16 << 10;
+
+/// Starts the thread that looks at containers which were met late. It ends when nobody can ask it, or
+/// wants to be told, any more.
+pub(crate) fn looker(
+    layout: Layout,
+    clocks: Arc<dyn Clocks>,
+) -> impl FnOnce(FoundLate) -> io::Result<Look> {
+    move |told| {
+        let (ask, asked) = crossbeam_channel::bounded::<Met>(LOOKS_MAX);
+        let body = move || {
+            step_back(NICE_OF_LOOKS);
+            for met in asked {
+                let began = Instant::now();
+                let mut scan = scan_container(Path::new("/proc"), &layout, &met);
+                look(&mut scan, &clocks.read());
+                if !told(scan) {
+                    return;
+                }
+                std::thread::sleep(began.elapsed());
+            }
+        };
+        let thread = std::thread::Builder::new().name("found".into());
+        thread.spawn(body)?;
+        Ok(Box::new(move |met| ask.try_send(met).is_ok()))
+    }
+}
 
 /// Fills in the programs of containers' processes that nobody has followed.
 pub(crate) fn look(scan: &mut Scan, now: &Reading) {
@@ -258,7 +295,7 @@ fn in_layer(upper: &OwnedFd, path: &Text) -> Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clocks as _, SystemClocks};
+    use crate::clock::SystemClocks;
     use plimsoll_model::BootNs;
     use plimsoll_workload::classify;
     use std::io::{BufRead as _, BufReader};
@@ -320,6 +357,46 @@ mod tests {
         };
         look(&mut scan, &SystemClocks.read());
         scan
+    }
+
+    #[test]
+    fn what_runs_in_a_container_that_was_met_late_is_told_by_its_cgroup() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let child = Ours(Command::new("/bin/sleep").arg("60").spawn().expect("start"));
+        let pid = child.0.id();
+        let real = Layout::detect(Path::new("/proc")).expect("cgroups");
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+        let path = real.path_in(&text).expect("a cgroup").to_owned();
+        // where only the child is listed, and one that has gone
+        let cgroup = dir.path().join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(&cgroup).expect("a directory");
+        std::fs::write(cgroup.join("cgroup.procs"), format!("{pid}\n4194304\n")).expect("write");
+        let mut layout = real;
+        layout.identifying.mount = dir.path().to_owned();
+        let identity = classify(&format!("/docker/{A}")).expect("a container");
+        let met = Met {
+            instance: plimsoll_model::Instance {
+                id: identity.id.clone(),
+                start: BootNs(1),
+            },
+            identity: plimsoll_workload::CgroupIdentity {
+                root: path.trim_end_matches('/').to_owned(),
+                ..identity
+            },
+            cgroup_id: 7,
+        };
+        let (tell, told) = std::sync::mpsc::channel();
+        let told_to: FoundLate = Box::new(move |scan| tell.send(scan).is_ok());
+        let ask = looker(layout, Arc::new(SystemClocks))(told_to).expect("a thread");
+        assert!(ask(met));
+        let scan = told.recv_timeout(std::time::Duration::from_secs(20));
+        let scan = scan.expect("what was found");
+        let [found] = scan.processes.as_slice() else {
+            panic!("one process: {scan:?}");
+        };
+        let program = found.program.as_ref().expect("a program");
+        assert_eq!((found.key.tgid, found.cgroup_id), (pid, 7));
+        assert!(program.found && program.argv.len() == 2 && program.ino != 0);
     }
 
     #[test]

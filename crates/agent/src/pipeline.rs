@@ -38,7 +38,7 @@ use plimsoll_model::{
     Stage, Stamp,
 };
 use plimsoll_sensor::api::Watch;
-use plimsoll_workload::{ApiNews, Out, Question, Scan};
+use plimsoll_workload::{ApiNews, Met, Out, Question, Scan};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -66,6 +66,9 @@ const LATE_NS: u64 = 2_000_000_000;
 /// Asks a runtime about an instance; `false`: its queue is full.
 pub type Ask = Box<dyn Fn(Question) -> bool + Send>;
 
+/// Looks at what runs in a container that was met late; `false`: too many wait for that.
+pub type Look = Box<dyn Fn(Met) -> bool + Send>;
+
 /// What the pipeline acts on.
 pub struct Parts {
     /// The stage before.
@@ -84,6 +87,8 @@ pub struct Parts {
     pub outputs: Arc<Outputs>,
     /// Who can be asked about identities.
     pub ask: Ask,
+    /// Who looks at containers that were met late.
+    pub look: Look,
     /// Which instance is under which root cgroup, for the reader too.
     pub roots: Arc<Roots>,
     /// Told what rules ask of processes that have just executed.
@@ -392,6 +397,15 @@ impl Pipeline {
         self.flush();
     }
 
+    /// Takes what was found running in a container that was met late.
+    pub fn met(&mut self, scan: Scan) {
+        let (anchor, now) = self.now();
+        for out in self.parts.attribute.met(scan, &anchor, now) {
+            self.take(out);
+        }
+        self.flush();
+    }
+
     /// Lets time pass: identities that waited, bursts that ended, slots. Call it every 50 ms or so.
     pub fn tick(&mut self) {
         let (anchor, now) = self.now();
@@ -457,6 +471,20 @@ impl Pipeline {
                     for out in self.parts.attribute.unanswered(&instance, refused, false) {
                         self.take(out);
                     }
+                }
+            }
+            Out::Met(met) => {
+                let (_, now) = self.now();
+                let instance = met.instance.clone();
+                if !(self.parts.look)(met) {
+                    self.parts.ledger.note(Loss {
+                        stage: Stage::Table,
+                        instance: Some(instance),
+                        count: None,
+                        from: now,
+                        to: now,
+                        reason: "too many containers were met late at once: what ran in them is not judged".into(),
+                    });
                 }
             }
             Out::Gap(gap) => self.parts.ledger.note(loss_of(gap)),

@@ -149,6 +149,7 @@ pub fn run(config: &Config, started: impl FnOnce(&Agent)) -> Result<(), RunError
                 let confirmer = Confirmer::start(runtimes, news)?;
                 Ok(Box::new(move |question| confirmer.ask(question)))
             }),
+            look: Box::new(found::looker(layout, clocks.clone())),
             sinks,
             response: response(config, &control)?,
             reload_rules,

@@ -19,7 +19,7 @@ use crate::rules::RuleSources;
 use crate::rules::health::Health;
 use plimsoll_model::{Enforced, Instance, Stage, Stamp};
 use plimsoll_sensor::api::{HookStatus, Loss as KernelLoss, Pinning, Signal};
-use plimsoll_workload::ApiNews;
+use plimsoll_workload::{ApiNews, Scan};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -28,6 +28,9 @@ pub type Job = Box<dyn FnOnce(&mut Pipeline) + Send>;
 
 /// Where a runtime's answers go.
 pub type News = Box<dyn FnMut(ApiNews) + Send>;
+
+/// Where goes what was found running in a container that was met late; `false`: nobody wants it any more.
+pub type FoundLate = Box<dyn Fn(Scan) -> bool + Send>;
 
 /// What all threads share.
 pub struct Shared {

@@ -1024,6 +1024,77 @@ fn what_ran_already_is_judged_once_and_after_a_restart_only_what_is_new() {
     rig.agent.stop("test");
 }
 
+/// Docker's papers, and a container's cgroup whose beginning nobody saw.
+struct Unseen(Paper);
+impl plimsoll_workload::Evidence for Unseen {
+    fn judge(&mut self, path: &str, now: BootNs) -> plimsoll_workload::Verdict {
+        self.0.judge(path, now)
+    }
+    fn facts(
+        &mut self,
+        identity: &plimsoll_workload::CgroupIdentity,
+        now: BootNs,
+    ) -> Result<plimsoll_workload::Facts, String> {
+        self.0.facts(identity, now)
+    }
+    fn process(&mut self, tgid: u32) -> Option<plimsoll_workload::Seed> {
+        self.0.process(tgid)
+    }
+    fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
+        Some(format!("/docker/{}", "b1".repeat(32)))
+    }
+    fn is_there(&mut self, path: &str, cgroup_id: u64) -> Option<bool> {
+        self.0.is_there(path, cgroup_id)
+    }
+}
+
+#[test]
+fn what_ran_in_a_container_that_was_met_late_is_judged_as_what_ran_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let hands = Hands::new();
+    let attributor = plimsoll_workload::Attributor::new(Default::default(), Unseen(Paper));
+    let looks = |met: plimsoll_workload::Met| {
+        let dropped = (11, 990 * SECOND, "/tmp/dropped", Origin::Upper);
+        let mut scan = among(&[dropped]);
+        scan.containers[0].identity = met.identity;
+        scan
+    };
+    let rig = Rig::start_meeting(&config, &hands, attributor, looks);
+    let at = rig.now();
+    rig.deliver(event(at, 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.settle();
+    let told = || {
+        let all = records(&config);
+        let dropped = alerts(&all).into_iter().find(|a| match &a.source {
+            AlertSource::Drift(d) => d.behaviour.object.to_string() == "/tmp/dropped",
+            AlertSource::Rule(_) => false,
+        });
+        dropped.cloned()
+    };
+    assert_eq!(told(), None);
+    hands.pass(2 * SECOND);
+    rig.settle();
+    let alert = told().expect("it is told");
+    assert!(alert.tags.iter().any(|t| t == "found-running"), "{alert:?}");
+    rig.agent.stop("test");
+
+    // where too many are to be looked at, that is said
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let attributor = plimsoll_workload::Attributor::new(Default::default(), Unseen(Paper));
+    let rig = Rig::start(&config, &hands, attributor);
+    rig.deliver(event(rig.now(), 7, 10, 1, exec("/usr/sbin/nginx")));
+    rig.settle();
+    rig.agent.stop("test");
+    let all = records(&config);
+    let gaps = gaps(&all, Stage::Table);
+    assert!(
+        gaps.iter()
+            .any(|g| g.reason.starts_with("too many containers were met late"))
+    );
+}
+
 fn rig_now(hands: &Hands) -> u64 {
     use plimsoll_agent::clock::Clocks as _;
     hands.boot().0

@@ -257,7 +257,7 @@ fn say_start(
 fn found_running(about: &About<'_>, say: &mut Sentences) {
     if about.container().is_some_and(|c| c.found_running) {
         say.unknown(
-            "The container ran before the agent did: access may be older than anything recorded.",
+            "The container ran before the agent took it up: access may be older than anything recorded.",
         );
     }
 }

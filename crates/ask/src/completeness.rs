@@ -436,7 +436,7 @@ pub(crate) fn judge(about: &About<'_>, tally: &Tally) -> Result<Completeness, As
         ));
     }
     if about.container().is_some_and(|c| c.found_running) {
-        limits.push("The container ran before the agent did: its start, and what it did until then, was not observed.".to_owned());
+        limits.push("The container ran before the agent took it up: its start, and what it did until then, was not observed.".to_owned());
     }
     if let Some(why) = about
         .container()
@@ -629,7 +629,7 @@ pub(crate) fn gaps(about: &About<'_>, say: &mut Sentences) -> Result<(), AskErro
             .as_ref()
             .and_then(|i| about.directory.get(i));
         say.observed(
-            "The container ran before the agent did: its start was not observed.",
+            "The container ran before the agent took it up: its start was not observed.",
             known.into_iter().flat_map(|k| &k.evidence),
         );
     }

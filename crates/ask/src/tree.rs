@@ -272,7 +272,7 @@ fn step(
             [&e.id],
         ),
         None if a.from_proc => say.inferred(
-            format!("{head}; it ran before the agent did and was rebuilt from /proc."),
+            format!("{head}; it ran before the agent took it up and was rebuilt from /proc."),
             &subject.evidence,
         ),
         None => say.observed(

@@ -164,7 +164,7 @@ fn life(about: &About<'_>, known: &Known, say: &mut Sentences) {
         }
     }
     if c.found_running {
-        say.unknown("It ran before the agent did: when it really started was not observed.");
+        say.unknown("It ran before the agent took it up: when it really started was not observed.");
     }
 }
 

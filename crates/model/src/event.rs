@@ -642,7 +642,8 @@ pub struct Exec {
     /// older sensor and nothing was seen of it in `/proc`.
     #[n(15)]
     pub glance: Option<Box<Glance>>,
-    /// Its start was not seen: `/proc` showed the program running when the agent came. The event's time
+    /// Its start was not seen: `/proc` showed the program running when the agent came, or when it met the
+    /// container late. The event's time
     /// is when that was looked at, the process's start as `/proc` has it; who executed it is not known,
     /// and its arguments are what its memory held then.
     #[n(16)]

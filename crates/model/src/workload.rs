@@ -137,7 +137,7 @@ pub struct Container {
     /// Ports published on the host or declared by the image as `(port, "tcp"|"udp")`.
     #[n(16)]
     pub ports: Vec<(u16, String)>,
-    /// It was already running when the agent started: its first instructions were not observed.
+    /// It was already running when the agent started or met it: its first instructions were not observed.
     #[n(17)]
     pub found_running: bool,
     /// Addresses of its interfaces as the runtime reports them (`172.17.0.2`).

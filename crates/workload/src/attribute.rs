@@ -7,7 +7,7 @@ use crate::facts::{Evidence, Facts, Verdict, can_be_asked, is_stand_in};
 use crate::lineage::{Lineage, LineageConfig};
 use crate::pod::{self, Pods};
 use crate::redact::Redactor;
-use crate::scan::{FoundContainer, Scan, Seed};
+use crate::scan::{FoundContainer, Met, Scan, Seed};
 use plimsoll_model::event::{Exec, ProcessInfo, Trust};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
@@ -67,6 +67,9 @@ pub enum Out {
         /// Kernfs id.
         cgroup_id: u64,
     },
+    /// A container was met late: hand this to [`crate::scan_container`], and what that shows to
+    /// [`Attributor::met`].
+    Met(Met),
     /// Identity can be confirmed by the runtime: hand this to [`crate::Confirmer::ask`].
     Ask(Question),
     /// Something was lost here.
@@ -111,6 +114,8 @@ const MAX_UNDECIDED: usize = 512;
 const FOUND_AFTER_NS: u64 = 1_000_000_000;
 /// And so many of them in one go, so that what happens now is not held up.
 const FOUND_AT_ONCE: usize = 256;
+/// Programs found in containers that were met late that wait for that; further ones are a gap.
+const FOUND_MAX: usize = 16_384;
 
 fn in_second(cgroup_id: u64) -> usize {
     usize::from(cgroup_id & IN_SECOND_HIERARCHY != 0)
@@ -126,6 +131,8 @@ struct Undecided {
     next_try: BootNs,
     /// An OCI runtime made it; the first program in it settles that it is a container.
     by_runtime: bool,
+    /// Nobody saw it being made.
+    met: bool,
     events: VecDeque<Event>,
     /// Events that found no room: how many, the first and the last.
     passed: Option<(u64, BootNs, BootNs)>,
@@ -141,7 +148,7 @@ pub struct Attributor<E> {
     pods: Pods,
     undecided: HashMap<u64, Undecided>,
     ends: Ends,
-    /// Programs found running that have not been told yet; as many as the scan looked at.
+    /// Programs found running that have not been told yet; as many as the scan looked at, or [`FOUND_MAX`].
     found: VecDeque<FoundProgram>,
     counters: Counters,
     redactor: Redactor,
@@ -208,17 +215,8 @@ impl<E: Evidence> Attributor<E> {
             .into_iter()
             .map(|c| ((c.id().clone(), c.cgroup_id), c))
             .collect();
-        for mut process in scan.processes {
-            if let Some(exec) = process.program.take() {
-                self.found.push_back(FoundProgram {
-                    cgroup_id: process.cgroup_id,
-                    process: info_of(&process),
-                    exec,
-                    at: now,
-                });
-            }
-            self.redactor.arguments(&mut process.argv);
-            self.lineage.seed(&process);
+        for process in scan.processes {
+            self.take_up(process, now);
         }
         if scan.programs_left_out > 0 {
             let at = anchor.stamp(now);
@@ -246,6 +244,54 @@ impl<E: Evidence> Attributor<E> {
             out.push(Out::Container(c));
         }
         self.tell_pods(out)
+    }
+
+    /// Takes a process found running into the lineage, and its program among those to be told.
+    fn take_up(&mut self, mut process: Seed, now: BootNs) {
+        if let Some(exec) = process.program.take() {
+            self.found.push_back(FoundProgram {
+                cgroup_id: process.cgroup_id,
+                process: info_of(&process),
+                exec,
+                at: now,
+            });
+        }
+        self.redactor.arguments(&mut process.argv);
+        self.lineage.seed(&process);
+    }
+
+    /// Takes over what was found running in a container that was met late.
+    pub fn met(&mut self, scan: Scan, anchor: &ClockAnchor, now: BootNs) -> Vec<Out> {
+        let mut out = Vec::new();
+        let Some(found) = scan.containers.first() else {
+            return out;
+        };
+        let instance = self.containers.instance_of(found.cgroup_id);
+        let Some(instance) = instance.filter(|i| i.id == found.identity.id) else {
+            return out;
+        };
+        if let Some(life) = self.containers.life_mut(&instance) {
+            life.init = Some(found.first);
+        }
+        let mut left_out = scan.programs_left_out;
+        for mut process in scan.processes {
+            if self.found.len() >= FOUND_MAX {
+                left_out += u64::from(process.program.take().is_some());
+            }
+            self.take_up(process, now);
+        }
+        if left_out > 0 || scan.truncated {
+            let at = anchor.stamp(now);
+            out.push(Out::Gap(Gap {
+                stage: Stage::Table,
+                scope: GapScope::Container(instance),
+                from: at,
+                to: at,
+                count: (!scan.truncated).then_some(left_out),
+                reason: "more ran in a container when it was met than is judged".to_owned(),
+            }));
+        }
+        out
     }
 
     fn found(
@@ -430,6 +476,7 @@ impl<E: Evidence> Attributor<E> {
                     taken_up: now,
                     next_try: now,
                     by_runtime: is_runtime(event.process.comm.as_bytes()),
+                    met: false,
                     events: VecDeque::new(),
                     passed: None,
                 };
@@ -538,7 +585,10 @@ impl<E: Evidence> Attributor<E> {
                 start: u.since,
             };
             let c = blank(instance, &identity, id, anchor, u.since);
-            self.settle(Life::new(c, identity, now), now, out);
+            match u.met {
+                true => self.settle_late(c, identity, now, out),
+                false => self.settle(Life::new(c, identity, now), now, out),
+            }
         }
         if let (Some((count, from, to)), Some(instance)) =
             (u.passed, self.containers.instance_of(id))
@@ -698,7 +748,7 @@ impl<E: Evidence> Attributor<E> {
                     start: event.process.key.start,
                 };
                 let c = blank(instance, &identity, event.cgroup_id, anchor, event.boot);
-                self.settle(Life::new(c, identity, now), now, out);
+                self.settle_late(c, identity, now, out);
             }
             None => {
                 self.make_room(out);
@@ -708,6 +758,7 @@ impl<E: Evidence> Attributor<E> {
                     taken_up: now,
                     next_try: now,
                     by_runtime: false,
+                    met: true,
                     events: VecDeque::new(),
                     passed: None,
                 };
@@ -716,7 +767,25 @@ impl<E: Evidence> Attributor<E> {
         }
     }
 
-    /// Programs that ran already when the agent came: what `/proc` showed of each is an observation.
+    /// Enters a container that nobody saw being made: what runs in it is to be looked at.
+    fn settle_late(
+        &mut self,
+        mut c: Container,
+        identity: CgroupIdentity,
+        now: BootNs,
+        out: &mut Vec<Out>,
+    ) {
+        (c.state, c.found_running) = (ContainerState::Running, true);
+        let met = Met {
+            instance: c.instance.clone(),
+            identity: identity.clone(),
+            cgroup_id: c.cgroup_id,
+        };
+        self.settle(Life::new(c, identity, now), now, out);
+        out.push(Out::Met(met));
+    }
+
+    /// Programs that ran already when the agent came, or met their container: what `/proc` showed of each is an observation.
     fn tell_found(&mut self, anchor: &ClockAnchor, now: BootNs, out: &mut Vec<Out>) {
         for _ in 0..FOUND_AT_ONCE {
             let next = self.found.front();

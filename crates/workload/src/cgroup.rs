@@ -173,6 +173,14 @@ impl Layout {
         Some(fs::symlink_metadata(dir).map(|m| m.ino() | IN_SECOND_HIERARCHY))
     }
 
+    /// Directory of the cgroup with this id, given its path in the hierarchy of which the id is.
+    pub(crate) fn dir_of(&self, path: &str, cgroup_id: u64) -> Option<PathBuf> {
+        match cgroup_id & IN_SECOND_HIERARCHY {
+            0 => self.dir(path),
+            _ => dir_in(self.second.as_ref()?, path),
+        }
+    }
+
     /// A process's path in the identifying hierarchy, from the text of its `/proc/PID/cgroup`.
     pub fn path_in<'a>(&self, proc_cgroup: &'a str) -> Option<&'a str> {
         path_in(&self.identifying.version, proc_cgroup)

@@ -51,4 +51,4 @@ pub use glance::{EnvWanted, Place};
 pub use lineage::{Lineage, LineageConfig};
 pub use redact::{RedactionRuleError, Redactor};
 pub use root::{NestedRoot, runs_program};
-pub use scan::{FoundContainer, Scan, Seed, scan_proc};
+pub use scan::{FoundContainer, Met, Scan, Seed, scan_container, scan_proc};

@@ -1,4 +1,4 @@
-//! What was already running when the agent started, rebuilt from `/proc`.
+//! What was already running when the agent started, or when it met a container late, rebuilt from `/proc`.
 //!
 //! Promises: every read is bounded; processes that vanish while they are read are left out, never
 //! an error; arguments that do not come in time are left out ([`crate::patient`]). Start times are
@@ -9,9 +9,9 @@ use crate::cgroup::{CgroupIdentity, Layout};
 use crate::facts::Verdict;
 use crate::patient;
 use crate::root::{NestedRoot, nested_root};
-use plimsoll_model::Container;
 use plimsoll_model::event::Exec;
-use plimsoll_model::{BootNs, ContainerId, Entry, ProcessKey, Text};
+use plimsoll_model::ids::IN_SECOND_HIERARCHY;
+use plimsoll_model::{BootNs, Container, ContainerId, Entry, Instance, ProcessKey, Text};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
@@ -20,6 +20,11 @@ use std::path::Path;
 
 /// Processes read at most.
 pub const MAX_PROCESSES: usize = 131_072;
+/// Processes read of one container that was met late, and cgroups in it that are entered.
+const MAX_PROCESSES_OF_ONE: usize = 4096;
+const MAX_CGROUPS_OF_ONE: usize = 1024;
+/// Bytes read of one cgroup's list of processes.
+const MAX_PROCS_BYTES: u64 = 1 << 20;
 /// Bytes of arguments read of one process.
 const MAX_CMDLINE_BYTES: u64 = 4096;
 /// Bytes read of the small text files of a process.
@@ -187,6 +192,78 @@ pub fn scan_proc(
         truncated,
         programs_left_out: 0,
     }
+}
+
+/// A container that was met late: what runs in it may have started unseen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Which life of which container.
+    pub instance: Instance,
+    /// What its cgroup path (or other evidence) says.
+    pub identity: CgroupIdentity,
+    /// Kernfs id of its root cgroup.
+    pub cgroup_id: u64,
+}
+
+/// Reads the processes in a container's cgroup and below, but not those of containers in it.
+pub fn scan_container(proc_root: &Path, layout: &Layout, met: &Met) -> Scan {
+    let root = &met.identity.root;
+    let (pids, mut truncated) = pids_below(layout, met);
+    truncated |= pids.len() > MAX_PROCESSES_OF_ONE;
+    let read = |pid: &u32| {
+        let mut process = read_process(proc_root, layout, *pid)?;
+        // the number may be another's by now
+        let path = match met.cgroup_id & IN_SECOND_HIERARCHY {
+            0 => &process.cgroup_path,
+            _ => process.second_path.as_ref()?,
+        };
+        let rest = path.strip_prefix(root.as_str())?;
+        process.cgroup_id = met.cgroup_id;
+        (rest.is_empty() || rest.starts_with('/')).then_some(process)
+    };
+    let pids = pids.iter().take(MAX_PROCESSES_OF_ONE);
+    let mut processes: Vec<Seed> = pids.filter_map(read).collect();
+    processes.sort_by_key(|p| (p.key.start, p.key.tgid));
+    tell_sessions(&mut processes);
+    let oldest = processes.first().map(|p| p.key);
+    let container = oldest.map(|first| FoundContainer {
+        identity: met.identity.clone(),
+        cgroup_id: met.cgroup_id,
+        first,
+    });
+    Scan {
+        containers: container.into_iter().collect(),
+        processes,
+        truncated,
+        programs_left_out: 0,
+    }
+}
+
+/// The processes in a container's cgroups, as the kernel lists them; `true`: there are more.
+fn pids_below(layout: &Layout, met: &Met) -> (Vec<u32>, bool) {
+    let mut pids = Vec::new();
+    let mut entered = 0;
+    let mut paths = vec![met.identity.root.clone()];
+    while let Some(path) = paths.pop() {
+        let Some(dir) = layout.dir_of(&path, met.cgroup_id) else {
+            continue;
+        };
+        entered += 1;
+        if entered > MAX_CGROUPS_OF_ONE || pids.len() > MAX_PROCESSES_OF_ONE {
+            return (pids, true);
+        }
+        let list = read_bounded(&dir.join("cgroup.procs"), MAX_PROCS_BYTES);
+        let list = String::from_utf8_lossy(&list.unwrap_or_default()).into_owned();
+        pids.extend(list.lines().filter_map(|l| l.parse::<u32>().ok()));
+        let below = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        let below = below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        let below = below.filter_map(|e| Some(format!("{path}/{}", e.file_name().to_str()?)));
+        let others = |path: &String| {
+            crate::cgroup::classify(path).is_some_and(|inner| inner.id != met.identity.id)
+        };
+        paths.extend(below.filter(|p| !others(p)).take(MAX_CGROUPS_OF_ONE));
+    }
+    (pids, false)
 }
 
 fn read_all(proc_root: &Path, layout: &Layout) -> (Vec<Seed>, bool) {
@@ -513,6 +590,64 @@ mod tests {
         assert_eq!((worker.ppid, worker.uid, worker.gid), (1, 101, 102));
         assert_eq!(worker.comm, Text::from("a) S 9 (b"));
         assert_eq!(scan.processes[0].cgroup_id, 0);
+    }
+
+    #[test]
+    fn of_one_container_its_nested_cgroups_are_read_and_no_others() {
+        let m = Machine::new();
+        let own = format!("/docker/{A}");
+        let inner = format!("{own}/docker/{B}");
+        let listed = |pid: u32, cgroup: &str| {
+            let path = m.dir.path().join("cgroup").join(&cgroup[1..]);
+            fs::create_dir_all(&path).unwrap();
+            let list = path.join("cgroup.procs");
+            let before = fs::read_to_string(&list).unwrap_or_default();
+            fs::write(list, format!("{before}{pid}\n")).unwrap();
+        };
+        for (pid, start, cgroup) in [
+            (40, 400, own.as_str()),
+            (41, 410, &format!("{own}/a/b")),
+            (60, 600, &inner),
+            (70, 700, &format!("/docker/{B}")),
+        ] {
+            m.process(pid, 1, start, "x", &["/x"], cgroup);
+            listed(pid, cgroup);
+        }
+        // one that has ended, and one whose number is another's by now
+        listed(90, &own);
+        listed(70, &own);
+        let met = Met {
+            instance: Instance {
+                id: ContainerId::parse(A).unwrap(),
+                start: BootNs(1),
+            },
+            identity: crate::cgroup::classify(&own).unwrap(),
+            cgroup_id: 7,
+        };
+        let scan = scan_container(m.dir.path(), &m.layout, &met);
+        let found: Vec<(u32, u64)> = scan
+            .processes
+            .iter()
+            .map(|p| (p.key.tgid, p.cgroup_id))
+            .collect();
+        assert_eq!(found, [(40, 7), (41, 7)]);
+        assert_eq!(scan.containers[0].first.tgid, 40);
+        assert!(!scan.truncated);
+        for pid in 1000..1000 + MAX_PROCESSES_OF_ONE as u32 {
+            listed(pid, &own);
+        }
+        assert!(scan_container(m.dir.path(), &m.layout, &met).truncated);
+        let gone = Met {
+            identity: crate::cgroup::classify(&format!("/docker/{B}{B}"))
+                .unwrap_or(met.identity.clone()),
+            cgroup_id: 7 | IN_SECOND_HIERARCHY,
+            ..met
+        };
+        assert!(
+            scan_container(m.dir.path(), &m.layout, &gone)
+                .processes
+                .is_empty()
+        );
     }
 
     #[test]

@@ -5,13 +5,13 @@ use plimsoll_model::event::Exec;
 use plimsoll_model::event::{Actor, ProcessInfo};
 use plimsoll_model::ids::IN_SECOND_HIERARCHY;
 use plimsoll_model::{
-    BootNs, ClockAnchor, Container, ContainerState, Digest, Entry, Event, EventKind, ImageRef,
-    Observation, ProcessKey, Runtime, Text, WallNs,
+    BootNs, ClockAnchor, Container, ContainerId, ContainerState, Digest, Entry, Event, EventKind,
+    GapScope, ImageRef, Observation, ProcessKey, Runtime, Text, WallNs,
 };
 use plimsoll_workload::scan::Seed;
 use plimsoll_workload::{
     Attributor, AttributorConfig, CgroupIdentity, ContainersConfig, Evidence, Facts,
-    FoundContainer, Out, Scan, Verdict, classify,
+    FoundContainer, Met, Out, Scan, Verdict, classify,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,7 +29,10 @@ const ANCHOR: ClockAnchor = ClockAnchor {
 
 /// What is on disk, to be changed while the test goes on.
 #[derive(Clone, Default)]
-struct Paper(Rc<RefCell<HashMap<String, Facts>>>, Cgroups);
+struct Paper(Rc<RefCell<HashMap<String, Facts>>>, Cgroups, Paths);
+
+/// Paths of cgroups that were not seen being made.
+type Paths = Rc<RefCell<HashMap<u64, String>>>;
 
 /// Ids of the cgroups that are there; `None`: that cannot be told.
 type Cgroups = Rc<RefCell<Option<Vec<u64>>>>;
@@ -41,8 +44,18 @@ impl Paper {
 }
 
 impl Evidence for Paper {
-    fn judge(&mut self, _: &str, _: BootNs) -> Verdict {
-        Verdict::Undecided
+    fn judge(&mut self, path: &str, _: BootNs) -> Verdict {
+        let id = path.strip_prefix("/bare/");
+        let id = id.and_then(|id| ContainerId::parse(id).ok());
+        id.map_or(Verdict::Undecided, |id| {
+            Verdict::Container(CgroupIdentity {
+                runtime: Runtime::Oci,
+                id,
+                root: path.to_owned(),
+                outer: None,
+                pod_uid: None,
+            })
+        })
     }
     fn facts(&mut self, identity: &CgroupIdentity, _: BootNs) -> Result<Facts, String> {
         let known = self.0.borrow().get(identity.id.as_str()).cloned();
@@ -51,8 +64,8 @@ impl Evidence for Paper {
     fn process(&mut self, _: u32) -> Option<Seed> {
         None
     }
-    fn cgroup_path(&mut self, _: u64, _: u32) -> Option<String> {
-        None
+    fn cgroup_path(&mut self, cgroup_id: u64, _: u32) -> Option<String> {
+        self.2.borrow().get(&cgroup_id).cloned()
     }
     fn is_there(&mut self, _: &str, cgroup_id: u64) -> Option<bool> {
         let there = self.1.borrow();
@@ -666,6 +679,97 @@ fn a_program_whose_exec_comes_after_all_is_not_told_as_found() {
     e.process.key.start = BootNs(50 * MS);
     assert_eq!(observations(&desk.take(950 * MS, e)).len(), 1);
     assert!(observations(&desk.tick(5_000 * MS)).is_empty());
+}
+
+fn met(outs: &[Out]) -> Vec<Met> {
+    let met = outs.iter().filter_map(|o| match o {
+        Out::Met(met) => Some(met.clone()),
+        _ => None,
+    });
+    met.collect()
+}
+
+#[test]
+fn what_ran_unseen_in_a_container_that_was_met_late_is_told_once() {
+    for path in [docker(A), format!("/bare/{A}")] {
+        let mut desk = Desk::new(AttributorConfig::default());
+        desk.paper.write(A, whole("web"));
+        desk.paper.2.borrow_mut().insert(7, path.clone());
+        // its cgroup's beginning is lost, and so is the exec of the program that acts
+        let outs = desk.take(100 * MS, did(100 * MS, 7));
+        let met = met(&outs);
+        let [met] = met.as_slice() else {
+            panic!("{path}: {outs:?}");
+        };
+        assert_eq!(
+            (met.identity.root.as_str(), met.cgroup_id),
+            (path.as_str(), 7)
+        );
+        let c = last_container(&outs).unwrap();
+        assert_eq!(
+            (c.state, &c.instance),
+            (ContainerState::Running, &met.instance)
+        );
+        assert!(c.found_running, "its first instructions were not observed");
+        assert_eq!(observations(&outs).len(), 1);
+        // three run: one that is not seen, one whose exec comes, and one that was followed
+        let mut scan = with_program("/srv/app", 41);
+        scan.containers[0].identity = met.identity.clone();
+        for tgid in [42, 43] {
+            let more = with_program("/srv/other", tgid).processes;
+            scan.processes.extend(more);
+        }
+        scan.processes[2].program = None;
+        let outs = desk.attributor.met(scan.clone(), &ANCHOR, BootNs(200 * MS));
+        assert!(outs.is_empty(), "{outs:?}");
+        let mut exec = ran(150 * MS, 7, false);
+        exec.process.key = scan.processes[1].key;
+        assert_eq!(observations(&desk.take(210 * MS, exec)).len(), 1);
+        assert!(observations(&desk.tick(900 * MS)).is_empty());
+        let outs = desk.tick(1_300 * MS);
+        let told = observations(&outs);
+        let [o] = told.as_slice() else {
+            panic!("{path}: one: {told:?}");
+        };
+        assert_eq!(o.event.process.key.tgid, 41);
+        assert_eq!(o.event.trust, plimsoll_model::Trust::Proc);
+        assert!(o.found_since().is_some());
+        assert!(observations(&desk.tick(9_000 * MS)).is_empty());
+        // it is met once
+        assert!(
+            desk.take(9_100 * MS, did(9_100 * MS, 7))
+                .iter()
+                .all(|o| !matches!(o, Out::Met(_)))
+        );
+    }
+}
+
+#[test]
+fn what_is_found_too_much_or_too_late_of_a_container_met_late_is_not_told() {
+    let mut desk = Desk::new(AttributorConfig::default());
+    desk.paper.write(A, whole("web"));
+    desk.paper.2.borrow_mut().insert(7, docker(A));
+    desk.take(100 * MS, did(100 * MS, 7));
+    let scan = Scan {
+        truncated: true,
+        ..with_program("/srv/app", 41)
+    };
+    let outs = desk.attributor.met(scan.clone(), &ANCHOR, BootNs(200 * MS));
+    let [Out::Gap(gap)] = outs.as_slice() else {
+        panic!("{outs:?}");
+    };
+    assert!(gap.count.is_none() && matches!(gap.scope, GapScope::Container(_)));
+    // another container has that cgroup by now, or none
+    let mut another = scan.clone();
+    another.containers[0].identity = classify(&docker(B)).unwrap();
+    for scan in [another, Scan::default()] {
+        let outs = desk.attributor.met(scan, &ANCHOR, BootNs(200 * MS));
+        assert!(outs.is_empty(), "{outs:?}");
+    }
+    desk.take(300 * MS, removed(300 * MS, 7));
+    let outs = desk.attributor.met(scan, &ANCHOR, BootNs(310 * MS));
+    assert!(outs.is_empty());
+    assert!(observations(&desk.tick(9_000 * MS)).is_empty());
 }
 
 #[test]

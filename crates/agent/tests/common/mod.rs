@@ -15,7 +15,7 @@ use plimsoll_evidence::{Filter, Reader};
 use plimsoll_model::event::{Exec, FileEvent};
 use plimsoll_model::*;
 use plimsoll_sensor::api::*;
-use plimsoll_workload::{Counters, Facts, Out, Scan};
+use plimsoll_workload::{Counters, Facts, Met, Out, Scan};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -335,6 +335,9 @@ impl Attribute for Town {
     fn renamed(&mut self, _: &ContainerId, _: &str) -> Vec<Out> {
         Vec::new()
     }
+    fn met(&mut self, _: Scan, _: &ClockAnchor, _: BootNs) -> Vec<Out> {
+        Vec::new()
+    }
     fn tick(&mut self, _: &ClockAnchor, _: BootNs) -> Vec<Out> {
         let news = std::mem::take(&mut *self.news.lock().unwrap());
         for container in &news {
@@ -487,7 +490,26 @@ impl Rig {
         response: Beginning,
     ) -> Self {
         let scan = Scan::default();
-        Self::start_over(config, hands, town, response, Pinning::default(), scan)
+        let pinning = Pinning::default();
+        Self::start_over(config, hands, town, response, pinning, scan, None)
+    }
+    /// With what `/proc` shows of containers that are met late.
+    pub(crate) fn start_meeting(
+        config: &Config,
+        hands: &Arc<Hands>,
+        town: impl Attribute + 'static,
+        looks: fn(Met) -> Scan,
+    ) -> Self {
+        let (scan, pinning) = (Scan::default(), Pinning::default());
+        Self::start_over(
+            config,
+            hands,
+            town,
+            no_effects(),
+            pinning,
+            scan,
+            Some(looks),
+        )
     }
     /// With what was found in `/proc`.
     pub(crate) fn start_among(
@@ -496,7 +518,8 @@ impl Rig {
         town: impl Attribute + 'static,
         scan: Scan,
     ) -> Self {
-        Self::start_over(config, hands, town, no_effects(), Pinning::default(), scan)
+        let pinning = Pinning::default();
+        Self::start_over(config, hands, town, no_effects(), pinning, scan, None)
     }
     /// Over programs that an agent before left.
     pub(crate) fn start_after(
@@ -509,7 +532,8 @@ impl Rig {
             inherited: Some(before),
             ..Pinning::default()
         };
-        Self::start_over(config, hands, town, no_effects(), pinning, Scan::default())
+        let scan = Scan::default();
+        Self::start_over(config, hands, town, no_effects(), pinning, scan, None)
     }
     fn start_over(
         config: &Config,
@@ -518,6 +542,7 @@ impl Rig {
         response: Beginning,
         pinning: Pinning,
         scan: Scan,
+        looks: Option<fn(Met) -> Scan>,
     ) -> Self {
         let kernel = Arc::new(FakeKernel::default());
         let opened = daemon::open(config, hands.clone()).unwrap();
@@ -531,6 +556,10 @@ impl Rig {
             attribute: Box::new(town),
             scan,
             ask: Box::new(|_| Ok(Box::new(|_| true))),
+            look: Box::new(move |told| {
+                let look = move |met| looks.is_some_and(|look| told(look(met)));
+                Ok(Box::new(look))
+            }),
             sinks: Vec::new(),
             response,
             reload_rules: Arc::default(),

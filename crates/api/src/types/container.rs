@@ -44,7 +44,7 @@ pub struct Container {
     pub repository: Option<String>,
     /// Digest of the manifest, where a registry gave one.
     pub manifest_digest: Option<String>,
-    /// It ran before the agent did: its first instructions were not observed.
+    /// It ran before the agent took it up: its first instructions were not observed.
     pub found_running: bool,
     /// Runs with `--privileged` or an equal.
     pub privileged: bool,
