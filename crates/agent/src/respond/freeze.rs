@@ -11,7 +11,8 @@
 //! `NONCE DEADLINE_MS`. A watchdog whose nonce is not there any more has been replaced or stood down
 //! and ends; a file that cannot be read changes nothing, so that no accident leaves a container
 //! frozen. The watchdog itself writes the lease, once it is out of the agent's reach: an agent that
-//! dies while it replaces one never leaves a container without.
+//! dies while it replaces one never leaves a container without. Plans about one container take
+//! turns: a lease that one of them ends is never the one under which the other freezes.
 
 use super::docker;
 use super::machine::{Machine, Target};
@@ -26,6 +27,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The hidden command that is the watchdog.
@@ -181,28 +183,51 @@ fn dir_of(layout: &Layout, controllers: &str, path: &str) -> Option<PathBuf> {
     (!below.split('/').any(|s| s == "..")).then(|| mount.join(below))
 }
 
+/// Held by whoever freezes or thaws the container, from the look that decides it on.
+fn turn(id: &ContainerId) -> MutexGuard<'static, ()> {
+    /// Containers that share one only wait for each other.
+    static TURNS: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
+    let bytes = id.as_str().bytes().map(usize::from);
+    let at = bytes.fold(0usize, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(byte)
+    });
+    let turn = &TURNS[at % TURNS.len()];
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 // ---- for a moment ----
 
 /// A container that stands still until this is released, dropped, or the watchdog ends it.
 #[derive(Debug)]
 pub(super) struct Hold {
     freezer: Freezer,
+    id: ContainerId,
     lease: PathBuf,
+    nonce: String,
 }
 
-/// Freezes for a moment, with a watchdog; the error is why not, for people.
+/// Freezes for a moment, with a watchdog; the error is why not, for people. What stands still
+/// already is left to whoever stopped it.
 pub(super) fn hold(
     machine: &Machine,
     container: &Container,
     budget: Duration,
 ) -> Result<Hold, String> {
     let freezer = Freezer::of(container)?;
+    let turn = turn(container.id());
+    if Freezer::all(container).iter().any(Freezer::is_frozen) {
+        return Err("it stands still already".to_owned());
+    }
     let lease = Lease::new(budget.as_millis() as u64);
     watchdog(machine, container.id(), &freezer, &lease).map_err(|e| e.to_string())?;
     let frozen = freezer.set(true);
+    // dropped below where it failed
+    drop(turn);
     let hold = Hold {
         freezer,
+        id: container.id().clone(),
         lease: Lease::path(machine, container.id()),
+        nonce: lease.nonce,
     };
     frozen.map(|()| hold).map_err(|e| e.to_string())
 }
@@ -213,15 +238,24 @@ impl Hold {
     /// # Errors
     /// When the kernel does not; the watchdog will try again.
     pub(super) fn release(self) -> io::Result<()> {
-        self.freezer.set(false)
+        self.let_go()
+    }
+
+    fn let_go(&self) -> io::Result<()> {
+        let _turn = turn(&self.id);
+        // another plan may have frozen it for longer meanwhile: its watchdog is in charge then
+        if Lease::read_file(&self.lease).is_some_and(|l| l.nonce != self.nonce) {
+            return Ok(());
+        }
+        self.freezer.set(false)?;
+        Lease::ended().write_to(&self.lease)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if self.freezer.set(false).is_ok() {
-            let _ = Lease::ended().write_to(&self.lease);
-        }
+        // the watchdog tries again
+        let _ = self.let_go();
     }
 }
 
@@ -244,6 +278,7 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
             "its health check does not bear a single failure: it would be restarted".to_owned();
         return StepOutcome::Refused { why };
     }
+    let _turn = turn(id);
     if Freezer::all(&target.container)
         .iter()
         .any(Freezer::is_frozen)
@@ -270,6 +305,14 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
         let words = back.map_or_else(|e| format!("; and {e}"), |()| String::new());
         return failed(format!("{e}: let go again{words}"));
     }
+    if lease.left_ms().is_none() {
+        // its watchdog may have thawed it before it was frozen
+        let back = freezer.set(false);
+        let words = back.map_or_else(|e| format!("; and {e}"), |()| String::new());
+        return failed(format!(
+            "freezing took longer than it may stand still: let go again{words}"
+        ));
+    }
     done(format!(
         "every process is frozen (cgroup {}, the kernel says so after {} ms, {} ms of them for the watchdog); it is thawed after {budget_ms} ms at the latest{}, by a watchdog {said}",
         freezer.version(),
@@ -290,6 +333,7 @@ pub(super) fn thaw(machine: &Machine, target: &Target) -> StepOutcome {
         Ok(freezer) => freezer,
         Err(why) => return StepOutcome::Unavailable { why },
     };
+    let _turn = turn(id);
     if !freezer.is_frozen() {
         let _ = Lease::ended().write(machine, id);
         return done("its processes run already".to_owned());
@@ -318,6 +362,7 @@ pub(super) fn holds(machine: &Machine, container: &Container) -> Option<bool> {
 
 /// What stopped it for good (a pause) takes over from the watchdog.
 pub(super) fn hand_over(machine: &Machine, id: &ContainerId) {
+    let _turn = turn(id);
     if Lease::read(machine, id).is_some_and(|l| l.left_ms().is_some()) {
         let _ = Lease::ended().write(machine, id);
     }

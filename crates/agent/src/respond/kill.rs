@@ -58,11 +58,11 @@ pub(super) fn kill_tree(machine: &Machine, target: &Target) -> StepOutcome {
     if first == Some(root.tgid) {
         return refused("it is the container's first process: killing it would end the container");
     }
+    let hold = freeze::hold(machine, &target.container, STANDSTILL).ok();
     let freezers = Freezer::all(&target.container);
-    let paused = freezers.iter().find(|f| f.is_frozen());
-    let hold = match paused {
-        None => freeze::hold(machine, &target.container, STANDSTILL).ok(),
+    let paused = match hold {
         Some(_) => None,
+        None => freezers.iter().find(|f| f.is_frozen()),
     };
     let tree = find(&place, root, first);
     let Some((tree, mut complete)) = tree else {

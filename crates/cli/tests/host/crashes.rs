@@ -429,6 +429,22 @@ fn exists(agent: &Agent, hit: &Docked) -> bool {
     all.lines().any(|l| l == hit.name)
 }
 
+/// What the kernel says of the container's freezers.
+fn is_frozen(pid: u32) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let paths = text.lines().filter_map(|l| l.rsplit(':').next());
+    let files = paths.flat_map(|path| {
+        ["unified", "", "freezer"]
+            .into_iter()
+            .flat_map(move |mount| {
+                ["cgroup.freeze", "freezer.state"]
+                    .map(|f| format!("/sys/fs/cgroup/{mount}{path}/{f}"))
+            })
+    });
+    let read = |file: String| Some(format!("{file} {}", std::fs::read_to_string(&file).ok()?));
+    files.filter_map(read).collect()
+}
+
 /// What Docker and the kernel say of a container is what the journal says.
 fn ends_right(agent: &Agent, far: &Docked, (id, end, hit): (&str, &str, &Docked), of: &[&Told]) {
     let began = |t: &&&Told| !t.began(StepKind::Remove).is_empty();
@@ -445,7 +461,16 @@ fn ends_right(agent: &Agent, far: &Docked, (id, end, hit): (&str, &str, &Docked)
     }
     let done = |t: &&Told| t.ended(StepKind::Remove).is_some_and(|(_, o)| o.is_done());
     assert!(!of.iter().any(done), "{} is there: {of:#?}", hit.name);
-    agent.wait_until("it does not stand still", || hit.grows("/tmp/count"));
+    let end = Instant::now() + Duration::from_secs(120);
+    while !hit.grows("/tmp/count") {
+        let state = hit.inspect("{{json .State}}");
+        let frozen = is_frozen(hit.pid());
+        assert!(
+            Instant::now() < end,
+            "{} stands still (frozen: {frozen:?}): {state} {of:#?}",
+            hit.name
+        );
+    }
     let port = hit.name.trim_start_matches("crash-");
     if of.iter().any(|t| is_cut(t)) {
         assert!(

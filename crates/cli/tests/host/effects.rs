@@ -202,6 +202,30 @@ fn an_agent_that_dies_while_it_freezes_anew_leaves_the_first_watchdog_in_charge(
     }
 }
 
+#[test]
+fn two_plans_that_freeze_and_thaw_one_container_never_leave_it_frozen() {
+    if docker_socket().is_none() {
+        return;
+    }
+    for version in versions() {
+        let crun = Crun::start(version, BUSY, ".");
+        let (machine, target, pid) = (machine(crun.dir.path()), crun.target(None), crun.pid());
+        wait_until("it works", || moves(pid));
+        let budget = Duration::from_secs(5);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        perform(&machine, &target, &Action::Freeze { budget });
+                        perform(&machine, &target, &Action::Thaw);
+                    }
+                });
+            }
+        });
+        wait_until("it goes on", || moves(pid));
+    }
+}
+
 /// An agent whose policy answers a dropped program in containers with this label.
 pub(crate) fn agent_with(docker: &str, label: &str, steps: &str, more: &str) -> Agent {
     let dir = tempfile::tempdir().expect("a directory");
