@@ -655,6 +655,39 @@ fn alerts_that_nothing_answers_for_want_of_a_label_are_noted() {
 }
 
 #[test]
+fn containers_that_have_ended_do_not_use_up_what_guards_allow() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Rig::config(dir.path());
+    let (hands, log) = (Hands::new(), Log::default());
+    let policy = BY_LABEL.replace("containers: 10", "containers: 1");
+    let brief = [house("job-a", 8), house("job-b", 9)].map(|c| Container { awaited: true, ..c });
+    let town = Town::new(&[brief[0].clone(), brief[1].clone(), labelled(&web(), "prod")]);
+    let news = town.news.clone();
+    let begin = beginning(&policy, effects(&config, &log, true));
+    let rig = Rig::start_with(&config, &hands, town, begin);
+    let isolated = || {
+        let steps = plans(&config).into_iter().flat_map(|p| p.steps);
+        steps
+            .filter(|s| s.step == "isolate" && s.state == "done")
+            .count()
+    };
+    for (n, ended) in brief.iter().enumerate() {
+        shell_in(&rig, ended.cgroup_id);
+        news.lock().unwrap().push(Container {
+            state: ContainerState::Gone,
+            ..labelled(ended, "prod")
+        });
+        rig.settle();
+        pass_until(&hands, "the one that has ended is answered", || {
+            isolated() == n + 1
+        });
+    }
+    shell_in(&rig, 7);
+    pass_until(&hands, "the one that runs is cut", || isolated() == 3);
+    rig.agent.stop("test");
+}
+
+#[test]
 fn what_finds_no_room_to_wait_is_decided_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let config = Rig::config(dir.path());

@@ -766,6 +766,7 @@ mod tests {
         write(&at.join("hostconfig.json"), r#"{"Privileged":true}"#);
         let f = docker(dir.path(), ID).unwrap();
         assert_eq!((f.name.as_str(), f.role().as_str()), ("web", "front"));
+        assert!(f.whole, "nobody is waited for who would tell the same");
         assert_eq!(f.image.repository.as_deref(), Some("reg:5000/shop/web"));
         assert_eq!(f.image.config_digest.unwrap().as_str(), "sha256:00112233");
         assert_eq!(

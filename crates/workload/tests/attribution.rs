@@ -388,7 +388,7 @@ fn a_containers_record_says_whether_more_may_come_to_be_known_of_it() {
     let (mut desk, _) = made_with(bundle());
     assert!(awaited(&desk.take(2 * MS, removed(2 * MS, 7))));
     assert!(!awaited(&desk.attributor.confirmed(&instance, &labelled())));
-    // where all is on disk, or nobody can be asked, nothing is waited for
+    // where all is on disk (of Docker), or nobody can be asked, nothing is waited for
     let all = Facts {
         whole: true,
         ..whole("web")

@@ -716,7 +716,8 @@ impl Engine {
         if !self.write_step(id, i, StepPhase::Began) {
             return false;
         }
-        if step.kind.interferes() {
+        // who has ended is not interfered with, and takes nobody's turn
+        if step.kind.interferes() && container.state != ContainerState::Gone {
             if self.acts.len() >= ACTS_MAX {
                 self.acts.pop_front();
             }
