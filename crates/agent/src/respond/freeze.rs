@@ -36,6 +36,8 @@ pub const WATCHDOG: &str = "thaw-later";
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long a watchdog may take to be ready.
 const READY: Duration = Duration::from_secs(5);
+/// How often a cgroup may seem to hold somebody else before it is taken to.
+const STRANGER_LOOKS: u32 = 4;
 /// How often a watchdog looks at its lease.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -90,11 +92,11 @@ impl Freezer {
         let covers = |pid: &u32| {
             let text = text(pid);
             let mut here = lines(&text).filter(|(c, _)| *c == controller);
-            // one that has ended meanwhile has no line
-            text.is_empty() || here.any(|(_, path)| is_below(path, root))
+            // one that has ended meanwhile has no line, and one that is ending is in no cgroup of v1
+            text.is_empty() || here.any(|(_, path)| is_below(path, root)) || !place.holds(*pid)
         };
         // a cgroup that holds others, or not all of the container, is not the one to stop
-        let whole = root != "/" && members.iter().all(covers) && freezer.holds_only(place);
+        let whole = root != "/" && members.iter().all(covers) && freezer.is_of_only(place);
         (whole && freezer.file().exists()).then_some(freezer)
     }
 
@@ -110,6 +112,16 @@ impl Freezer {
             "cgroup.freeze"
         };
         self.dir.join(name)
+    }
+
+    /// Looked at again where one that is ending, and in no cgroup of v1 any more, seems a stranger.
+    fn is_of_only(&self, place: &Place) -> bool {
+        (0..STRANGER_LOOKS).any(|look| {
+            if look > 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.holds_only(place)
+        })
     }
 
     fn holds_only(&self, place: &Place) -> bool {
