@@ -361,15 +361,15 @@ fn what_is_frozen_can_be_removed_and_nothing_of_it_runs_again() {
     let target = it.target();
     wait_until("it works", || it.grows("/tmp/count"));
     let budget = Duration::from_secs(60);
-    assert!(perform(&machine, &target, &Action::Freeze { budget }).is_done());
+    let frozen = perform(&machine, &target, &Action::Freeze { budget });
+    assert!(frozen.is_done(), "{}", words(&frozen));
     let removed = perform(&machine, &target, &Action::Remove);
     assert!(removed.is_done(), "{}", words(&removed));
     assert_eq!(members(&target), [0; 0]);
 }
 
-/// Takes what is sent to it over TCP, one connection after the other. A pipe that nobody writes into is
-/// its input: at an end of that nc would close its half.
-pub(crate) const PEER: &str = "mkfifo /tmp/open; sleep 6000 >/tmp/open & while :; do nc -l -p 7000 </tmp/open >>/tmp/got; done";
+/// Takes what is sent to it over TCP; a connection of whose end it was not told holds up no other.
+pub(crate) const PEER: &str = "nc -ll -p 7000 -e sh -c 'cat >>/tmp/got'";
 
 /// TCP connections that are established in a process's network.
 fn established(pid: u32) -> usize {
