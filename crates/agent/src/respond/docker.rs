@@ -16,6 +16,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Of an answer, this much is read.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// How long a look at a container may take: a daemon answers late where the machine is busy, and one that
+/// is not heard counts as one that does not know it.
+const LOOK_MAX: Duration = Duration::from_secs(15);
 /// How long ago its end may have been asked for.
 const ENDING_SECONDS: u64 = 300;
 /// Signals with which daemons end containers, or people do: SIGINT, SIGQUIT, SIGKILL, SIGTERM.
@@ -63,7 +66,7 @@ impl Known {
     /// When the daemon does not answer, or nonsense.
     pub fn look(&self) -> io::Result<Is> {
         let path = format!("/containers/{}/json", self.id);
-        let (status, body) = ask(&self.socket, "GET", &path, Duration::from_secs(5))?;
+        let (status, body) = ask(&self.socket, "GET", &path, LOOK_MAX)?;
         match status {
             404 => return Ok(Is::Unknown),
             200 => {}
@@ -139,7 +142,7 @@ impl Known {
     /// When the daemon does not answer, or nonsense.
     pub fn health_patience(&self) -> io::Result<Option<Duration>> {
         let path = format!("/containers/{}/json", self.id);
-        let (_, body) = ask(&self.socket, "GET", &path, Duration::from_secs(5))?;
+        let (_, body) = ask(&self.socket, "GET", &path, LOOK_MAX)?;
         let answer: Value = serde_json::from_slice(&body)?;
         Ok(health_patience(&answer["Config"]["Healthcheck"]))
     }

@@ -33,9 +33,9 @@ use std::time::{Duration, Instant};
 /// The hidden command that is the watchdog.
 pub const WATCHDOG: &str = "thaw-later";
 /// How long freezing or thawing may take until it counts as failed.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long a watchdog may take to be ready.
-const READY: Duration = Duration::from_secs(5);
+const READY: Duration = Duration::from_secs(15);
 /// How often a cgroup may seem to hold somebody else before it is taken to.
 const STRANGER_LOOKS: u32 = 4;
 /// How often a watchdog looks at its lease.
@@ -146,7 +146,9 @@ impl Freezer {
         while self.is_frozen() != frozen {
             if Instant::now() > end {
                 let what = if frozen { "frozen" } else { "thawed" };
-                return Err(io::Error::other(format!("it was not {what} within 2 s")));
+                let seconds = SETTLE.as_secs();
+                let why = format!("it was not {what} within {seconds} s");
+                return Err(io::Error::other(why));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
