@@ -403,9 +403,7 @@ mod tests {
     fn a_program_whose_file_has_gone_is_told_as_deleted() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("dropped");
-        // not by this process: a child forked meanwhile by another thread would hold it open for writing
-        let copied = Command::new("cp").arg("/bin/sleep").arg(&path).status();
-        assert!(copied.expect("run cp").success());
+        crate::testing::sleeper(&path);
         let child = Ours(Command::new(&path).arg("60").spawn().expect("start"));
         let there = found(&[child.0.id()]);
         let there = there.processes[0].program.as_ref().expect("a program");

@@ -1,4 +1,4 @@
-//! Builders of events for this crate's tests.
+//! Builders of events, and a program to start, for this crate's tests.
 
 use plimsoll_model::event::{Exec, FileEvent};
 use plimsoll_model::{
@@ -49,4 +49,14 @@ pub(crate) fn exec(exe: &str) -> EventKind {
         origin: Origin::Image,
         ..Exec::default()
     })
+}
+
+/// A program that sleeps, to be started by that name. Not copied by this process: a child forked meanwhile
+/// by another thread would hold it open for writing.
+pub(crate) fn sleeper(to: &std::path::Path) {
+    let copied = std::process::Command::new("cp")
+        .arg("/bin/sleep")
+        .arg(to)
+        .status();
+    assert!(copied.expect("run cp").success());
 }

@@ -313,19 +313,19 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
         }
     };
     let asked = began.elapsed();
-    if let Err(e) = freezer.set(true) {
+    let let_go = |why: &dyn std::fmt::Display| {
         let back = freezer.set(false);
-        let _ = Lease::ended().write(machine, id);
         let words = back.map_or_else(|e| format!("; and {e}"), |()| String::new());
-        return failed(format!("{e}: let go again{words}"));
+        failed(format!("{why}: let go again{words}"))
+    };
+    if let Err(e) = freezer.set(true) {
+        let outcome = let_go(&e);
+        let _ = Lease::ended().write(machine, id);
+        return outcome;
     }
     if lease.left_ms().is_none() {
         // its watchdog may have thawed it before it was frozen
-        let back = freezer.set(false);
-        let words = back.map_or_else(|e| format!("; and {e}"), |()| String::new());
-        return failed(format!(
-            "freezing took longer than it may stand still: let go again{words}"
-        ));
+        return let_go(&"freezing took longer than it may stand still");
     }
     done(format!(
         "every process is frozen (cgroup {}, the kernel says so after {} ms, {} ms of them for the watchdog); it is thawed after {budget_ms} ms at the latest{}, by a watchdog {said}",

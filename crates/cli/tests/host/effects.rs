@@ -118,6 +118,14 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+/// A container that works, as it is acted upon, and its first process.
+fn at_work(version: &'static str) -> (Crun, Target, u32) {
+    let crun = Crun::start(version, BUSY, ".");
+    let (target, pid) = (crun.target(None), crun.pid());
+    wait_until("it works", || moves(pid));
+    (crun, target, pid)
+}
+
 /// Cgroup versions that this machine has.
 pub(crate) fn versions() -> Vec<&'static str> {
     if Path::new("/sys/fs/cgroup/freezer").exists() {
@@ -133,9 +141,8 @@ fn a_freeze_holds_until_it_is_taken_back_or_its_budget_ends() {
         return;
     }
     for version in versions() {
-        let crun = Crun::start(version, BUSY, ".");
-        let (machine, target, pid) = (machine(crun.dir.path()), crun.target(None), crun.pid());
-        wait_until("it works", || moves(pid));
+        let (crun, target, pid) = at_work(version);
+        let machine = machine(crun.dir.path());
         let freeze = |budget| {
             let budget = Duration::from_millis(budget);
             let outcome = perform(&machine, &target, &Action::Freeze { budget });
@@ -187,9 +194,8 @@ fn an_agent_that_dies_while_it_freezes_anew_leaves_the_first_watchdog_in_charge(
         return;
     }
     for version in versions() {
-        let crun = Crun::start(version, BUSY, ".");
-        let (mut machine, target, pid) = (machine(crun.dir.path()), crun.target(None), crun.pid());
-        wait_until("it works", || moves(pid));
+        let (crun, target, pid) = at_work(version);
+        let mut machine = machine(crun.dir.path());
         let budget = Duration::from_secs(3);
         let freeze = Action::Freeze { budget };
         let first = perform(&machine, &target, &freeze);
@@ -208,9 +214,8 @@ fn two_plans_that_freeze_and_thaw_one_container_never_leave_it_frozen() {
         return;
     }
     for version in versions() {
-        let crun = Crun::start(version, BUSY, ".");
-        let (machine, target, pid) = (machine(crun.dir.path()), crun.target(None), crun.pid());
-        wait_until("it works", || moves(pid));
+        let (crun, target, pid) = at_work(version);
+        let machine = machine(crun.dir.path());
         let budget = Duration::from_secs(5);
         std::thread::scope(|scope| {
             for _ in 0..2 {

@@ -8,9 +8,7 @@ use std::process::{Child, Command, Stdio};
 /// A program that was deleted after it was started, with a marker in its memory.
 fn deleted_program(dir: &Path) -> (Child, Vec<u8>) {
     let path = dir.join("dropped");
-    // not by this process: a child forked meanwhile by another thread would hold it open for writing
-    let copied = Command::new("cp").arg("/bin/sleep").arg(&path).status();
-    assert!(copied.expect("run cp").success());
+    crate::testing::sleeper(&path);
     let bytes = fs::read(&path).expect("its bytes");
     let child = Command::new(&path)
         .arg("60")
