@@ -216,8 +216,10 @@ unknown.")]
         /// Of the cgroup
         #[arg(value_parser = ["v1", "v2"])]
         version: String,
-        /// On the boot clock
-        deadline_ms: u64,
+        /// From its being ready on
+        budget_ms: u64,
+        /// And not beyond this, on the boot clock
+        until_ms: u64,
     },
     /// Takes out pinned hooks that no agent comes back for; started by `plimsoll run`
     #[command(name = plimsoll_agent::leftover::UNPIN_LATER, hide = true)]

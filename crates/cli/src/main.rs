@@ -91,10 +91,14 @@ fn run(cli: &Cli, out: &mut Out) -> Result<Verdict, Failure> {
             lease,
             nonce,
             version,
-            deadline_ms,
-        } => plimsoll_agent::respond::freeze::watch(lease, nonce, version == "v1", *deadline_ms)
-            .map(|()| Verdict::Fine)
-            .map_err(|e| Failure::Failed(format!("cannot thaw the container: {e}"))),
+            budget_ms,
+            until_ms,
+        } => {
+            let v1 = version == "v1";
+            plimsoll_agent::respond::freeze::watch(lease, nonce, v1, *budget_ms, *until_ms)
+                .map(|()| Verdict::Fine)
+                .map_err(|e| Failure::Failed(format!("cannot thaw the container: {e}")))
+        }
         Command::UnpinLater { home, pid, seconds } => {
             plimsoll_agent::leftover::wait(home, *pid, Duration::from_secs(*seconds))
                 .map(|()| Verdict::Fine)

@@ -232,8 +232,9 @@ pub(super) fn hold(
     if Freezer::all(container).iter().any(Freezer::is_frozen) {
         return Err("it stands still already".to_owned());
     }
-    let lease = Lease::new(budget.as_millis() as u64);
-    watchdog(machine, container.id(), &freezer, &lease).map_err(|e| e.to_string())?;
+    let term = Term::of(budget.as_millis() as u64);
+    let (lease, _) =
+        watchdog(machine, container.id(), &freezer, &term).map_err(|e| e.to_string())?;
     let frozen = freezer.set(true);
     // dropped below where it failed
     drop(turn);
@@ -286,8 +287,8 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
     let failed = |why: String| StepOutcome::Failed { why };
     let runtime = docker::find(&machine.docker_sockets, id);
     let healthy = runtime.and_then(|known| known.health_patience().ok().flatten());
-    let mut budget_ms = budget.min(healthy.unwrap_or(budget)).as_millis() as u64;
-    if budget_ms == 0 {
+    let mut term = Term::of(budget.min(healthy.unwrap_or(budget)).as_millis() as u64);
+    if term.budget_ms == 0 {
         let why =
             "its health check does not bear a single failure: it would be restarted".to_owned();
         return StepOutcome::Refused { why };
@@ -297,15 +298,14 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
         .iter()
         .any(Freezer::is_frozen)
     {
-        match Lease::read(machine, id).and_then(|l| l.left_ms()) {
+        match Lease::read(machine, id).filter(Lease::lasts) {
             // begun again after a restart: not longer than the first time
-            Some(left) => budget_ms = budget_ms.min(left),
+            Some(lease) => term.until_ms = lease.deadline_ms,
             None => return done("it was stopped already, not by us: left as it is".to_owned()),
         }
     }
-    let lease = Lease::new(budget_ms);
-    let said = match watchdog(machine, id, &freezer, &lease) {
-        Ok(said) => said,
+    let (lease, said) = match watchdog(machine, id, &freezer, &term) {
+        Ok(ready) => ready,
         Err(e) => {
             return failed(format!(
                 "start its watchdog, without which nothing is frozen: {e}"
@@ -323,15 +323,16 @@ pub(super) fn freeze(machine: &Machine, target: &Target, budget: Duration) -> St
         let _ = Lease::ended().write(machine, id);
         return outcome;
     }
-    if lease.left_ms().is_none() {
+    if !lease.lasts() {
         // its watchdog may have thawed it before it was frozen
         return let_go(&"freezing took longer than it may stand still");
     }
     done(format!(
-        "every process is frozen (cgroup {}, the kernel says so after {} ms, {} ms of them for the watchdog); it is thawed after {budget_ms} ms at the latest{}, by a watchdog {said}",
+        "every process is frozen (cgroup {}, the kernel says so after {} ms, {} ms of them for the watchdog); it is thawed in {} ms at the latest{}, by a watchdog {said}",
         freezer.version(),
         began.elapsed().as_millis(),
         asked.as_millis(),
+        lease.left_ms(),
         if healthy.is_some_and(|h| h < budget) {
             " (as long as its health check bears)"
         } else {
@@ -352,7 +353,7 @@ pub(super) fn thaw(machine: &Machine, target: &Target) -> StepOutcome {
         let _ = Lease::ended().write(machine, id);
         return done("its processes run already".to_owned());
     }
-    if Lease::read(machine, id).is_none_or(|l| l.left_ms().is_none()) {
+    if Lease::read(machine, id).is_none_or(|l| !l.lasts()) {
         return done("somebody else has stopped it: left as it is".to_owned());
     }
     match freezer.set(false) {
@@ -370,14 +371,14 @@ pub(super) fn thaw(machine: &Machine, target: &Target) -> StepOutcome {
 /// Whether it is frozen by us; `None`: that cannot be told.
 pub(super) fn holds(machine: &Machine, container: &Container) -> Option<bool> {
     let frozen = Freezer::of(container).ok()?.is_frozen();
-    let ours = Lease::read(machine, container.id()).is_some_and(|l| l.left_ms().is_some());
+    let ours = Lease::read(machine, container.id()).is_some_and(|l| l.lasts());
     Some(frozen && ours)
 }
 
 /// What stopped it for good (a pause) takes over from the watchdog.
 pub(super) fn hand_over(machine: &Machine, id: &ContainerId) {
     let _turn = turn(id);
-    if Lease::read(machine, id).is_some_and(|l| l.left_ms().is_some()) {
+    if Lease::read(machine, id).is_some_and(|l| l.lasts()) {
         let _ = Lease::ended().write(machine, id);
     }
 }
@@ -400,13 +401,6 @@ struct Lease {
 }
 
 impl Lease {
-    fn new(budget_ms: u64) -> Self {
-        let now = boot();
-        Self {
-            nonce: format!("{}-{}", std::process::id(), now.as_nanos()),
-            deadline_ms: now.as_millis() as u64 + budget_ms,
-        }
-    }
     /// No watchdog has this one's nonce.
     fn ended() -> Self {
         Self {
@@ -415,9 +409,11 @@ impl Lease {
         }
     }
 
-    fn left_ms(&self) -> Option<u64> {
-        let left = self.deadline_ms.checked_sub(boot().as_millis() as u64)?;
-        (left > 0).then_some(left)
+    fn left_ms(&self) -> u64 {
+        self.deadline_ms.saturating_sub(boot_ms())
+    }
+    fn lasts(&self) -> bool {
+        self.left_ms() > 0
     }
 
     fn read(machine: &Machine, id: &ContainerId) -> Option<Self> {
@@ -454,15 +450,38 @@ impl Lease {
     }
 }
 
+fn boot_ms() -> u64 {
+    boot().as_millis() as u64
+}
+
 // ---- the watchdog ----
 
-/// Starts it and waits until it is ready and has the lease; what it says of itself.
+/// For how long a container may stand still.
+struct Term {
+    nonce: String,
+    /// From the moment on when the watchdog is ready: a machine that is slow to start one loses nothing.
+    budget_ms: u64,
+    /// And not beyond this, on the boot clock.
+    until_ms: u64,
+}
+
+impl Term {
+    fn of(budget_ms: u64) -> Self {
+        Self {
+            nonce: format!("{}-{}", std::process::id(), boot().as_nanos()),
+            budget_ms,
+            until_ms: u64::MAX,
+        }
+    }
+}
+
+/// Starts it and waits until it is ready: the lease that it has taken, and what it says of itself.
 fn watchdog(
     machine: &Machine,
     id: &ContainerId,
     freezer: &Freezer,
-    lease: &Lease,
-) -> io::Result<String> {
+    term: &Term,
+) -> io::Result<(Lease, String)> {
     fs::create_dir_all(&machine.freezes_dir)?;
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(READY))?;
@@ -471,9 +490,10 @@ fn watchdog(
     command
         .arg(Lease::path(machine, id))
         .args([
-            &lease.nonce,
+            &term.nonce,
             freezer.version(),
-            &lease.deadline_ms.to_string(),
+            &term.budget_ms.to_string(),
+            &term.until_ms.to_string(),
         ])
         .stdin(file)
         .stdout(OwnedFd::from(theirs));
@@ -482,25 +502,34 @@ fn watchdog(
     drop(command);
     let mut said = String::new();
     BufReader::new(ours.take(500)).read_line(&mut said)?;
-    let Some(said) = said.trim_end().strip_prefix("ready ").map(str::to_owned) else {
+    let said = said.trim_end();
+    let ready = said.strip_prefix("ready ").and_then(|s| s.split_once(' '));
+    let ready = ready.and_then(|(at, words)| Some((at.parse().ok()?, words)));
+    let Some((deadline_ms, words)) = ready else {
         let _ = child.kill();
         let _ = child.wait();
-        let why = said.trim_end().strip_prefix("failed ");
+        let why = said.strip_prefix("failed ");
         let why = why.unwrap_or("it did not say that it is ready");
         return Err(io::Error::other(why.to_owned()));
     };
     let _ = beside::reap(child, "watchdog");
-    Ok(said)
+    let lease = Lease {
+        nonce: term.nonce.clone(),
+        deadline_ms,
+    };
+    Ok((lease, words.to_owned()))
 }
 
-/// The watchdog itself; its standard input is the freezer, opened for writing.
+/// The watchdog itself; its standard input is the freezer, opened for writing. The container stands
+/// still for `budget_ms` from its being ready on, and not beyond `until_ms` on the boot clock.
 ///
 /// # Errors
 /// When the container could not be thawed, and was not gone.
-pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Result<()> {
+pub fn watch(lease: &Path, nonce: &str, v1: bool, budget_ms: u64, until_ms: u64) -> io::Result<()> {
     let mut freezer = File::from(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?);
     let stayed = beside::stand_alone();
     let mut out = io::stdout();
+    let deadline_ms = boot_ms().saturating_add(budget_ms).min(until_ms);
     let taken = Lease {
         nonce: nonce.to_owned(),
         deadline_ms,
@@ -510,10 +539,10 @@ pub fn watch(lease: &Path, nonce: &str, v1: bool, deadline_ms: u64) -> io::Resul
         return Err(e);
     }
     match stayed.is_empty() {
-        true => writeln!(out, "ready outside the agent's cgroups")?,
+        true => writeln!(out, "ready {deadline_ms} outside the agent's cgroups")?,
         false => writeln!(
             out,
-            "ready that could not leave the agent's cgroup ({})",
+            "ready {deadline_ms} that could not leave the agent's cgroup ({})",
             stayed.join(", ")
         )?,
     }

@@ -209,6 +209,28 @@ fn an_agent_that_dies_while_it_freezes_anew_leaves_the_first_watchdog_in_charge(
 }
 
 #[test]
+fn a_watchdog_that_is_slow_to_start_takes_nothing_of_the_budget() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if docker_socket().is_none() {
+        return;
+    }
+    let (crun, target, pid) = at_work("v2");
+    let mut machine = machine(crun.dir.path());
+    let slow = crun.dir.path().join("slow");
+    let text = format!(
+        "#!/bin/sh\nsleep 1\nexec {} \"$@\"\n",
+        machine.program.display()
+    );
+    std::fs::write(&slow, text).expect("a program");
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).expect("to be run");
+    machine.program = slow;
+    let budget = Duration::from_millis(900);
+    let outcome = perform(&machine, &target, &Action::Freeze { budget });
+    assert!(outcome.is_done(), "{}", words(&outcome));
+    wait_until("the budget has ended", || moves(pid));
+}
+
+#[test]
 fn two_plans_that_freeze_and_thaw_one_container_never_leave_it_frozen() {
     if docker_socket().is_none() {
         return;
