@@ -2,12 +2,15 @@
 //! them.
 //!
 //! Promises: what is handed over is what the journal read whole would hand over, in the same order,
-//! down to the last durable record. Lists only say where to look: every record comes from the
-//! journal, checked against its leaf. Leaves that no list covers, whose list is damaged or was made
-//! of another journal, are read one by one.
+//! down to the last durable record. Lists only say where to look: records come from the journal,
+//! checked against their leaves. Leaves that no list covers, whose list is damaged or was made of
+//! another journal, are read one by one. The few that every question reads (identities of containers,
+//! the agent's lives, gaps, deletions) are copied into the lists when these are made, and read there
+//! as long as the journal has their contents.
 //!
 //! One thing differs: a record that was damaged after its list was made is told where the list says
-//! that it concerns the question, and a whole reading would tell it in any case.
+//! that it concerns the question, and a whole reading would tell it in any case; what was copied is
+//! told as it was.
 
 use crate::failure::Failure;
 use crate::journal::{Journal, Needles, Wanted, filter as leaves_of};
@@ -19,7 +22,7 @@ use plimsoll_ask::{
 };
 use plimsoll_evidence::{self as evidence, Payload, Picker, ReadError, RetentionClass};
 use plimsoll_lake::{
-    LIST_LEAVES, LakeError, LeafFile, LeafIndex, LeafLists, LeafWriter, SPAN_LEAVES,
+    Copied, LIST_LEAVES, LakeError, LeafFile, LeafIndex, LeafLists, LeafWriter, SPAN_LEAVES,
 };
 use plimsoll_model::{NodeId, Record, RecordId, RecordKind, WallNs};
 use std::cell::{Cell, RefCell};
@@ -33,6 +36,13 @@ const UNREADABLE: u64 = u64::MAX;
 const AT_ONCE: u64 = LIST_LEAVES[2];
 /// Leaves without a file that are listed for one question, in memory.
 const IN_MEMORY_MAX: u64 = SPAN_LEAVES;
+/// What every question reads.
+const COPIED: [RecordKind; 4] = [
+    RecordKind::Container,
+    RecordKind::Lifecycle,
+    RecordKind::Gap,
+    RecordKind::Tombstone,
+];
 
 /// A journal with lists.
 pub(crate) struct Listed<'a> {
@@ -72,6 +82,12 @@ enum Stretch {
     Picked(Vec<u64>),
     /// All of them.
     Whole(Range<u64>),
+    /// What the file that begins there has copies of, but for what is not there any more; and these.
+    Copied {
+        first: u64,
+        gone: BTreeSet<u64>,
+        too: Vec<u64>,
+    },
 }
 
 /// Under what to look into a file.
@@ -272,6 +288,15 @@ impl<'a> Listed<'a> {
         if !file.touches(from, to) {
             return Some(vec![]);
         }
+        if let Some(copied) = self.copied(file, filter) {
+            return Some(vec![copied]);
+        }
+        self.picked(file, filter)
+    }
+
+    /// The same without copies.
+    fn picked(&self, file: &LeafFile, filter: &Filter) -> Option<Vec<Stretch>> {
+        let (from, to) = times(filter);
         let keys = self.keys(file, filter)?;
         let gone = self.gone(file, &keys.classes);
         let of = |keys: &[u64]| {
@@ -285,7 +310,7 @@ impl<'a> Listed<'a> {
         if gone.is_empty() {
             return Some(vec![Stretch::Picked(leaves)]);
         }
-        let is_gone = |leaf: &u64| gone.contains(&(leaf / SPAN_LEAVES * SPAN_LEAVES));
+        let is_gone = |leaf: &u64| gone.contains(&subtree_of(*leaf));
         leaves.retain(|leaf| !is_gone(leaf));
         if let Some(keys) = &keys.gone {
             leaves.extend(of(keys)?.iter().filter(|leaf| is_gone(leaf)));
@@ -305,12 +330,76 @@ impl<'a> Listed<'a> {
         Some(stretches)
     }
 
+    /// The same by copies; `None`: there are none of what is looked for.
+    fn copied(&self, file: &LeafFile, filter: &Filter) -> Option<Stretch> {
+        let kinds = filter_kinds(filter);
+        let all = filter.marks.is_empty() && filter.instance.is_none();
+        if !all || !file.has_copies() || !kinds.iter().all(|kind| COPIED.contains(kind)) {
+            return None;
+        }
+        let classes = kinds.iter().map(|k| storage::retention_class(*k)).collect();
+        let gone = self.gone(file, &classes);
+        let (from, to) = times(filter);
+        // what could not be read was not copied
+        let mut too = file.find(&[UNREADABLE], from, to)?;
+        if !gone.is_empty() {
+            let keys: Vec<u64> = kinds.into_iter().map(kind_key).collect();
+            let listed = file.find(&keys, from, to)?.into_iter();
+            too.extend(listed.filter(|leaf| gone.contains(&subtree_of(*leaf))));
+            too.sort_unstable();
+            too.dedup();
+        }
+        let first = file.leaves().start;
+        Some(Stretch::Copied { first, gone, too })
+    }
+
+    /// Hands over what was copied, in order with what has to be read. `false`: the copies are damaged.
+    fn read_copied(
+        &self,
+        (file, gone, too): (&LeafFile, &BTreeSet<u64>, &[u64]),
+        wanted: &Wanted,
+        each: &mut dyn FnMut(Seen),
+    ) -> Result<bool, ReadError> {
+        let Some(copies) = file.copies() else {
+            return Ok(false);
+        };
+        let of_kind = |copied: &Copied<'_>| wanted.kinds.iter().any(|k| *k as u16 == copied.kind);
+        let between = |copied: &Copied<'_>| {
+            let wall = WallNs(copied.wall);
+            wanted.from.is_none_or(|from| wall >= from) && wanted.to.is_none_or(|to| wall <= to)
+        };
+        let mut rest = too;
+        let pick = |leaves: &[u64], each: &mut dyn FnMut(Seen)| match leaves {
+            [] => Ok(()),
+            _ => self.read(Stretch::Picked(leaves.to_vec()), wanted, each),
+        };
+        for copied in copies.iter().filter(|c| of_kind(c) && between(c)) {
+            if gone.contains(&subtree_of(copied.leaf)) {
+                continue;
+            }
+            let before = rest.partition_point(|leaf| *leaf < copied.leaf);
+            pick(&rest[..before], each)?;
+            rest = &rest[before..];
+            // what cannot be read was not copied, but a copy of it may be damaged
+            let body = match Record::decode(copied.kind, copied.content) {
+                Ok(record) => Body::Record(record),
+                Err(_) => Body::Damaged,
+            };
+            each(Seen {
+                id: self.journal.id(evidence::Leaf(copied.leaf)),
+                wall: WallNs(copied.wall),
+                body,
+            });
+        }
+        pick(rest, each)?;
+        Ok(true)
+    }
+
     /// Subtrees of a file of which some content is not where it was written.
     fn gone(&self, file: &LeafFile, classes: &BTreeSet<u8>) -> BTreeSet<u64> {
         let mut gone = BTreeSet::new();
         let leaves = file.leaves();
-        let subtrees =
-            (leaves.start / SPAN_LEAVES * SPAN_LEAVES..leaves.end).step_by(SPAN_LEAVES as usize);
+        let subtrees = (subtree_of(leaves.start)..leaves.end).step_by(SPAN_LEAVES as usize);
         for subtree in subtrees {
             let own = subtree.max(leaves.start)..(subtree + SPAN_LEAVES).min(leaves.end);
             let has = |class: &&u8| of_class(**class).any(|kind| file.has_kind(kind as u16, &own));
@@ -357,11 +446,8 @@ impl<'a> Listed<'a> {
     }
 
     fn keys(&self, file: &LeafFile, filter: &Filter) -> Option<Keys> {
-        let kinds: Vec<RecordKind> = (1..64)
-            .filter(|k| filter.kinds.has(*k))
-            .filter_map(RecordKind::from_u16)
-            .filter(|k| file.has_kind(*k as u16, &file.leaves()))
-            .collect();
+        let mut kinds = filter_kinds(filter);
+        kinds.retain(|k| file.has_kind(*k as u16, &file.leaves()));
         let classes =
             |kinds: &[RecordKind]| kinds.iter().map(|k| storage::retention_class(*k)).collect();
         if !filter.marks.is_empty() {
@@ -416,7 +502,7 @@ impl<'a> Listed<'a> {
         let container = storage::container_key(instance);
         let class = storage::retention_class(RecordKind::Observation);
         let gone = self.gone(file, &BTreeSet::from([class]));
-        let is_gone = |leaf: &u64| gone.contains(&(leaf / SPAN_LEAVES * SPAN_LEAVES));
+        let is_gone = |leaf: &u64| gone.contains(&subtree_of(*leaf));
         let wanted = leaves_of(&Wanted::of(filter));
         let (mut sorted, mut unknown) = (Vec::new(), file.find(&[UNREADABLE], from, to)?);
         for sort in Acts::EVERY.numbers() {
@@ -483,6 +569,16 @@ impl<'a> Listed<'a> {
                     each(seen);
                     ControlFlow::Continue(())
                 });
+            }
+            Stretch::Copied { first, gone, too } => {
+                let Some(file) = self.files.get(&first) else {
+                    return Ok(());
+                };
+                if self.read_copied((file, &gone, &too), wanted, each)? {
+                    return Ok(());
+                }
+                self.distrust(file);
+                return self.read(Stretch::Whole(file.leaves()), wanted, each);
             }
         };
         let mut picker = self.picker.borrow_mut();
@@ -588,6 +684,17 @@ fn has_list(kind: RecordKind) -> bool {
     kind != RecordKind::Observation
 }
 
+/// The kinds of a filter, as far as they are known.
+fn filter_kinds(filter: &Filter) -> Vec<RecordKind> {
+    let wanted = (1..64).filter(|k| filter.kinds.has(*k));
+    wanted.filter_map(RecordKind::from_u16).collect()
+}
+
+/// The first leaf of the subtree in which a leaf lies.
+fn subtree_of(leaf: u64) -> u64 {
+    leaf / SPAN_LEAVES * SPAN_LEAVES
+}
+
 fn times(filter: &Filter) -> (i64, i64) {
     let from = filter.from.map_or(i64::MIN, |w| w.0);
     (from, filter.to.map_or(i64::MAX, |w| w.0))
@@ -626,7 +733,11 @@ fn lists(
         match found {
             Ok(entry) => {
                 let header = (entry.header.wall_ns, entry.header.kind);
-                lists.add(entry.leaf.0, Some(header), &keys_of(&entry));
+                let keys = keys_of(&entry);
+                lists.add(entry.leaf.0, Some(header), &keys);
+                if let Some(copied) = copy_of(&entry).filter(|_| !keys.contains(&UNREADABLE)) {
+                    lists.copy(&copied);
+                }
             }
             Err(ReadError::DamagedLeaf { leaf, .. }) => lists.add(leaf, None, &[UNREADABLE]),
             Err(ReadError::MissingLeaves { .. }) => return Ok(None),
@@ -635,6 +746,18 @@ fn lists(
         listed += 1;
     }
     Ok((listed == leaves.end - leaves.start).then_some(lists))
+}
+
+/// What is kept of a record beside the lists.
+fn copy_of(entry: &evidence::Entry) -> Option<Copied<'_>> {
+    let kind = RecordKind::from_u16(entry.header.kind)?;
+    let content = entry.payload.bytes().filter(|_| COPIED.contains(&kind))?;
+    Some(Copied {
+        leaf: entry.leaf.0,
+        wall: entry.header.wall_ns,
+        kind: entry.header.kind,
+        content,
+    })
 }
 
 /// Under what a record is listed.

@@ -77,6 +77,8 @@ pub trait DiskFile: Send + Sync {
     fn expect(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }
+    /// Bytes here and there are about to be read: those around them need not be fetched.
+    fn expect_scattered(&self) {}
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
@@ -191,6 +193,10 @@ impl DiskFile for RealFile {
         // a kernel that does not want to know reads all the same
         let len = std::num::NonZeroU64::new(len);
         let _ = rustix::fs::fadvise(&self.0, offset, len, rustix::fs::Advice::WillNeed);
+    }
+
+    fn expect_scattered(&self) {
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::Random);
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -29,6 +29,7 @@ use crate::record::{Header, LEAF_BYTES, Leaf, RecordId, RetentionClass};
 use crate::tiles::{self, TILE_HASHES};
 use crate::tlog::TlogPaths;
 
+/// Files of payloads that a scan holds open.
 const OPEN_PAYLOADS_MAX: usize = 32;
 const READ_AHEAD_BYTES: usize = 128 << 10;
 const SCRUB_DAMAGE_MAX: usize = 1000;
@@ -39,6 +40,13 @@ const NEAR_LEAVES: u64 = 32;
 const TOGETHER_LEAVES: usize = 256;
 /// What a disk is asked for at least.
 const PAGE_BYTES: u64 = 4096;
+/// Contents that lie no further apart come with one read.
+const NEAR_BYTES: u64 = PAGE_BYTES;
+/// And so many bytes at most.
+const RUN_BYTES: u64 = 64 << 10;
+/// Files of payloads that a picker holds open: of the leaves that are fetched and of those that were
+/// before.
+const OPEN_PICKED_MAX: usize = 2 * TOGETHER_LEAVES;
 /// Of fewer nothing is said beforehand.
 const FEW_LEAVES: usize = 8;
 
@@ -274,9 +282,14 @@ impl Reader {
                 .min(can_hold(view.segments.len(), self.subtree_leaves())),
             leaves: LeafSource {
                 indexed: false,
+                open_max: TOGETHER_LEAVES,
                 ..LeafSource::new(self, view.segments)
             },
-            payloads: PayloadSource::new(self),
+            payloads: PayloadSource {
+                open_max: OPEN_PICKED_MAX,
+                scattered: true,
+                ..PayloadSource::new(self)
+            },
         })
     }
 
@@ -616,19 +629,31 @@ impl Picker {
 
     /// Hands over those of `wanted` that match, in order. `wanted` must rise; what lies behind the
     /// end is left out. Damage is an item; reading goes on behind it.
+    ///
+    /// While some are handed over, a disk fetches what the next need.
     pub fn pick(&mut self, wanted: &[u64], filter: &Filter, each: &mut dyn FnMut(Picked)) {
         let mut rest = &wanted[..wanted.partition_point(|leaf| *leaf < self.end)];
-        let mut found = Vec::new();
-        while !rest.is_empty() {
-            let (some, later) = rest.split_at(together(rest));
-            rest = later;
-            self.leaves.expect(some);
-            self.pick_frames(some, filter, &mut |item| found.push(item));
-            self.payloads.expect(&found);
-            for item in found.drain(..) {
+        self.payloads.begin();
+        self.leaves.expect(next_of(rest), self.end);
+        let mut found = self.next_frames(&mut rest, filter);
+        while !found.is_empty() || !rest.is_empty() {
+            let next = self.next_frames(&mut rest, filter);
+            for item in found {
                 each(item.map(|(leaf, frame)| self.payloads.entry(leaf, &frame)));
             }
+            found = next;
         }
+    }
+
+    /// The frames of those that are next, whose contents a disk is asked for, with the frames behind.
+    fn next_frames(&mut self, rest: &mut &[u64], filter: &Filter) -> Vec<Found> {
+        let some = next_of(rest);
+        *rest = &rest[some.len()..];
+        let mut found = Vec::new();
+        self.pick_frames(some, filter, &mut |item| found.push(item));
+        self.payloads.expect(&found);
+        self.leaves.expect(next_of(rest), self.end);
+        found
     }
 
     /// Those of `wanted`, which must rise, that match by what their leaves say; contents are not
@@ -654,11 +679,7 @@ impl Picker {
         let mut rest = &wanted[..wanted.partition_point(|leaf| *leaf < self.end)];
         let mut ready = VecDeque::new();
         while let Some(first) = rest.first().copied() {
-            let block = self.leaves.block_of(&(first..self.end), false);
-            let near = rest.windows(2).take_while(|pair| {
-                pair[1] < block.end && pair[1].saturating_sub(pair[0]) <= NEAR_LEAVES
-            });
-            let (now, later) = rest.split_at(1 + near.count());
+            let (now, later) = rest.split_at(self.leaves.near(rest, self.end));
             rest = later;
             let read = first..now[now.len() - 1] + 1;
             if let Err(error) = self.leaves.read(&read, filter, &mut ready) {
@@ -678,6 +699,11 @@ impl Picker {
     }
 }
 
+/// Those of these leaves that are fetched at once.
+fn next_of(leaves: &[u64]) -> &[u64] {
+    &leaves[..together(leaves)]
+}
+
 /// How many of these leaves are fetched at once: no stretch of near ones is cut within a block, which
 /// would tell a hole in it twice.
 fn together(leaves: &[u64]) -> usize {
@@ -689,27 +715,6 @@ fn together(leaves: &[u64]) -> usize {
             && pair[0] / BLOCK_LEAVES == pair[1] / BLOCK_LEAVES
     });
     TOGETHER_LEAVES + near.count()
-}
-
-/// What was said last to be read: what lies in it needs no word of its own.
-#[derive(Default)]
-struct Ahead {
-    file: u64,
-    said: Range<u64>,
-}
-
-impl Ahead {
-    fn expect(&mut self, file: &dyn DiskFile, number: u64, at: u64, len: u64) {
-        let end = at.saturating_add(len);
-        if self.file == number && self.said.start <= at && end <= self.said.end {
-            return;
-        }
-        self.file = number;
-        // whole pages are what a disk gives
-        self.said = at / PAGE_BYTES * PAGE_BYTES
-            ..end.saturating_add(PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-        file.expect(self.said.start, self.said.end - self.said.start);
-    }
 }
 
 /// A leaf and its frame, or why it cannot be read.
@@ -724,14 +729,15 @@ struct LeafSource {
     paths: Paths,
     meta: Meta,
     segments: Vec<u64>,
-    open: Option<OpenSegment>,
+    /// By first leaf.
+    open: HashMap<u64, OpenSegment>,
+    open_max: usize,
     /// Whether what a segment's index rules out is passed over; whoever knows the leaves by their
     /// numbers has no use for it.
     indexed: bool,
 }
 
 struct OpenSegment {
-    first: u64,
     file: Box<dyn DiskFile>,
     index: Option<Index>,
 }
@@ -748,7 +754,8 @@ impl LeafSource {
             paths,
             meta,
             segments,
-            open: None,
+            open: HashMap::new(),
+            open_max: 1,
             indexed: true,
         }
     }
@@ -793,29 +800,38 @@ impl LeafSource {
         subtree.saturating_add(u64::from(self.meta.subtree_leaves))
     }
 
+    /// How many of the first of these leaves, which rise, come with one read.
+    fn near(&self, leaves: &[u64], end: u64) -> usize {
+        let Some(first) = leaves.first() else {
+            return 0;
+        };
+        let block = self.block_of(&(*first..end), false);
+        let near = leaves.windows(2).take_while(|pair| {
+            pair[1] < block.end && pair[1].saturating_sub(pair[0]) <= NEAR_LEAVES
+        });
+        1 + near.count()
+    }
+
     /// Says which frames are about to be read.
-    fn expect(&self, leaves: &[u64]) {
+    fn expect(&mut self, leaves: &[u64], end: u64) {
         if leaves.len() < FEW_LEAVES {
             return;
         }
-        let mut open: Option<(u64, Box<dyn DiskFile>)> = None;
-        let mut ahead = Ahead::default();
-        for leaf in leaves {
-            let Some(first) = self.segment_of(*leaf).0 else {
-                continue;
-            };
-            if open.as_ref().is_none_or(|(own, _)| *own != first) {
-                // who reads it says what is wrong with it
-                let file = self.disk.open(&self.paths.segment(first), OpenMode::Read);
-                open = file.ok().map(|file| (first, file));
-            }
-            if let Some((_, file)) = &open {
-                ahead.expect(
-                    file.as_ref(),
-                    first,
-                    frame_at(first, *leaf),
-                    FRAME_BYTES as u64,
-                );
+        // those before were read
+        if self.open.len() + leaves.len() > self.open_max {
+            self.open.clear();
+        }
+        let mut rest = leaves;
+        while let Some(leaf) = rest.first().copied() {
+            let (now, later) = rest.split_at(self.near(rest, end));
+            rest = later;
+            let last = now[now.len() - 1];
+            // who reads it says what is wrong with it
+            if let Some(first) = self.segment_of(leaf).0
+                && let Ok(segment) = self.open_segment(first)
+            {
+                let read = frame_at(first, leaf)..frame_at(first, last) + FRAME_BYTES as u64;
+                expect_pages(segment.file.as_ref(), &read);
             }
         }
     }
@@ -840,7 +856,7 @@ impl LeafSource {
         let seed = self.meta.seed();
         let path = self.paths.segment(first);
         let segment = self.open_segment(first)?;
-        if !segment.may_match(block, filter) {
+        if !segment.may_match(first, block, filter) {
             return Ok(());
         }
         let bytes = read_frames(segment.file.as_ref(), first, block).map_err(read_error(&path))?;
@@ -883,27 +899,33 @@ impl LeafSource {
     }
 
     fn open_segment(&mut self, first: u64) -> Result<&OpenSegment, ReadError> {
-        if self.open.as_ref().is_none_or(|open| open.first != first) {
+        if !self.open.contains_key(&first) {
+            if self.open.len() >= self.open_max {
+                self.open.clear();
+            }
             let path = self.paths.segment(first);
             let file = self
                 .disk
                 .open(&path, OpenMode::Read)
                 .map_err(read_error(&path))?;
+            if !self.indexed {
+                file.expect_scattered();
+            }
             let index = self.indexed.then(|| self.index_of(first)).flatten();
-            self.open = Some(OpenSegment { first, file, index });
+            self.open.insert(first, OpenSegment { file, index });
         }
         self.open
-            .as_ref()
+            .get(&first)
             .ok_or(ReadError::MissingLeaves { first, last: first })
     }
 }
 
 impl OpenSegment {
-    fn may_match(&self, block: &Range<u64>, filter: &Filter) -> bool {
-        let number = (block.start - self.first) / BLOCK_LEAVES;
+    fn may_match(&self, first: u64, block: &Range<u64>, filter: &Filter) -> bool {
+        let number = (block.start - first) / BLOCK_LEAVES;
         self.index
             .as_ref()
-            .is_none_or(|i| !i.covers(block.end - self.first) || i.may_match(number, filter))
+            .is_none_or(|i| !i.covers(block.end - first) || i.may_match(number, filter))
     }
 }
 
@@ -913,6 +935,17 @@ struct PayloadSource {
     paths: Paths,
     meta: Meta,
     files: HashMap<(u64, RetentionClass), OpenPayload>,
+    open_max: usize,
+    /// Whether contents here and there are read, not one after the other.
+    scattered: bool,
+    /// How often contents were said to be about to be read.
+    asked: u64,
+}
+
+/// Contents that come with one read, and when they were said to be about to be read.
+struct Run {
+    bytes: Range<u64>,
+    asked: u64,
 }
 
 enum OpenPayload {
@@ -921,6 +954,10 @@ enum OpenPayload {
         ahead: Vec<u8>,
         ahead_at: u64,
         expected_at: u64,
+        /// What is about to be read, in order.
+        runs: VecDeque<Run>,
+        /// When that was said last.
+        asked: u64,
     },
     /// The tombstone, and what holds have kept.
     Pruned(Option<Leaf>, HashMap<u64, (Salt, Vec<u8>)>),
@@ -939,6 +976,9 @@ impl PayloadSource {
             paths,
             meta,
             files: HashMap::new(),
+            open_max: OPEN_PAYLOADS_MAX,
+            scattered: false,
+            asked: 0,
         }
     }
 
@@ -964,38 +1004,81 @@ impl PayloadSource {
         }
     }
 
-    /// Says which contents are about to be read.
+    /// Says which contents are about to be read: those that are near to each other come with one read.
+    /// Those that were said before may not have been read yet.
     fn expect(&mut self, found: &[Found]) {
         if found.len() < FEW_LEAVES {
             return;
         }
-        let mut ahead: HashMap<RetentionClass, Ahead> = HashMap::new();
+        self.asked += 1;
+        let now = self.asked;
+        if self.files.len() + found.len() > self.open_max {
+            self.files.retain(|_, open| match open {
+                OpenPayload::File { asked, .. } => *asked + 1 >= now,
+                OpenPayload::Pruned(..) => true,
+                OpenPayload::Missing(_) => false,
+            });
+        }
+        let mut touched = BTreeSet::new();
+        let run = |bytes| Run { bytes, asked: now };
         for (leaf, frame) in found.iter().flatten() {
             let header = format::header_of(&frame.leaf);
             let (Some(header), Some(len)) = (header, payload_frame_bytes(frame)) else {
                 continue;
             };
-            let own = self.meta.subtree_of(*leaf);
-            if let OpenPayload::File { file, .. } = self.open(*leaf, header.class) {
-                let of_class = ahead.entry(header.class).or_default();
-                of_class.expect(file.as_ref(), own, frame.payload_at, len as u64);
+            let at = frame.payload_at;
+            let end = at.saturating_add(len as u64);
+            if let OpenPayload::File { runs, asked, .. } = self.open(*leaf, header.class) {
+                *asked = now;
+                match runs.back_mut().filter(|last| last.takes(now, at, end)) {
+                    Some(last) => last.bytes.end = end,
+                    None => runs.push_back(run(at..end)),
+                }
+                touched.insert((self.meta.subtree_of(*leaf), header.class));
+            }
+        }
+        for key in touched {
+            if let Some(OpenPayload::File { file, runs, .. }) = self.files.get(&key) {
+                let new = runs.iter().filter(|run| run.asked == now);
+                new.for_each(|run| expect_pages(file.as_ref(), &run.bytes));
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.files.len() >= self.open_max {
+            self.files.clear();
+        }
+        // they hold what was held of them
+        let gone = |open: &OpenPayload| matches!(open, OpenPayload::Pruned(..));
+        if self.files.values().filter(|open| gone(open)).count() >= OPEN_PAYLOADS_MAX {
+            self.files.retain(|_, open| !gone(open));
+        }
+    }
+
+    /// What was said before is of no use to others.
+    fn begin(&mut self) {
+        for open in self.files.values_mut() {
+            if let OpenPayload::File { runs, .. } = open {
+                runs.clear();
             }
         }
     }
 
     fn open(&mut self, leaf: u64, class: RetentionClass) -> &mut OpenPayload {
         let key = (self.meta.subtree_of(leaf), class);
-        if self.files.len() >= OPEN_PAYLOADS_MAX && !self.files.contains_key(&key) {
-            self.files.clear();
+        if !self.files.contains_key(&key) {
+            self.make_room();
         }
         let (disk, paths, meta) = (&self.disk, &self.paths, &self.meta);
+        let scattered = self.scattered;
         self.files
             .entry(key)
-            .or_insert_with(|| open_payload(&**disk, paths, meta, key))
+            .or_insert_with(|| open_payload(&**disk, paths, meta, key, scattered))
     }
 
     fn payload(&mut self, leaf: u64, frame: &Frame, class: RetentionClass) -> Payload {
-        let seed = self.meta.seed();
+        let (seed, scattered) = (self.meta.seed(), self.scattered);
         match self.open(leaf, class) {
             OpenPayload::Pruned(tombstone, held) => match held.get(&leaf) {
                 Some((salt, bytes))
@@ -1011,9 +1094,23 @@ impl PayloadSource {
                 },
             },
             OpenPayload::Missing(why) => Payload::Lost { why: why.clone() },
-            open @ OpenPayload::File { .. } => open.read(seed, leaf, frame),
+            open @ OpenPayload::File { .. } => open.read(seed, leaf, frame, scattered),
         }
     }
+}
+
+impl Run {
+    /// Whether what lies there comes with it.
+    fn takes(&self, now: u64, at: u64, end: u64) -> bool {
+        let near = self.bytes.end <= at && at - self.bytes.end <= NEAR_BYTES;
+        self.asked == now && near && end - self.bytes.start <= RUN_BYTES
+    }
+}
+
+/// Says of which pages these bytes are about to be read: whole pages are what a disk gives.
+fn expect_pages(file: &dyn DiskFile, bytes: &Range<u64>) {
+    let start = bytes.start / PAGE_BYTES * PAGE_BYTES;
+    file.expect(start, bytes.end.saturating_sub(start));
 }
 
 fn open_payload(
@@ -1021,15 +1118,23 @@ fn open_payload(
     paths: &Paths,
     meta: &Meta,
     (subtree, class): (u64, RetentionClass),
+    scattered: bool,
 ) -> OpenPayload {
     let path = paths.payload(subtree, class);
     match disk.open(&path, OpenMode::Read) {
-        Ok(file) => OpenPayload::File {
-            file,
-            ahead: Vec::new(),
-            ahead_at: 0,
-            expected_at: 0,
-        },
+        Ok(file) => {
+            if scattered {
+                file.expect_scattered();
+            }
+            OpenPayload::File {
+                file,
+                ahead: Vec::new(),
+                ahead_at: 0,
+                expected_at: 0,
+                runs: VecDeque::new(),
+                asked: 0,
+            }
+        }
         Err(error) => {
             match disk::read_small(disk, &paths.pruned(subtree, class), FILE_HEADER_BYTES) {
                 Ok(Some(stub)) => {
@@ -1045,12 +1150,14 @@ fn open_payload(
 }
 
 impl OpenPayload {
-    fn read(&mut self, seed: FrameSeed, leaf: u64, frame: &Frame) -> Payload {
+    fn read(&mut self, seed: FrameSeed, leaf: u64, frame: &Frame, scattered: bool) -> Payload {
         let Self::File {
             file,
             ahead,
             ahead_at,
             expected_at,
+            runs,
+            ..
         } = self
         else {
             return Payload::Lost {
@@ -1068,14 +1175,24 @@ impl OpenPayload {
             return lost("its place is impossible");
         };
         if at < *ahead_at || end > *ahead_at + ahead.len() as u64 {
-            // Reading ahead pays only for one record after another.
-            let want = if at == *expected_at {
-                len.max(READ_AHEAD_BYTES)
-            } else {
-                len
+            while runs.front().is_some_and(|run| run.bytes.end <= at) {
+                runs.pop_front();
+            }
+            let run = runs.front().map(|run| &run.bytes);
+            let want = match run.filter(|run| run.start <= at && end <= run.end) {
+                Some(run) => usize::try_from(run.end - at).unwrap_or(len),
+                // Reading ahead pays only for one record after another.
+                None if at == *expected_at && !scattered => len.max(READ_AHEAD_BYTES),
+                None => len,
             };
             ahead.resize(want, 0);
-            match disk::read_up_to(file.as_ref(), ahead, at) {
+            let mut read = disk::read_up_to(file.as_ref(), ahead, at);
+            if read.is_err() && want > len {
+                // what lies behind may be what cannot be read
+                ahead.truncate(len);
+                read = disk::read_up_to(file.as_ref(), ahead, at);
+            }
+            match read {
                 Ok(filled) => ahead.truncate(filled),
                 Err(error) => {
                     ahead.clear();

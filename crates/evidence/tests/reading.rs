@@ -336,6 +336,27 @@ fn a_head_that_claims_more_than_the_files_hold_is_not_believed() {
     assert_eq!(bench.reader().end().unwrap(), Leaf(100));
 }
 
+/// What lies near to each other comes with one reading, and a file is opened once for all that is fetched
+/// together.
+#[test]
+fn picked_leaves_cost_a_reading_for_what_is_near_and_an_opening_for_each_file() {
+    let (bench, journal) = filled(640);
+    drop(journal);
+    let mut picker = bench.reader().picker().unwrap();
+    let wanted: Vec<u64> = (0..640).step_by(3).collect();
+    let before = bench.disk.opened_and_read();
+    let mut picked = 0;
+    picker.pick(&wanted, &Filter::default(), &mut |p| {
+        picked += 1;
+        assert!(p.unwrap().payload.bytes().is_some());
+    });
+    let after = bench.disk.opened_and_read();
+    assert_eq!(picked, wanted.len());
+    // twenty subtrees, each with its leaves and the contents of two classes
+    let (opened, read) = (after.0 - before.0, after.1 - before.1);
+    assert!(opened <= 60 && read <= 60, "{opened} opened, {read} read");
+}
+
 /// However many are fetched together, each that is asked for comes once and in order, as a scan has it.
 #[test]
 fn picked_leaves_are_those_of_a_scan_however_many_and_however_far_apart() {

@@ -6,6 +6,9 @@
 //! that was made of another journal, says so when it is opened or when a list is read, and whoever
 //! asks reads those leaves from the journal instead.
 //!
+//! What every question reads (few records, all over the journal) is copied beside the lists, so that it
+//! comes with one reading. Which records those are is whoever's business who makes the lists.
+//!
 //! Left out on purpose: what a record says, and whether its content is still there.
 
 use crate::store::{Hash, Lock, Ranged, Store};
@@ -14,14 +17,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+mod copies;
 mod merge;
+
+pub use copies::{Copied, Copies};
 
 /// Leaves of one file, by size. Files begin at multiples of their own size.
 pub const LIST_LEAVES: [u64; 4] = [4096, 65_536, 1_048_576, 16_777_216];
 
-const MAGIC: &[u8; 8] = b"PLLEAF2\n";
-/// Magic, first leaf, end, anchor, blocks, entries, bytes of the file.
-const HEAD_BYTES: usize = 8 + 8 + 8 + 32 + 4 + 4 + 8;
+const MAGIC: &[u8; 8] = b"PLLEAF3\n";
+/// Magic, first leaf, end, anchor, blocks, entries, bytes of the file, bytes of the copies.
+const HEAD_BYTES: usize = 8 + 8 + 8 + 32 + 4 + 4 + 8 + 8;
 /// Key, place of its list behind the pages, bytes of it, check of it.
 const ENTRY_BYTES: usize = 8 + 8 + 4 + 4;
 /// Entries that are read at once.
@@ -31,6 +37,8 @@ const BLOCK_BYTES: usize = 8 + 8 + 8;
 /// First key and check of a page.
 const FENCE_BYTES: usize = 8 + 4;
 const CHECK_BYTES: usize = 4;
+/// Instead of the bytes of copies, where they were too many to be kept.
+const NO_COPIES: u64 = u64::MAX;
 /// Leaves of which the earliest and the latest time and the kinds are kept.
 const BLOCK_LEAVES: u64 = LIST_LEAVES[0];
 /// Where the files are.
@@ -41,6 +49,7 @@ pub struct LeafLists {
     first: u64,
     lists: BTreeMap<u64, List>,
     blocks: Vec<Block>,
+    copies: copies::Made,
 }
 
 #[derive(Default)]
@@ -81,7 +90,13 @@ impl LeafLists {
             first,
             lists: BTreeMap::new(),
             blocks: Vec::new(),
+            copies: copies::Made::default(),
         }
+    }
+
+    /// Keeps a copy of what the leaf that was added last holds.
+    pub fn copy(&mut self, copied: &Copied<'_>) {
+        self.copies.add(copied);
     }
 
     /// The next leaf: when, of which kind, and under which keys. `None` for time and kind: they
@@ -118,7 +133,12 @@ impl LeafLists {
         let blocks = (end - self.first).div_ceil(BLOCK_LEAVES) as usize;
         let mut all = self.blocks.clone();
         all.resize(blocks, Block::EMPTY);
-        made.file(self.first..end, &all, anchor)
+        made.file(
+            self.first..end,
+            &all,
+            anchor,
+            self.copies.encode().as_deref(),
+        )
     }
 
     /// The same as a file that is only in memory.
@@ -144,10 +164,17 @@ impl Made {
         self.lists.extend(list);
     }
 
-    fn file(&self, leaves: Range<u64>, blocks: &[Block], anchor: &Hash) -> Vec<u8> {
+    fn file(
+        &self,
+        leaves: Range<u64>,
+        blocks: &[Block],
+        anchor: &Hash,
+        copies: Option<&[u8]>,
+    ) -> Vec<u8> {
+        let copied = copies.unwrap_or_default();
         let pages = self.entries.chunks(PAGE_ENTRIES * ENTRY_BYTES);
         let head = HEAD_BYTES + blocks.len() * BLOCK_BYTES + pages.len() * FENCE_BYTES;
-        let bytes = head + CHECK_BYTES + self.entries.len() + self.lists.len();
+        let bytes = head + CHECK_BYTES + self.entries.len() + self.lists.len() + copied.len();
         let mut out = Vec::with_capacity(bytes);
         out.extend(MAGIC);
         out.extend(leaves.start.to_le_bytes());
@@ -156,6 +183,7 @@ impl Made {
         out.extend(number(blocks.len()));
         out.extend(number(self.entries.len() / ENTRY_BYTES));
         out.extend((bytes as u64).to_le_bytes());
+        out.extend(copies.map_or(NO_COPIES, |c| c.len() as u64).to_le_bytes());
         for block in blocks {
             out.extend(block.from.to_le_bytes());
             out.extend(block.to.to_le_bytes());
@@ -169,6 +197,7 @@ impl Made {
         out.extend(head);
         out.extend(&self.entries);
         out.extend(&self.lists);
+        out.extend(copied);
         out
     }
 }
@@ -182,7 +211,10 @@ pub struct LeafFile {
     fences: Vec<(u64, [u8; CHECK_BYTES])>,
     entries: usize,
     pages_at: u64,
-    bytes: u64,
+    /// One past the last list.
+    lists_end: u64,
+    /// How many bytes of copies follow; `None`: none were kept.
+    copies: Option<usize>,
     file: Ranged,
 }
 
@@ -214,6 +246,7 @@ impl LeafFile {
         let long = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
         let short = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?) as usize);
         let (blocks, entries, bytes) = (short(56)?, short(60)?, long(64)?);
+        let copies = Some(long(72)?).filter(|copies| *copies != NO_COPIES);
         let ours = head.starts_with(MAGIC) && long(8)? == leaves.start && long(16)? == leaves.end;
         let wanted = (leaves.end.checked_sub(leaves.start)?).div_ceil(BLOCK_LEAVES);
         if !ours || blocks as u64 != wanted || bytes != file.bytes()? {
@@ -223,8 +256,9 @@ impl LeafFile {
         let rest = blocks * BLOCK_BYTES + pages * FENCE_BYTES;
         let pages_at = (HEAD_BYTES + rest + CHECK_BYTES) as u64;
         let lists_at = pages_at.checked_add((entries * ENTRY_BYTES) as u64)?;
+        let lists_end = bytes.checked_sub(copies.unwrap_or_default())?;
         // before anything of that size is read
-        if lists_at > bytes {
+        if lists_at > lists_end {
             return None;
         }
         let raw = file.read(HEAD_BYTES as u64, rest + CHECK_BYTES)?;
@@ -240,7 +274,8 @@ impl LeafFile {
             fences: of_pages.as_chunks().0.iter().filter_map(fence).collect(),
             entries,
             pages_at,
-            bytes,
+            lists_end,
+            copies: copies.and_then(|copies| usize::try_from(copies).ok()),
             leaves,
             file,
         })
@@ -305,6 +340,16 @@ impl LeafFile {
         Some(found)
     }
 
+    /// Whether what was to be copied is here.
+    pub fn has_copies(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// The copies, in the order of their leaves. `None`: damaged, or none were kept.
+    pub fn copies(&self) -> Option<Copies> {
+        Copies::checked(self.file.read(self.lists_end, self.copies?)?)
+    }
+
     /// Outer `None`: damaged; inner: not listed.
     fn entry(&self, key: u64) -> Option<Option<Entry>> {
         let Some(page) = self.fences.partition_point(|f| f.0 <= key).checked_sub(1) else {
@@ -326,7 +371,7 @@ impl LeafFile {
     fn list(&self, entry: &Entry) -> Option<Vec<u8>> {
         let lists_at = self.pages_at + (self.entries * ENTRY_BYTES) as u64;
         let at = lists_at.checked_add(entry.at)?;
-        if at.checked_add(entry.bytes as u64)? > self.bytes {
+        if at.checked_add(entry.bytes as u64)? > self.lists_end {
             return None;
         }
         let list = self.file.read(at, entry.bytes)?;

@@ -39,7 +39,7 @@ pub use build::{Built, Contents};
 pub use datafusion::arrow;
 pub use export::ParquetFile;
 pub use journal::{Body, Coder, Entry, Journal, JournalError, PIECE_LEAVES, SPAN_LEAVES};
-pub use leaves::{LIST_LEAVES, LeafFile, LeafIndex, LeafLists, LeafWriter};
+pub use leaves::{Copied, Copies, LIST_LEAVES, LeafFile, LeafIndex, LeafLists, LeafWriter};
 pub use query::{Limits, Looked, SQL_BYTES_MAX, Take};
 pub use seal::{MERGED_SPANS, Seal, SealedFile};
 pub use tables::{Column, LAYOUT_VERSION, Table, Type};

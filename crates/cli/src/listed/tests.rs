@@ -327,6 +327,55 @@ fn lists_that_are_damaged_missing_or_of_another_journal_are_made_again_or_done_w
 }
 
 #[test]
+fn what_every_question_reads_comes_from_copies_or_from_the_journal_where_they_are_damaged() {
+    let mut world = World::new();
+    // the journal's own first record
+    world.agent("start", -4001.0);
+    world.agent("start", -4000.0);
+    let mut noise = container("noise", 'f', -3900.0, '3');
+    world.container(&noise, -3900.0);
+    world.gap(None, Stage::BulkRing, -10.0, -5.0, Some(7), "burst");
+    fill(&mut world, &noise, LIST_LEAVES[0] as usize + 9, 200.0);
+    world.gone(&mut noise, 900.0);
+    let place = Place::new(&world);
+    let journal = place.journal();
+    let open = || Listed::open(&journal, &place.lists()).unwrap();
+    let kinds = [
+        RecordKind::Container,
+        RecordKind::Lifecycle,
+        RecordKind::Gap,
+    ];
+    let filter = Filter::of(&kinds);
+    let of = |records: &dyn Records| {
+        let mut seen = Vec::new();
+        let each = &mut |s: Seen| seen.push(format!("{s:?}"));
+        records.visit(&filter, each).unwrap();
+        seen
+    };
+    let listed = open();
+    let copied = |s: &Stretch| matches!(s, Stretch::Copied { too, .. } if too.is_empty());
+    let stretches = listed.stretches(&filter);
+    assert_eq!(
+        stretches.iter().filter(|s| copied(s)).count(),
+        2,
+        "a file and the tail: {stretches:?}"
+    );
+    assert_eq!(of(&listed), of(&journal));
+    assert_eq!(of(&listed).len(), 4);
+    let others = Filter::of(&[RecordKind::Container, RecordKind::Alert]);
+    assert!(!listed.stretches(&others).iter().any(copied));
+
+    let file = files_below(&place.lists().join("leaves")).remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    let mut bad = whole.clone();
+    *bad.last_mut().unwrap() ^= 4;
+    std::fs::write(&file, &bad).unwrap();
+    assert_eq!(of(&open()), of(&journal));
+    assert_eq!(of(&open()), of(&journal));
+    assert!(std::fs::read(&file).unwrap() == whole, "made again");
+}
+
+#[test]
 fn lists_of_a_growing_journal_stay_few_and_tell_what_a_whole_reading_tells() {
     let mut world = World::new();
     world.agent("start", -4001.0);

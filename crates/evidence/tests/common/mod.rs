@@ -59,6 +59,9 @@ struct State {
     fail_write: Option<String>,
     short_writes: bool,
     syncs: u64,
+    /// Files opened, and readings of them.
+    opened: u64,
+    read: u64,
     /// Files synced, in order.
     synced: Vec<PathBuf>,
     held_sync: Option<HeldSync>,
@@ -115,6 +118,12 @@ impl SimDisk {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// Files opened, and readings of them.
+    pub(crate) fn opened_and_read(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.opened, state.read)
     }
 
     /// How often files whose path contains `part` were synced.
@@ -247,6 +256,7 @@ impl Disk for SimDisk {
             }
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
+        state.opened += 1;
         Ok(Box::new(SimFile {
             disk: self.clone(),
             node,
@@ -367,6 +377,7 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.state().read += 1;
         let node = self.node.lock().unwrap();
         let at = usize::try_from(offset).unwrap().min(node.live.len());
         let n = buf.len().min(node.live.len() - at);

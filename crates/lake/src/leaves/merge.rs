@@ -1,7 +1,7 @@
 //! Files that follow each other become one: keys in order, and under each key its lists, one behind
 //! the other.
 
-use super::{Entry, LeafFile, Made, each_distance, entry, varint};
+use super::{Entry, LeafFile, Made, copies, each_distance, entry, varint};
 use std::ops::Range;
 
 /// The bytes of one file of all `parts`, which cover `leaves`.
@@ -33,7 +33,15 @@ pub(super) fn merged(leaves: &Range<u64>, parts: &[LeafFile]) -> Result<Vec<u8>,
     }
     let blocks: Vec<_> = parts.iter().flat_map(|p| &p.blocks).copied().collect();
     let last = parts.last().map_or([0; 32], |p| p.anchor);
-    Ok(made.file(leaves.clone(), &blocks, &last))
+    let mut copied = Vec::new();
+    for (n, part) in parts.iter().enumerate() {
+        copied.push(match part.has_copies() {
+            true => Some(part.copies().ok_or(n)?.into_bytes()),
+            false => None,
+        });
+    }
+    let copied = copies::joined(&copied);
+    Ok(made.file(leaves.clone(), &blocks, &last, copied.as_deref()))
 }
 
 /// Where one part is.

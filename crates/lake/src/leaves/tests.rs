@@ -4,7 +4,7 @@ const FIRST: u64 = 2 * LIST_LEAVES[1];
 const LEAVES: Range<u64> = FIRST..FIRST + LIST_LEAVES[1];
 const ALL: (i64, i64) = (i64::MIN, i64::MAX);
 
-/// Every thousandth bears key 1 and one of its own, every thousandth and seventh 1 and 2.
+/// Every thousandth bears key 1 and one of its own and is copied, every thousandth and seventh 1 and 2.
 fn lists(leaves: Range<u64>) -> LeafLists {
     let mut made = LeafLists::new(leaves.start);
     for leaf in leaves {
@@ -15,6 +15,14 @@ fn lists(leaves: Range<u64>) -> LeafLists {
             _ => vec![],
         };
         made.add(leaf, Some((n as i64, 3)), &keys);
+        if n.is_multiple_of(1000) {
+            made.copy(&Copied {
+                leaf,
+                wall: n as i64,
+                kind: 9,
+                content: &n.to_le_bytes(),
+            });
+        }
     }
     made
 }
@@ -148,4 +156,56 @@ fn a_damaged_part_is_not_merged_but_removed() {
         .unwrap();
     writer.merge().unwrap();
     assert_eq!(index.files().collect::<Vec<_>>(), [LEAVES]);
+}
+
+fn copied(file: &LeafFile) -> Option<Vec<(u64, i64, u16, Vec<u8>)>> {
+    let copies = file.copies()?;
+    let all = copies.iter();
+    Some(
+        all.map(|c| (c.leaf, c.wall, c.kind, c.content.to_vec()))
+            .collect(),
+    )
+}
+
+#[test]
+fn what_was_copied_comes_back_as_it_was_or_not_at_all() {
+    let bytes = file();
+    let whole = copied(&open(bytes.clone()).unwrap()).unwrap();
+    assert_eq!(whole.len(), 66);
+    assert_eq!(
+        whole[1],
+        (FIRST + 1000, 1000, 9, 1000_u64.to_le_bytes().to_vec())
+    );
+    let begin = open(bytes.clone()).unwrap().lists_end as usize;
+    for at in begin..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1 << (at % 8);
+        let found = open(bad).and_then(|file| copied(&file));
+        assert_eq!(found, None, "byte {at}");
+    }
+}
+
+#[test]
+fn copies_that_are_too_many_are_none_and_stay_none() {
+    let mut made = lists(LEAVES);
+    let content = vec![7; copies::COPIES_MAX / 3];
+    for leaf in [1, 2, 3] {
+        let leaf = LEAVES.end - leaf;
+        made.copy(&Copied {
+            leaf,
+            wall: 0,
+            kind: 9,
+            content: &content,
+        });
+    }
+    let file = made.in_memory(LEAVES.end).unwrap();
+    assert!(!file.has_copies() && copied(&file).is_none());
+    assert_eq!(file.find(&[5010], ALL.0, ALL.1), Some(vec![FIRST + 5000]));
+    let part = |all: bool| match all {
+        true => Some(vec![1; copies::COPIES_MAX / 2]),
+        false => None,
+    };
+    assert!(copies::joined(&[part(true), part(true)]).is_some());
+    assert!(copies::joined(&[part(true), part(false)]).is_none());
+    assert!(copies::joined(&[part(true), part(true), Some(vec![1])]).is_none());
 }
