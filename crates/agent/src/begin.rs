@@ -34,7 +34,10 @@ pub fn first_records(shared: &Shared, boot_id: &BootId, recovery: &Recovery, pin
     details.extend(hook_details(shared, pinning));
     let raised = match shared.priority.is_wanted().then(|| shared.priority.trial()) {
         None => "ordinary".to_owned(),
-        Some(Ok(())) => "raised".to_owned(),
+        Some(Ok(())) => match shared.priority.real_time_refused() {
+            None => "raised".to_owned(),
+            Some(e) => format!("raised; real time was refused: {e}"),
+        },
         Some(Err(e)) => format!("refused: {e}"),
     };
     details.push(("priority".to_owned(), raised));

@@ -228,7 +228,7 @@ impl Agent {
         )
         .map_err(io_error("start the journal's thread"))?;
         let ledger = Arc::new(ledger);
-        let priority = Arc::new(Priority::new(config.nice));
+        let priority = Arc::new(Priority::new(config.nice, config.real_time));
         ledger.raise_priority(&priority);
         let node = ledger.origin().clone();
         let dir = config.baselines_dir();

@@ -3,10 +3,13 @@
 //! Reader, pipeline and journal stand between an act and its alert: beside a container that takes every
 //! processor they would wait for one like everybody else. So their nice value is raised
 //! (`scheduling.nice`), and where the kernel shares time between sessions (autogroup), that of the agent's
-//! own session.
+//! own session. A nice value decides who gets more, not who gets it now: whoever wakes may still wait for
+//! the next tick of the clock, several times on the way to the disk. So the same threads go first
+//! (`scheduling.real_time`, `SCHED_RR`) where the kernel lets them.
 //!
 //! Promises:
 //! - What the kernel refuses is said (standard error, start record, `status`, `doctor`) and stops nothing.
+//! - Who looks at that goes before them, so that they cannot keep it from looking.
 //! - Raised, they take at most [`SHARE_PERCENT`] of all processors over [`LOOK_EVERY`]; beyond, they are as
 //!   ordinary as everybody else for [`CALM`]. So whoever floods the agent cannot starve the machine
 //!   through it.
@@ -20,6 +23,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,16 +36,42 @@ pub const CALM: Duration = Duration::from_secs(1);
 /// The scrub's: it has time.
 pub const NICE_OF_SCRUB: i32 = 10;
 
-/// Sets the nice value of a thread.
-pub type SetNice = Box<dyn Fn(Pid, i32) -> io::Result<()> + Send + Sync>;
+/// How a thread gets its processor time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// By weight, with this nice value.
+    Nice(i32),
+    /// Before all who get it by weight.
+    First(u8),
+}
+
+/// Of raised threads.
+const FIRST: Rank = Rank::First(1);
+/// Of who looks at what they take.
+const BEFORE_THEM: Rank = Rank::First(2);
+
+/// Gives a thread its rank.
+pub type SetRank = Box<dyn Fn(Pid, Rank) -> io::Result<()> + Send + Sync>;
+
+fn set_rank(tid: Pid, rank: Rank) -> io::Result<()> {
+    match rank {
+        Rank::First(priority) => plimsoll_sensor::go_first(tid.as_raw_pid(), Some(priority)),
+        Rank::Nice(nice) => {
+            plimsoll_sensor::go_first(tid.as_raw_pid(), None)?;
+            Ok(rustix::process::setpriority_process(Some(tid), nice)?)
+        }
+    }
+}
 
 /// Who is raised.
 pub struct Priority {
     wanted: i32,
     /// What the process began with.
     ordinary: i32,
+    /// Raised threads go first: wanted, and not refused so far.
+    real_time: AtomicBool,
     processors: u64,
-    set: SetNice,
+    set: SetRank,
     state: Mutex<State>,
 }
 
@@ -111,16 +141,17 @@ impl Drop for Raised {
 }
 
 impl Priority {
-    /// Raises to the nice value `wanted`; 0 or what the process has anyway raises nothing.
-    pub fn new(wanted: i32) -> Self {
-        let set = |tid, nice| Ok(rustix::process::setpriority_process(Some(tid), nice)?);
-        Self::by(wanted, Box::new(set))
+    /// Raises to the nice value `wanted`, and in `real_time` before all nice values; a `wanted` of 0 or what
+    /// the process has anyway raises nothing.
+    pub fn new(wanted: i32, real_time: bool) -> Self {
+        Self::by(wanted, real_time, Box::new(set_rank))
     }
 
-    /// The same, where `set` sets nice values.
-    pub fn by(wanted: i32, set: SetNice) -> Self {
+    /// The same, where `set` gives ranks.
+    pub fn by(wanted: i32, real_time: bool, set: SetRank) -> Self {
         Self {
             wanted,
+            real_time: AtomicBool::new(real_time),
             ordinary: rustix::process::getpriority_process(None).unwrap_or(0),
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             set,
@@ -133,13 +164,27 @@ impl Priority {
         self.wanted < self.ordinary
     }
 
+    /// Whether raised threads go first.
+    pub fn is_real_time(&self) -> bool {
+        self.is_wanted() && self.real_time.load(Ordering::Relaxed)
+    }
+
     /// Whether a thread would be raised.
     ///
     /// # Errors
     /// The kernel's.
     pub fn trial(&self) -> io::Result<()> {
+        self.try_rank(Rank::Nice(self.wanted))
+    }
+
+    /// Why a raised thread would not go first; `None`: it would, or is not meant to.
+    pub fn real_time_refused(&self) -> Option<io::Error> {
+        self.is_real_time().then(|| self.try_rank(FIRST).err())?
+    }
+
+    fn try_rank(&self, rank: Rank) -> io::Result<()> {
         std::thread::scope(|s| {
-            let tried = s.spawn(|| (self.set)(rustix::thread::gettid(), self.wanted));
+            let tried = s.spawn(|| (self.set)(rustix::thread::gettid(), rank));
             tried.join().unwrap_or(Err(io::ErrorKind::Other.into()))
         })
     }
@@ -166,7 +211,13 @@ impl Priority {
         let time = File::open(format!("/proc/self/task/{tid}/schedstat"))?;
         let taken_ns = first_number(&time)?;
         plimsoll_sensor::pass_on_no_priority()?;
-        (self.set)(tid, self.wanted)?;
+        (self.set)(tid, Rank::Nice(self.wanted))?;
+        if let Err(e) = self.put_first(tid) {
+            self.real_time.store(false, Ordering::Relaxed);
+            self.refuse(format!(
+                "real time was refused: {e}: threads wait for the next tick of the clock"
+            ));
+        }
         self.lock().threads.push(Thread {
             name,
             tid,
@@ -176,10 +227,17 @@ impl Priority {
         Ok(true)
     }
 
+    fn put_first(&self, tid: Pid) -> io::Result<()> {
+        match self.real_time.load(Ordering::Relaxed) {
+            true => (self.set)(tid, FIRST),
+            false => Ok(()),
+        }
+    }
+
     fn lower(&self, tid: Pid) {
         self.lock().threads.retain(|t| t.tid != tid);
         // less is never refused
-        let _ = (self.set)(tid, self.ordinary);
+        let _ = (self.set)(tid, Rank::Nice(self.ordinary));
     }
 
     /// Raises the session of this process among the others, where it has one of its own.
@@ -216,7 +274,10 @@ impl Priority {
             let nice = if ordinary { self.ordinary } else { self.wanted };
             for thread in &state.threads {
                 // one that ended is let go of by itself
-                let _ = (self.set)(thread.tid, nice);
+                let _ = (self.set)(thread.tid, Rank::Nice(nice));
+                if !ordinary {
+                    let _ = self.put_first(thread.tid);
+                }
             }
         }
         if let Some(session) = &mut state.session {
@@ -227,6 +288,10 @@ impl Priority {
     /// Looks again and again until told to stop; then the session is ordinary.
     pub fn run(&self, stopped: &crossbeam_channel::Receiver<()>) {
         use crossbeam_channel::RecvTimeoutError::Timeout;
+        if self.is_real_time() {
+            // refused: so it is to those that it looks at
+            let _ = (self.set)(rustix::thread::gettid(), BEFORE_THEM);
+        }
         let from = std::time::Instant::now();
         while stopped.recv_timeout(LOOK_EVERY) == Err(Timeout) {
             self.look(from.elapsed().as_nanos() as u64);
@@ -243,18 +308,27 @@ impl Priority {
         if !self.is_wanted() {
             words.push(format!("ordinary (nice {})", self.ordinary));
         }
-        let over = |b: &Budget| match b.is_ordinary {
+        let by_nice = format!("nice {}", self.wanted);
+        let over = |b: &Budget, raised: &str| match b.is_ordinary {
             true => format!(
                 "ordinary for the moment: took more than {SHARE_PERCENT} % of all processors"
             ),
-            false => format!("nice {}", self.wanted),
+            false => raised.to_owned(),
+        };
+        let threads = match self.real_time.load(Ordering::Relaxed) {
+            true => "real time",
+            false => &by_nice,
         };
         let names: Vec<&str> = state.threads.iter().map(|t| t.name).collect();
         if !names.is_empty() {
-            words.push(format!("{}: {}", names.join(", "), over(&state.budget)));
+            words.push(format!(
+                "{}: {}",
+                names.join(", "),
+                over(&state.budget, threads)
+            ));
         }
         if let Some(session) = &state.session {
-            words.push(format!("its session: {}", over(&session.budget)));
+            words.push(format!("its session: {}", over(&session.budget, &by_nice)));
         }
         words.extend(state.refused.iter().cloned());
         words

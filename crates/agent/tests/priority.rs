@@ -4,7 +4,7 @@ mod common;
 
 use common::{Hands, Rig, Town};
 use plimsoll_agent::kernel::{EventSource, KernelError};
-use plimsoll_agent::priority::{CALM, LOOK_EVERY, Priority, weighing_cgroup};
+use plimsoll_agent::priority::{CALM, LOOK_EVERY, Priority, Rank, weighing_cgroup};
 use plimsoll_sensor::api::Signal;
 use rustix::process::Pid;
 use std::io;
@@ -18,7 +18,11 @@ fn nice_of(tid: Pid) -> i32 {
 
 /// Runs `claim` on a thread of its own, which may be raised; says so where nobody may be.
 fn raised(claim: impl FnOnce(&Arc<Priority>) + Send + 'static) {
-    let priority = Arc::new(Priority::new(-15));
+    raised_by(Priority::new(-15, false), claim);
+}
+
+fn raised_by(priority: Priority, claim: impl FnOnce(&Arc<Priority>) + Send + 'static) {
+    let priority = Arc::new(priority);
     if let Err(e) = priority.trial() {
         assert!(
             !rustix::process::geteuid().is_root() || !all_wanted(),
@@ -54,12 +58,91 @@ fn a_raised_thread_is_raised_until_it_lets_go_and_starts_only_ordinary_ones() {
 #[test]
 fn who_is_refused_goes_on_and_it_is_said() {
     let refuse = |_, _| Err(io::ErrorKind::PermissionDenied.into());
-    let priority = Arc::new(Priority::by(-15, Box::new(refuse)));
+    let priority = Arc::new(Priority::by(-15, true, Box::new(refuse)));
     let raise = || drop(priority.raise("pipeline"));
     std::thread::scope(|s| s.spawn(raise).join().unwrap());
     let said = ["pipeline: nice -15 was refused: permission denied"];
     assert_eq!(priority.words(), said);
     assert!(priority.trial().is_err());
+}
+
+/// 0 by weight, 2 before all that share by weight (`SCHED_RR`).
+fn policy_of(tid: Pid) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap();
+    // behind the name, which may have blanks, the state is the third field
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(41 - 3).unwrap().to_owned()
+}
+
+#[test]
+fn a_raised_thread_goes_first_within_the_same_bound_and_what_it_starts_does_not() {
+    raised_by(Priority::new(-15, true), |priority| {
+        if let Some(e) = priority.real_time_refused() {
+            return eprintln!("left out: there is no real time here: {e}");
+        }
+        let me = rustix::thread::gettid();
+        let raised = priority.raise("pipeline");
+        assert_eq!((policy_of(me).as_str(), nice_of(me)), ("2", -15));
+        assert_eq!(priority.words(), ["pipeline: real time"]);
+        let started = || policy_of(rustix::thread::gettid());
+        let thread = std::thread::spawn(started).join().unwrap();
+        assert_eq!(thread, "0", "a thread that it starts");
+        let mut now = CALM.as_nanos() as u64;
+        priority.look(now);
+        let end = Instant::now() + Duration::from_secs(120);
+        while policy_of(me) == "2" {
+            assert!(Instant::now() < end, "it is never lowered");
+            now += 1;
+            priority.look(now);
+        }
+        assert!(priority.words()[0].contains("ordinary for the moment"));
+        now += 1000 * CALM.as_nanos() as u64;
+        priority.look(now);
+        assert_eq!(policy_of(me), "2", "calm");
+        drop(raised);
+        assert_eq!(policy_of(me), "0");
+    });
+}
+
+#[test]
+fn where_there_is_no_real_time_nice_values_decide_and_it_is_said() {
+    let by_weight_only = |_, rank| match rank {
+        Rank::Nice(_) => Ok(()),
+        Rank::First(_) => Err(io::ErrorKind::PermissionDenied.into()),
+    };
+    let priority = Arc::new(Priority::by(-15, true, Box::new(by_weight_only)));
+    assert!(priority.trial().is_ok() && priority.real_time_refused().is_some());
+    let claim = || {
+        let _raised = priority.raise("pipeline");
+        let said = [
+            "pipeline: nice -15",
+            "real time was refused: permission denied: threads wait for the next tick of the clock",
+        ];
+        assert_eq!(priority.words(), said);
+    };
+    std::thread::scope(|s| s.spawn(claim).join().unwrap());
+}
+
+#[test]
+fn who_looks_goes_before_those_that_it_looks_at() {
+    let (told, ranks) = std::sync::mpsc::channel();
+    let note = move |_, rank| {
+        told.send(rank).unwrap();
+        Ok(())
+    };
+    let priority = Arc::new(Priority::by(-15, true, Box::new(note)));
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    drop(stop);
+    priority.run(&stopped);
+    let watch = ranks.recv().unwrap();
+    drop(priority.raise("pipeline"));
+    assert_eq!(ranks.recv(), Ok(Rank::Nice(-15)));
+    let first = ranks.recv().unwrap();
+    let priority_of = |rank| match rank {
+        Rank::First(priority) => priority,
+        Rank::Nice(_) => panic!("by weight"),
+    };
+    assert!(priority_of(watch) > priority_of(first));
 }
 
 #[test]
@@ -93,7 +176,7 @@ const OWN_SESSION: &str = "PLIMSOLL_TEST_RAISES_ITS_SESSION";
 #[test]
 fn a_session_from_outside_of_the_pid_namespace_is_shared() {
     if std::env::var_os(OWN_SESSION).is_some() {
-        let priority = Priority::new(-15);
+        let priority = Priority::new(-15, true);
         priority.raise_session();
         return println!("words: {:?}", priority.words());
     }

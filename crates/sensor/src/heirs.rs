@@ -17,3 +17,25 @@ pub fn pass_on_no_priority() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Lets a thread of this process go before all that share processors by weight (`SCHED_RR` at `priority`),
+/// or puts it back among them with the nice value that it has. What it starts begins ordinary.
+///
+/// # Errors
+/// When the kernel refuses: without `CAP_SYS_NICE`, and in a cgroup that was given no real time.
+#[allow(unsafe_code)]
+pub fn go_first(thread: i32, priority: Option<u8>) -> io::Result<()> {
+    let policy = match priority {
+        Some(_) => libc::SCHED_RR,
+        None => libc::SCHED_OTHER,
+    };
+    let param = libc::sched_param {
+        sched_priority: priority.unwrap_or(0).into(),
+    };
+    let policy = policy | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `param` is a valid sched_param for the length of the call.
+    match unsafe { libc::sched_setscheduler(thread, policy, &param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

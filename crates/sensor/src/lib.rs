@@ -46,6 +46,6 @@ pub mod wire;
 
 pub use control::Control;
 pub use error::SensorError;
-pub use heirs::pass_on_no_priority;
+pub use heirs::{go_first, pass_on_no_priority};
 pub use keep::{Left, left_by, pinned, unpin, unpin_left_by};
 pub use reader::Sensor;

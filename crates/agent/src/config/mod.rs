@@ -58,6 +58,8 @@ pub struct Config {
     pub response: ResponseConfig,
     /// Nice value of the threads between an act and its alert, -20 to 0 (0: like everybody else).
     pub nice: i32,
+    /// These threads go before everybody's nice value, where any of them is raised.
+    pub real_time: bool,
     /// Which containers are held to their baseline.
     pub enforcement: EnforcementConfig,
     /// Who is told of them.
@@ -285,6 +287,7 @@ impl Default for Config {
             },
             response: ResponseConfig::default(),
             nice: -10,
+            real_time: true,
             enforcement: EnforcementConfig::default(),
             notifications: Notifications {
                 file: None,
@@ -421,6 +424,7 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         ],
     )?;
     file.must_be("version", "1")?;
+    let (nice, real_time) = scheduling(&file, &default)?;
     Ok(Config {
         node: file.text(
             "node",
@@ -449,7 +453,8 @@ fn resolve(text: &str) -> Result<Config, Fault> {
         redaction: redaction(&file, &default.redaction)?,
         rules: rules(&file, default.rules)?,
         response: response(&file)?,
-        nice: nice(&file)?.unwrap_or(default.nice),
+        nice,
+        real_time,
         enforcement: EnforcementConfig {
             policy: file.section("enforcement", &["policy"])?.path("policy")?,
         },
@@ -496,11 +501,13 @@ fn hooks(file: &Section<'_>, default: HooksConfig) -> Result<HooksConfig, Fault>
     })
 }
 
-fn nice(file: &Section<'_>) -> Result<Option<i32>, Fault> {
-    let s = file.section("scheduling", &["nice"])?;
-    s.text("nice", "a nice value from -20 to 0", |t| {
+fn scheduling(file: &Section<'_>, default: &Config) -> Result<(i32, bool), Fault> {
+    let s = file.section("scheduling", &["nice", "real_time"])?;
+    let nice = s.text("nice", "a nice value from -20 to 0", |t| {
         t.parse().ok().filter(|n| (-20..=0).contains(n))
-    })
+    })?;
+    let real_time = s.flag("real_time", default.real_time)?;
+    Ok((nice.unwrap_or(default.nice), real_time))
 }
 
 fn recorder(file: &Section<'_>, default: RecorderConfig) -> Result<RecorderConfig, Fault> {
@@ -715,7 +722,7 @@ rules: { builtin: false, paths: [/srv/rules], match: first }
 enforcement: { policy: /etc/plimsoll/enforcement.yaml }
 response: { dry_run: true, captures: { max_bytes: 3GiB, min_free: 500MiB } }
 hooks: { pin: true, directory: /srv/bpf, on_stop: remove, keep_for: 90s, remove_after: 30s }
-scheduling: { nice: -5 }
+scheduling: { nice: -5, real_time: false }
 ";
         let c = Config::parse(text, Path::new("c")).unwrap();
         assert_eq!(c.node, NodeId::parse("web-7").ok());
@@ -749,7 +756,7 @@ scheduling: { nice: -5 }
             remove_after: Duration::from_secs(90),
         };
         assert_eq!(c.hooks, hooks);
-        assert_eq!(c.nice, -5);
+        assert_eq!((c.nice, c.real_time), (-5, false));
         assert!(c.host && !c.rings.syscalls_used && !c.runtimes.discover);
     }
 

@@ -13,6 +13,7 @@
 mod load;
 mod rig;
 
+use plimsoll_agent::priority::Priority;
 use rig::{Agent, Docker, median};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -345,12 +346,14 @@ fn known(docker: &Docker) {
     row("BPF run time, of a core", "≤ 4 %", &text);
 }
 
-/// Reads of `/etc/shadow`, each by another program, beside a flood: from the act to the alert. Once with the
-/// agent's threads like everybody else's, once as they are by default, so that a busy machine is busy for both.
+/// Reads of `/etc/shadow`, each by another program, beside a flood: from the act to the alert. With the
+/// agent's threads like everybody else's, with a nice value, and as they are by default (before all nice
+/// values), in one run, so that a busy machine is busy for all.
 fn alerts(docker: &Docker) {
     head();
     alerts_beside_a_flood(docker, "ordinary", "scheduling: { nice: 0 }\n");
-    alerts_beside_a_flood(docker, "raised", "");
+    alerts_beside_a_flood(docker, "nice", "scheduling: { real_time: false }\n");
+    alerts_beside_a_flood(docker, "real time", "");
 }
 
 fn alerts_beside_a_flood(docker: &Docker, threads: &str, config: &str) {
@@ -363,7 +366,7 @@ fn alerts_beside_a_flood(docker: &Docker, threads: &str, config: &str) {
     std::thread::sleep(Duration::from_secs(1));
     docker.load("bench-reads", &work, &["shadow", &READS.to_string()]);
     let disk = data.join("sync");
-    let mut syncs = fdatasyncs(&disk, Duration::from_secs(8));
+    let [mut syncs, mut first] = fdatasyncs(&disk, Duration::from_secs(8));
     let reads = docker.ended("bench-reads");
     let opens = docker.ended("bench-flood");
     std::thread::sleep(Duration::from_secs(1));
@@ -418,6 +421,12 @@ fn alerts_beside_a_flood(docker: &Docker, threads: &str, config: &str) {
     row("act → alert durable", "p99 5 ms + fdatasync p99", &text);
     let text = format!("p50 {}, p99 {} ({} calls)", ms(p50), ms(p99), syncs.len());
     row("the disk's own fdatasync meanwhile", "–", &text);
+    let (p50, p99) = (
+        rig::quantile(&mut first, 0.5),
+        rig::quantile(&mut first, 0.99),
+    );
+    let text = format!("p50 {}, p99 {} ({} calls)", ms(p50), ms(p99), first.len());
+    row("the same of a thread that goes first", "–", &text);
 }
 
 /// `count` names for this program: each is a program of its own to a baseline.
@@ -430,16 +439,23 @@ fn links(work: &Path, count: usize) {
     }
 }
 
-/// Seconds that each append and fdatasync takes, one every 20 ms.
-fn fdatasyncs(path: &Path, during: Duration) -> Vec<f64> {
+/// Seconds that each append and fdatasync takes, one every 20 ms: of an ordinary thread, and by turns of one
+/// that goes before others, because the former waits for a processor too.
+fn fdatasyncs(path: &Path, during: Duration) -> [Vec<f64>; 2] {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path).expect("make a file");
-    let (from, mut all) = (Instant::now(), Vec::new());
-    while from.elapsed() < during {
+    let priority = std::sync::Arc::new(Priority::new(-10, true));
+    let (from, mut all) = (Instant::now(), [Vec::new(), Vec::new()]);
+    for turn in 0.. {
+        if from.elapsed() >= during {
+            break;
+        }
+        let raised = (turn % 2 == 1).then(|| priority.raise("bench"));
         let at = Instant::now();
         file.write_all(&[7; 4096]).expect("write");
         file.sync_data().expect("sync");
-        all.push(at.elapsed().as_secs_f64());
+        all[turn % 2].push(at.elapsed().as_secs_f64());
+        drop(raised);
         std::thread::sleep(Duration::from_millis(20));
     }
     all

@@ -31,7 +31,10 @@ pub(crate) fn doctor(global: &Global, out: &mut Out) -> Result<Verdict, Failure>
     let mut rows = kernel(Path::new("/"));
     rows.extend(permissions());
     rows.push(process_numbers(Path::new("/")));
-    rows.push(priority(Path::new("/"), &Priority::new(source.config.nice)));
+    rows.push(priority(
+        Path::new("/"),
+        &Priority::new(source.config.nice, source.config.real_time),
+    ));
     let layout = Layout::detect(Path::new("/proc"));
     rows.push(cgroup(&layout));
     rows.extend(runtimes(&source.config));
@@ -222,6 +225,19 @@ fn priority(root: &Path, wanted: &Priority) -> DoctorRow {
         }
         let advice = "give it CAP_SYS_NICE, or `scheduling: { nice: 0 }` if that is meant";
         return costs(row(Degraded, &format!("refused: {e}")), cost, advice);
+    }
+    let refused = wanted.real_time_refused();
+    if wanted.is_real_time() && refused.is_none() {
+        return row(Fine, "its threads may go before all others (real time)");
+    }
+    if let Some(e) = refused {
+        let found = format!("its threads may be raised, but real time is refused: {e}");
+        let advice = "start it in a cgroup that has real time (cpu.rt_runtime_us), or `scheduling: { real_time: false }` if that is meant";
+        return costs(
+            row(Fine, &found),
+            "beside a flood an alert waits some ticks of the clock on its way to the disk",
+            advice,
+        );
     }
     match weighing_cgroup(root) {
         None => row(Fine, "its threads may go before others"),
@@ -482,6 +498,7 @@ fn show(rows: &[DoctorRow], out: &mut Out) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plimsoll_agent::priority::Rank;
 
     /// A machine's `/proc` and `/sys` as far as the doctor looks.
     fn machine(release: &str, btf: bool) -> (tempfile::TempDir, Vec<DoctorRow>) {
@@ -504,13 +521,25 @@ mod tests {
     fn a_priority_that_is_refused_is_said_with_what_it_costs() {
         let (root, _) = machine("6.1.0", true);
         let refuse = |_, _| Err(ErrorKind::PermissionDenied.into());
-        let refused = priority(root.path(), &Priority::by(-10, Box::new(refuse)));
+        let refused = priority(root.path(), &Priority::by(-10, true, Box::new(refuse)));
         assert!(matches!(refused.state, Degraded | Unknown) && !refused.fatal);
         assert!(refused.found.contains("permission denied"), "{refused:?}");
         assert!(refused.cost.is_some_and(|c| c.contains("alerts are late")));
-        let granted = priority(root.path(), &Priority::by(-10, Box::new(|_, _| Ok(()))));
+        let granted = priority(
+            root.path(),
+            &Priority::by(-10, true, Box::new(|_, _| Ok(()))),
+        );
         assert_eq!((granted.state, granted.cost), (Fine, None));
-        let nobody_asked = priority(root.path(), &Priority::new(0));
+        let by_weight_only = |_, rank| match rank {
+            Rank::Nice(_) => Ok(()),
+            Rank::First(_) => Err(ErrorKind::PermissionDenied.into()),
+        };
+        let partly = Priority::by(-10, true, Box::new(by_weight_only));
+        let partly = priority(root.path(), &partly);
+        assert_eq!(partly.state, Fine);
+        assert!(partly.found.contains("real time is refused"), "{partly:?}");
+        assert!(partly.cost.is_some());
+        let nobody_asked = priority(root.path(), &Priority::new(0, true));
         assert_eq!(nobody_asked.state, Fine);
     }
 

@@ -3,16 +3,22 @@
 //! `cargo run --release -p plimsoll-evidence --example append [RECORDS] [PAYLOAD_BYTES] [DIR]`
 //!
 //! Every appended record is fsynced; batches are what the writer's queue makes of them.
-//! Beside it: the disk's own fdatasync, one alert at a time, and alerts as an agent hands them over.
+//! Beside it: the disk's own fdatasync, one alert at a time, and alerts as an agent hands them over, with
+//! where the time of the slowest of them went. With 0 records only these last are measured.
 
+mod trace;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use plimsoll_evidence::{
     Durable, Filter, InstanceKey, Journal, JournalWriter, Options, QueueBounds, Reader, Record,
     RetentionClass, Sealing, SubmitError,
 };
+
+use trace::{TracedDisk, Way};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -24,12 +30,38 @@ fn main() -> Result<(), Failure> {
     let dir = args
         .next()
         .map_or(scratch.path().join("journal"), Into::into);
+    if records > 0 {
+        appended_and_read(&dir, records, payload_bytes)?;
+    }
 
-    let (journal, _) = Journal::open(&dir, Options::new("bench"))?;
+    let (sealed, keys) = (scratch.path().join("sealed"), scratch.path().join("keys"));
+    let disk = Arc::new(TracedDisk::new());
+    let mut options = Options::new("bench");
+    options.sealing = Some(Sealing::new(keys));
+    options.disk = disk.clone();
+    let (journal, _) = Journal::open(&sealed, options)?;
+    let probe = scratch.path().join("probe");
+    let (mut ways, syncs) = alerts_beside(journal, 20_000, &disk, &probe)?;
+    percentiles(
+        "alert beside 20,000 ordinary records a second, sealed",
+        ways.iter().map(Way::took).collect(),
+    );
+    percentiles("the disk's own fdatasync, between them", syncs);
+    ways.sort_by_key(|way| std::cmp::Reverse(way.took()));
+    println!("the slowest of them, and the median:");
+    let median = ways.len() / 2;
+    for way in ways[..ways.len().min(5)].iter().chain(ways.get(median)) {
+        println!("  {}", way.words());
+    }
+    Ok(())
+}
+
+fn appended_and_read(dir: &Path, records: u64, payload_bytes: usize) -> Result<(), Failure> {
+    let (journal, _) = Journal::open(dir, Options::new("bench"))?;
     let took = append_batched(journal, records, payload_bytes)?;
     rate("append, batched, durable", records, took);
 
-    let reader = Reader::open(&dir)?;
+    let reader = Reader::open(dir)?;
     let begun = Instant::now();
     let read = reader
         .scan(Filter::default())?
@@ -51,7 +83,7 @@ fn main() -> Result<(), Failure> {
     );
 
     let begun = Instant::now();
-    let (mut journal, _) = Journal::open(&dir, Options::new("bench"))?;
+    let (mut journal, _) = Journal::open(dir, Options::new("bench"))?;
     println!("open again: {:.1} ms", ms(begun.elapsed()));
     let mut alerts = Vec::new();
     for n in 0..500 {
@@ -60,24 +92,20 @@ fn main() -> Result<(), Failure> {
         alerts.push(begun.elapsed());
     }
     percentiles("alert, durable, alone", alerts);
-    percentiles(
-        "the disk's own fdatasync",
-        fdatasync(&scratch.path().join("probe"))?,
-    );
-    let (sealed, keys) = (scratch.path().join("sealed"), scratch.path().join("keys"));
-    let mut options = Options::new("bench");
-    options.sealing = Some(Sealing::new(keys));
-    let (journal, _) = Journal::open(&sealed, options)?;
-    percentiles(
-        "alert beside 20,000 ordinary records a second, sealed",
-        alerts_beside(journal, 20_000)?,
-    );
+    let mut file = std::fs::File::create(dir.with_extension("probe"))?;
+    let syncs = (0..500).map(|_| grow_and_sync(&mut file));
+    percentiles("the disk's own fdatasync", syncs.collect::<Result<_, _>>()?);
     Ok(())
 }
 
 /// 500 alerts, one every 20 ms, each with its observation and its drift, beside `rate` ordinary records a
-/// second.
-fn alerts_beside(journal: Journal, rate: u64) -> Result<Vec<Duration>, Failure> {
+/// second; half-way between two of them a file grows and is synced, which waits for the same disk.
+fn alerts_beside(
+    journal: Journal,
+    rate: u64,
+    disk: &TracedDisk,
+    probe: &Path,
+) -> Result<(Vec<Way>, Vec<Duration>), Failure> {
     let writer = JournalWriter::start(journal, QueueBounds::default())?;
     let ended = AtomicBool::new(false);
     std::thread::scope(|s| {
@@ -94,26 +122,39 @@ fn alerts_beside(journal: Journal, rate: u64) -> Result<Vec<Duration>, Failure> 
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        let mut times = Vec::new();
+        let (mut ways, mut syncs) = (Vec::new(), Vec::new());
+        let mut file = std::fs::File::create(probe)?;
         for n in 0..500 {
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(10));
+            syncs.push(grow_and_sync(&mut file)?);
+            std::thread::sleep(Duration::from_millis(10));
             let (told, durable) = mpsc::channel();
-            let begun = Instant::now();
+            let handed = Instant::now();
             let append = move |journal: &mut Journal| {
+                let taken = Instant::now();
                 let drifts = Record::new(5, RetentionClass::DRIFT, vec![7; 400]).at(n, 0);
                 let alert = Record::new(1, RetentionClass::ALERT, vec![7; 600]).at(n, 0);
-                let ack = move |result: Result<Durable, _>| drop(told.send(result));
+                let ack = move |result: Result<Durable, _>| {
+                    drop(told.send(result.map(|_| (taken, Instant::now()))));
+                };
                 journal.append_with(observation(n.unsigned_abs(), 400), false, Box::new(drop));
                 journal.append_with(drifts, true, Box::new(drop));
                 journal.append_with(alert, true, Box::new(ack));
                 None
             };
             writer.run_holding(4096, true, append)?;
-            durable.recv()??;
-            times.push(begun.elapsed());
+            let (taken, durable) = durable.recv()??;
+            let known = Instant::now();
+            ways.push(Way {
+                handed,
+                taken,
+                durable,
+                known,
+                ops: disk.since(handed),
+            });
         }
         ended.store(true, Ordering::Relaxed);
-        Ok(times)
+        Ok((ways, syncs))
     })
 }
 
@@ -147,17 +188,12 @@ fn container(n: u64) -> InstanceKey {
     InstanceKey(key)
 }
 
-fn fdatasync(path: &std::path::Path) -> Result<Vec<Duration>, Failure> {
+fn grow_and_sync(file: &mut std::fs::File) -> Result<Duration, Failure> {
     use std::io::Write;
-    let mut file = std::fs::File::create(path)?;
-    let mut times = Vec::new();
-    for _ in 0..500 {
-        file.write_all(&[7; 800])?;
-        let begun = Instant::now();
-        file.sync_data()?;
-        times.push(begun.elapsed());
-    }
-    Ok(times)
+    let begun = Instant::now();
+    file.write_all(&[7; 800])?;
+    file.sync_data()?;
+    Ok(begun.elapsed())
 }
 
 fn rate(what: &str, records: u64, took: Duration) {
