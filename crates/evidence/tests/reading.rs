@@ -357,6 +357,29 @@ fn picked_leaves_cost_a_reading_for_what_is_near_and_an_opening_for_each_file() 
     assert!(opened <= 60 && read <= 60, "{opened} opened, {read} read");
 }
 
+/// What comes with one reading is lost only where it cannot be read itself.
+#[test]
+fn a_place_that_cannot_be_read_costs_only_the_records_that_lie_there() {
+    let (bench, journal) = filled(64);
+    drop(journal);
+    let wanted: Vec<u64> = (0..32).collect();
+    let present = |leaves: &mut Vec<u64>| {
+        let mut picker = bench.reader().picker().unwrap();
+        picker.pick(&wanted, &Filter::default(), &mut |p| {
+            let entry = p.unwrap();
+            leaves.extend(entry.payload.bytes().map(|_| entry.leaf.0));
+        });
+    };
+    let (mut all, mut some) = (Vec::new(), Vec::new());
+    present(&mut all);
+    assert_eq!(all, wanted);
+    bench.disk.fail_read("payloads", 700);
+    present(&mut some);
+    let in_order = some.iter().all(|leaf| wanted.contains(leaf));
+    assert!(in_order && (4..32).contains(&some.len()), "{some:?}");
+    assert!(some.contains(&1) && !some.contains(&31));
+}
+
 /// However many are fetched together, each that is asked for comes once and in order, as a scan has it.
 #[test]
 fn picked_leaves_are_those_of_a_scan_however_many_and_however_far_apart() {

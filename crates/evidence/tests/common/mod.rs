@@ -57,6 +57,8 @@ struct State {
     room: Option<u64>,
     fail_sync: Option<String>,
     fail_write: Option<String>,
+    /// Of files whose path contains the first, what lies from the second on.
+    fail_read: Option<(String, usize)>,
     short_writes: bool,
     syncs: u64,
     /// Files opened, and readings of them.
@@ -110,6 +112,11 @@ impl SimDisk {
 
     pub(crate) fn fail_write(&self, to: Option<&str>) {
         self.state().fail_write = to.map(str::to_owned);
+    }
+
+    /// What lies from `from` on in files whose path contains `of` cannot be read.
+    pub(crate) fn fail_read(&self, of: &str, from: usize) {
+        self.state().fail_read = Some((of.to_owned(), from));
     }
 
     pub(crate) fn write_short(&self) {
@@ -377,10 +384,17 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.disk.state().read += 1;
+        let mut state = self.disk.state();
+        state.read += 1;
         let node = self.node.lock().unwrap();
         let at = usize::try_from(offset).unwrap().min(node.live.len());
         let n = buf.len().min(node.live.len() - at);
+        if let Some((of, from)) = &state.fail_read
+            && self.path.to_string_lossy().contains(of)
+            && at + n > *from
+        {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         buf[..n].copy_from_slice(&node.live[at..at + n]);
         Ok(n)
     }
