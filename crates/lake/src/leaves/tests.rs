@@ -158,7 +158,9 @@ fn a_damaged_part_is_not_merged_but_removed() {
     assert_eq!(index.files().collect::<Vec<_>>(), [LEAVES]);
 }
 
-fn copied(file: &LeafFile) -> Option<Vec<(u64, i64, u16, Vec<u8>)>> {
+/// Leaf, wall clock, kind and content.
+type Copy = (u64, i64, u16, Vec<u8>);
+fn copied(file: &LeafFile) -> Option<Vec<Copy>> {
     let copies = file.copies()?;
     let all = copies.iter();
     Some(
